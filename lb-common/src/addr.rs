@@ -1,0 +1,68 @@
+//! Addresses and endpoints as map keys.
+//!
+//! Byte order: every address and port in this crate is in **network order as loaded from the packet** —
+//! `u32::from_ne_bytes(octets)`, `u16::from_ne_bytes(port_bytes)`. Nothing on the packet path swaps bytes
+//! to look something up. Only the controller converts, through the constructors here.
+
+/// TCP's IP protocol number.
+pub const PROTO_TCP: u8 = 6;
+/// UDP's IP protocol number.
+pub const PROTO_UDP: u8 = 17;
+
+/// An IPv4 transport endpoint: a service's VIP and port, or a backend's address and port.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Endpoint4 {
+    pub addr: u32,
+    pub port: u16,
+    pub protocol: u8,
+    pub pad: u8,
+}
+
+impl Endpoint4 {
+    pub const fn new(addr: u32, port: u16, protocol: u8) -> Self {
+        Self { addr, port, protocol, pad: 0 }
+    }
+
+    /// From host-side values: octets as written, port in host order.
+    pub const fn from_host(octets: [u8; 4], port: u16, protocol: u8) -> Self {
+        Self::new(u32::from_ne_bytes(octets), port.to_be(), protocol)
+    }
+}
+
+/// An IPv6 transport endpoint.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Endpoint6 {
+    pub addr: [u32; 4],
+    pub port: u16,
+    pub protocol: u8,
+    pub pad: u8,
+}
+
+impl Endpoint6 {
+    pub const fn new(addr: [u32; 4], port: u16, protocol: u8) -> Self {
+        Self { addr, port, protocol, pad: 0 }
+    }
+
+    /// From host-side values: octets as written, port in host order.
+    pub const fn from_host(octets: [u8; 16], port: u16, protocol: u8) -> Self {
+        Self::new(words6(octets), port.to_be(), protocol)
+    }
+}
+
+/// An IPv6 address as the four words the packet path loads.
+pub const fn words6(o: [u8; 16]) -> [u32; 4] {
+    [
+        u32::from_ne_bytes([o[0], o[1], o[2], o[3]]),
+        u32::from_ne_bytes([o[4], o[5], o[6], o[7]]),
+        u32::from_ne_bytes([o[8], o[9], o[10], o[11]]),
+        u32::from_ne_bytes([o[12], o[13], o[14], o[15]]),
+    ]
+}
+
+/// The inverse of [`words6`].
+pub const fn octets6(w: [u32; 4]) -> [u8; 16] {
+    let (a, b, c, d) = (w[0].to_ne_bytes(), w[1].to_ne_bytes(), w[2].to_ne_bytes(), w[3].to_ne_bytes());
+    [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], d[0], d[1], d[2], d[3]]
+}

@@ -1,0 +1,46 @@
+//! A backend as the packet path sees it: one cache line, indexed by backend id.
+//!
+//! The array is memory-mapped and written with 8-byte atomic stores, because a map update by syscall may be
+//! seen half done. Each `u64` word below is therefore meaningful alone: a reader may see the new word 2 with
+//! the old word 3, never half a word. An id's address words change only after a quarantine in which no row
+//! names it; the words that do change in place are `state` and `route`.
+
+/// Ids fit the 16 bits a ring row has for them; 0 means "none".
+pub const MAX_BACKENDS: u32 = 65_536;
+
+/// The backend takes traffic that belongs to it (being drained is still alive).
+pub const BACKEND_ALIVE: u16 = 1;
+/// `addr` is an IPv6 address.
+pub const BACKEND_V6: u16 = 2;
+
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backend {
+    /// IPv4 in word 0, or the whole IPv6 address.
+    pub addr: [u32; 4],
+    pub state: State,
+    pub route: BackendRoute,
+    /// Outer source address for tunnels; IPv4 in word 0.
+    pub tunnel_source: [u32; 4],
+    pub reserved: [u64; 2],
+}
+
+/// Word 2: port, flags and generation change together.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// Network order; 0 keeps the packet's port.
+    pub port: u16,
+    pub flags: u16,
+    /// Counts the lives of this id, so that an entry written for an earlier life is recognised.
+    pub generation: u32,
+}
+
+/// Word 3: where the frame goes.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BackendRoute {
+    /// Index into `next_hops`; 0 means unknown, ask the kernel's FIB.
+    pub next_hop: u32,
+    pub reserved: u32,
+}

@@ -1,0 +1,160 @@
+//! Counters and drop reasons: named once, here, and used by program, metrics, command line and docs.
+
+/// Why Sluice dropped a packet of a service. One word each; the number is an index into
+/// [`ServiceCounters::drops`].
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum DropReason {
+    NoBackend = 0,
+    NoRing = 1,
+    Truncated = 2,
+    Fragment = 3,
+    TtlExceeded = 4,
+    TooBig = 5,
+    NoRoute = 6,
+    NoNeighbour = 7,
+    NoHeadroom = 8,
+    NotRedirectable = 9,
+    Internal = 10,
+}
+
+/// How many reasons the ABI has room for.
+pub const DROP_SLOTS: usize = 24;
+
+impl DropReason {
+    pub const ALL: [Self; 11] = [
+        Self::NoBackend,
+        Self::NoRing,
+        Self::Truncated,
+        Self::Fragment,
+        Self::TtlExceeded,
+        Self::TooBig,
+        Self::NoRoute,
+        Self::NoNeighbour,
+        Self::NoHeadroom,
+        Self::NotRedirectable,
+        Self::Internal,
+    ];
+
+    /// The one name an operator sees: in metrics, on the command line, in the docs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NoBackend => "no_backend",
+            Self::NoRing => "no_ring",
+            Self::Truncated => "truncated",
+            Self::Fragment => "fragment",
+            Self::TtlExceeded => "ttl_exceeded",
+            Self::TooBig => "too_big",
+            Self::NoRoute => "no_route",
+            Self::NoNeighbour => "no_neighbour",
+            Self::NoHeadroom => "no_headroom",
+            Self::NotRedirectable => "not_redirectable",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// What happened and what to look at, in one sentence.
+    pub const fn help(self) -> &'static str {
+        match self {
+            Self::NoBackend => "no backend of the service is up; see the health checks in `sluice status`",
+            Self::NoRing => "the service has no ring in the kernel; reload, and report it if it stays",
+            Self::Truncated => {
+                "the packet ends before its TCP or UDP header does, or its lengths contradict each other"
+            }
+            Self::Fragment => "IP fragments cannot be balanced by port yet; lower the sender's packet size",
+            Self::TtlExceeded => "the TTL or hop limit ran out here; look for a routing loop",
+            Self::TooBig => {
+                "the packet does not fit the next link after encapsulation; lower the clients' MSS or raise the MTU"
+            }
+            Self::NoRoute => "the host has no route to the backend or client; see `ip route get`",
+            Self::NoNeighbour => "the next hop's MAC address is not known (yet); see `ip neigh`",
+            Self::NoHeadroom => "the driver leaves no room in front of the packet for an outer header",
+            Self::NotRedirectable => "the way out is an interface that cannot take redirected packets",
+            Self::Internal => "a map contradicts itself; please report it with `sluice status -o json`",
+        }
+    }
+}
+
+/// Value of the per-CPU `service_counters`. Index 0 is for packets that belong to no service.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServiceCounters {
+    /// Packets and bytes from clients, forwarded. For index 0: packets and bytes passed to the host untouched.
+    pub packets: u64,
+    pub bytes: u64,
+    /// Packets and bytes from backends, translated back (NAT only).
+    pub reply_packets: u64,
+    pub reply_bytes: u64,
+    /// TCP packets with SYN and without ACK, forwarded.
+    pub syns: u64,
+    /// Packets whose next hop was asked of the kernel's FIB (the slow path).
+    pub fib_lookups: u64,
+    pub reserved: [u64; 2],
+    /// By [`DropReason`].
+    pub drops: [u64; DROP_SLOTS],
+}
+
+impl Default for ServiceCounters {
+    fn default() -> Self {
+        Self {
+            packets: 0,
+            bytes: 0,
+            reply_packets: 0,
+            reply_bytes: 0,
+            syns: 0,
+            fib_lookups: 0,
+            reserved: [0; 2],
+            drops: [0; DROP_SLOTS],
+        }
+    }
+}
+
+impl ServiceCounters {
+    /// Adds another CPU's share.
+    pub fn add(&mut self, other: &Self) {
+        self.packets += other.packets;
+        self.bytes += other.bytes;
+        self.reply_packets += other.reply_packets;
+        self.reply_bytes += other.reply_bytes;
+        self.syns += other.syns;
+        self.fib_lookups += other.fib_lookups;
+        for (sum, n) in self.drops.iter_mut().zip(&other.drops) {
+            *sum += n;
+        }
+    }
+}
+
+/// Value of the per-CPU `backend_counters`, by backend id.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BackendCounters {
+    pub packets: u64,
+    pub bytes: u64,
+    pub reply_packets: u64,
+    pub reply_bytes: u64,
+}
+
+impl BackendCounters {
+    /// Adds another CPU's share.
+    pub fn add(&mut self, other: &Self) {
+        self.packets += other.packets;
+        self.bytes += other.bytes;
+        self.reply_packets += other.reply_packets;
+        self.reply_bytes += other.reply_bytes;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_numbered_as_listed_and_named_once() {
+        for (i, reason) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, i);
+            assert!(i < DROP_SLOTS);
+            assert!(DropReason::ALL.iter().filter(|r| r.name() == reason.name()).count() == 1);
+            assert!(!reason.help().is_empty());
+        }
+    }
+}

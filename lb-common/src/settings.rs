@@ -1,0 +1,23 @@
+//! Load-time constants: the loader sets them in the program's read-only data before it is verified, so the
+//! verifier prunes what a config does not use.
+//!
+//! Named once here; the program declares a static of each name, the loader overrides it by name.
+
+/// `u8`: some service or backend is IPv4.
+pub const IPV4: &str = "SETTING_IPV4";
+/// `u8`: some service or backend is IPv6.
+pub const IPV6: &str = "SETTING_IPV6";
+/// `u8`: some service forwards by NAT, so replies are looked for.
+pub const NAT: &str = "SETTING_NAT";
+/// `u8`: some service forwards by IP in IP.
+pub const IPIP: &str = "SETTING_IPIP";
+/// `u8`: log every decision through aya-log. For debugging in a lab, never in service.
+pub const LOG: &str = "SETTING_LOG";
+/// `u8`: time comes from the `clock` map, which a test owns, not from the kernel.
+pub const TEST_CLOCK: &str = "SETTING_TEST_CLOCK";
+/// `[u64; 12]`: the expanded hash key.
+pub const HASH_KEY: &str = "SETTING_HASH_KEY";
+/// `u32`: host bits of the IPv4 tunnel source that vary with the flow, as a mask in network order; 0 for none.
+pub const TUNNEL_SOURCE_MASK4: &str = "SETTING_TUNNEL_SOURCE_MASK4";
+/// `u32`: the same for the last word of the IPv6 tunnel source.
+pub const TUNNEL_SOURCE_MASK6: &str = "SETTING_TUNNEL_SOURCE_MASK6";

@@ -1,0 +1,3 @@
+//! The admin API: HTTP/1.1 and JSON over a unix socket.
+
+pub mod types;

@@ -1,0 +1,150 @@
+//! What the admin API says, as types: the server fills them, the command line and scripts read them.
+//!
+//! Field names are the contract of `-o json`; adding one is fine, renaming one is not.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{BackendState, Forward, Protocol};
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    pub version: String,
+    pub pid: u32,
+    pub uptime_seconds: u64,
+    pub config: ConfigStatus,
+    pub interfaces: Vec<InterfaceStatus>,
+    /// Packets that are for no service, left to the host untouched.
+    pub passed: Traffic,
+    pub services: Vec<ServiceStatus>,
+    /// What is not as configured, one sentence each; empty when all is well.
+    pub degraded: Vec<String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ConfigStatus {
+    pub path: String,
+    /// Counts applied configurations since start.
+    pub generation: u64,
+    /// Seconds since the Unix epoch at which the running configuration was applied.
+    pub applied_at: u64,
+    /// Why the last reload was refused; `None` when it was not.
+    pub last_error: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct InterfaceStatus {
+    pub name: String,
+    pub ifindex: u32,
+    /// `native` or `generic`.
+    pub xdp_mode: String,
+    /// The kernel's id of the attached program.
+    pub program_id: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Traffic {
+    pub packets: u64,
+    pub bytes: u64,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum ServiceState {
+    /// At least `min_healthy` backends are up.
+    Up,
+    /// Some are up, fewer than `min_healthy`.
+    Degraded,
+    /// None is up.
+    Down,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    pub name: String,
+    pub listen: Vec<String>,
+    pub protocols: Vec<Protocol>,
+    pub forward: Forward,
+    pub scheduler: String,
+    pub state: ServiceState,
+    pub rings: Vec<RingStatus>,
+    pub forwarded: Traffic,
+    pub replies: Traffic,
+    pub syns: u64,
+    pub fib_lookups: u64,
+    /// By reason; only those that happened.
+    pub drops: BTreeMap<String, u64>,
+    pub backends: Vec<BackendStatus>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RingStatus {
+    /// `ipv4` or `ipv6`.
+    pub family: String,
+    pub protocol: Protocol,
+    pub rows: u32,
+    /// The same on every node with the same backends, weights and key.
+    pub fingerprint: String,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Health {
+    Up,
+    Down,
+    /// Not checked yet.
+    Checking,
+    /// The service has no health check.
+    Unchecked,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BackendStatus {
+    pub name: String,
+    /// The backend's id in the kernel's maps.
+    pub id: u16,
+    pub address: String,
+    pub port: Option<u16>,
+    pub weight: u32,
+    /// As configured, or as an operator overrode it.
+    pub state: BackendState,
+    /// True when `state` comes from `sluice drain` or `undrain`, not from the file.
+    pub overridden: bool,
+    pub health: Health,
+    /// Why health is what it is: the last check's outcome.
+    pub reason: Option<String>,
+    /// How long the last successful check took.
+    pub latency_ms: Option<f64>,
+    /// Share of the ring's rows, 0 to 1: the expected share of new flows.
+    pub share: f64,
+    pub forwarded: Traffic,
+    pub replies: Traffic,
+}
+
+/// Answer to a reload.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Applied {
+    pub generation: u64,
+    /// What changed, one sentence each; empty when nothing did.
+    pub changes: Vec<String>,
+}
+
+/// Answer to drain and undrain.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DrainAnswer {
+    pub service: String,
+    pub backend: String,
+    pub state: BackendState,
+    /// False when it was in that state already.
+    pub changed: bool,
+}
+
+/// Every error the API answers with.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ApiError {
+    pub error: String,
+    pub hint: Option<String>,
+    /// The exit code the command line should end with.
+    pub exit: u8,
+}

@@ -1,0 +1,59 @@
+//! How the rest of the process talks to the controller task: requests in, answers out.
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::api::types::{Applied, DrainAnswer, Status};
+use crate::exit::{Exit, Failure};
+use crate::model::BackendState;
+
+/// A request with the place its answer goes.
+#[derive(Debug)]
+pub enum Request {
+    Status(oneshot::Sender<Status>),
+    /// Read the file again and apply it whole, or refuse it whole.
+    Reload(oneshot::Sender<Result<Applied, Failure>>),
+    SetBackendState {
+        service: String,
+        backend: String,
+        state: BackendState,
+        answer: oneshot::Sender<Result<DrainAnswer, Failure>>,
+    },
+}
+
+/// A cheap handle to the controller.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    requests: mpsc::Sender<Request>,
+}
+
+impl Handle {
+    /// The handle, and the end the controller reads.
+    pub fn new() -> (Self, mpsc::Receiver<Request>) {
+        let (requests, receiver) = mpsc::channel(64);
+        (Self { requests }, receiver)
+    }
+
+    pub async fn status(&self) -> Result<Status, Failure> {
+        self.ask(Request::Status).await
+    }
+
+    pub async fn reload(&self) -> Result<Applied, Failure> {
+        self.ask(Request::Reload).await?
+    }
+
+    pub async fn set_backend_state(
+        &self,
+        service: String,
+        backend: String,
+        state: BackendState,
+    ) -> Result<DrainAnswer, Failure> {
+        self.ask(|answer| Request::SetBackendState { service, backend, state, answer }).await?
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, Failure> {
+        let (answer, receiver) = oneshot::channel();
+        let gone = || Failure::new(Exit::Failed, "the controller is shutting down");
+        self.requests.send(request(answer)).await.map_err(|_| gone())?;
+        receiver.await.map_err(|_| gone())
+    }
+}

@@ -1,0 +1,217 @@
+//! The validated configuration: types that cannot be wrong, checked once by [`crate::config`].
+//!
+//! Everything is resolved here — defaults filled in, names given, ports decided — so that nobody downstream
+//! asks "what if it is absent". Order is the file's order; nothing may depend on it (rings do not).
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// A whole, valid configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Model {
+    pub node: Node,
+    pub admin: Admin,
+    /// The fleet-wide hash secret; generated once when absent.
+    pub hash_key: PathBuf,
+    pub limits: Limits,
+    pub services: Vec<Service>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    pub interfaces: Vec<Interface>,
+    pub vip_addresses: VipAddresses,
+    /// Where programs, links and maps are pinned: `/sys/fs/bpf/sluice`.
+    pub bpf_dir: PathBuf,
+    /// Lock and runtime state: `/run/sluice`.
+    pub run_dir: PathBuf,
+    /// Outer source addresses of tunnels: `None` takes the address the kernel would use towards the backend; a
+    /// prefix lets the source vary with the flow, so that receivers spread over their queues.
+    pub tunnel_source4: Option<Prefix>,
+    pub tunnel_source6: Option<Prefix>,
+}
+
+/// An address prefix, host bits zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Prefix {
+    pub address: IpAddr,
+    pub length: u8,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    pub name: String,
+    pub xdp: XdpMode,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum XdpMode {
+    /// Native where the driver can, else generic with a loud warning.
+    #[default]
+    Auto,
+    Native,
+    Generic,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VipAddresses {
+    /// Sluice adds the VIPs to the host and announces them.
+    #[default]
+    Managed,
+    /// Somebody else does: BGP, keepalived.
+    External,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// The JSON API: `/run/sluice/admin.sock`.
+    pub socket: PathBuf,
+    /// `/metrics`, `/healthz`, `/readyz`; `None` serves none.
+    pub http: Option<SocketAddr>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Budget of the flow tables.
+    pub flows: u32,
+    /// Most services the maps have room for.
+    pub services: u32,
+    /// Most backends the maps have room for.
+    pub backends: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    Tcp,
+    Udp,
+}
+
+impl Protocol {
+    /// IP protocol number.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => lb_common::addr::PROTO_TCP,
+            Self::Udp => lb_common::addr::PROTO_UDP,
+        }
+    }
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Forward {
+    #[default]
+    Nat,
+    Ipip,
+}
+
+impl Forward {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Nat => "nat",
+            Self::Ipip => "ipip",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scheduler {
+    #[default]
+    Maglev,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Service {
+    /// Unique.
+    pub name: String,
+    /// At least one; no two services share (address, port, protocol).
+    pub listen: Vec<SocketAddr>,
+    /// At least one, no duplicates.
+    pub protocols: Vec<Protocol>,
+    pub scheduler: Scheduler,
+    pub forward: Forward,
+    pub timeouts: Timeouts,
+    /// `None`: backends count as up.
+    pub health: Option<HealthCheck>,
+    /// With fewer healthy backends than this the service is reported degraded.
+    pub min_healthy: u32,
+    /// At least one per address family that `listen` has.
+    pub backends: Vec<Backend>,
+}
+
+/// How long each phase may be silent before a connection table would forget it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    pub tcp_established: Duration,
+    pub tcp_opening: Duration,
+    pub tcp_closing: Duration,
+    pub udp: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// Unique within the service; the address where the file gives no name, `address:port` where that is taken.
+    pub name: String,
+    pub address: IpAddr,
+    /// `None`: the port the client used (and the only choice outside NAT).
+    pub port: Option<u16>,
+    /// Share of new flows relative to the others; 0 takes none.
+    pub weight: u32,
+    pub state: BackendState,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendState {
+    #[default]
+    Active,
+    /// No new flows; the old ones finish.
+    Drain,
+}
+
+/// One health check, run against each backend of a service.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HealthCheck {
+    pub kind: CheckKind,
+    /// `None`: the backend's own port, else the service's first listen port.
+    pub port: Option<u16>,
+    pub interval: Duration,
+    pub timeout: Duration,
+    /// Consecutive successes that bring a backend up.
+    pub rise: u32,
+    /// Consecutive failures that take it down.
+    pub fall: u32,
+    /// Fraction of the interval by which each check is moved at random, 0 to 0.5.
+    pub jitter: f64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum CheckKind {
+    /// The handshake completes.
+    Tcp,
+    Http(HttpCheck),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct HttpCheck {
+    pub method: String,
+    pub path: String,
+    /// `Host:` header; `None` is the address checked.
+    pub host: Option<String>,
+    pub headers: Vec<(String, String)>,
+    /// Inclusive ranges of accepted status codes.
+    pub expect: Vec<(u16, u16)>,
+}
