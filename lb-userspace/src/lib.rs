@@ -4,6 +4,13 @@
 //! writer, and it writes through the same plan.
 
 pub mod api;
+pub mod cli;
+pub mod config;
 pub mod control;
+pub mod dataplane;
 pub mod exit;
+pub mod health;
+pub mod metrics;
 pub mod model;
+pub mod net;
+pub mod ring;

@@ -1,1 +1,3 @@
-fn main(){}
+//! The `sluice` binary; everything is in the library.
+
+fn main() {}

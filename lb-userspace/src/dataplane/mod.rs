@@ -1,0 +1,1 @@
+//! The kernel side: the loaded program, its maps, and one owner for each.

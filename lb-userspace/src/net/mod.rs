@@ -1,0 +1,1 @@
+//! The host's network as the kernel knows it: links, addresses, routes, neighbours, and the VIPs we add.

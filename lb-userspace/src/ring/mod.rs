@@ -1,0 +1,1 @@
+//! Rings: who owns which row, computed the same on every node.
