@@ -1,1 +1,3 @@
 //! The kernel side: the loaded program, its maps, and one owner for each.
+
+pub mod object;
