@@ -9,10 +9,21 @@ mod toolchain;
 
 use std::env;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match build() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("{why:#}\n\nThe eBPF programs could not be built. `cargo xtask setup` installs what is missing.");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn build() -> Result<()> {
     let root = Path::new(&variable("CARGO_MANIFEST_DIR")?).parent().context("lb-userspace has no parent")?.to_owned();
     for input in ["lb-ebpf", "lb-common", "Cargo.toml", "Cargo.lock"] {
         println!("cargo::rerun-if-changed={}", root.join(input).display());
@@ -28,10 +39,7 @@ fn main() -> Result<()> {
 
     let arch = variable("CARGO_CFG_TARGET_ARCH")?;
     let target = toolchain::Target { little_endian: variable("CARGO_CFG_TARGET_ENDIAN")? == "little", arch: &arch };
-    let objects = toolchain::build(&root, &target_dir, target, false, &mut |line| println!("cargo::warning={line}"))
-        .map_err(|why| {
-            anyhow!("{why:#}\n\nThe eBPF programs could not be built. `cargo xtask setup` installs what is missing.")
-        })?;
+    let objects = toolchain::build(&root, &target_dir, target, false, &mut |line| println!("cargo::warning={line}"))?;
 
     for (name, object) in toolchain::PROGRAMS.iter().zip(objects) {
         let copy = out_dir.join(name);

@@ -213,8 +213,10 @@ fn rustflags(root: &Path, toolchain: &Toolchain, arch: &str) -> OsString {
         OsString::from(format!("--cfg=bpf_target_arch=\"{arch}\"")),
     ];
     let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(home()?.join(".cargo")));
-    let sysroot = toolchain.rustc.ancestors().nth(2).map(|prefix| prefix.join("lib/rustlib/src/rust"));
-    let remapped = [(Some(root.to_owned()), "/sluice"), (cargo_home, "/cargo"), (sysroot, "/rust")];
+    let sources = toolchain.rustc.ancestors().nth(2).map(|prefix| prefix.join("lib/rustlib/src/rust"));
+    // Debian's is a link, and the compiler records both names.
+    let linked = sources.as_ref().and_then(|path| path.canonicalize().ok());
+    let remapped = [(Some(root.to_owned()), "/sluice"), (cargo_home, "/cargo"), (sources, "/rust"), (linked, "/rust")];
     for (from, to) in remapped {
         let Some(from) = from else { continue };
         let mut flag = OsString::from("--remap-path-prefix=");
