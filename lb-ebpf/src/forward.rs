@@ -1,0 +1,206 @@
+//! The way out: which next hop, and through which interface.
+//!
+//! The controller mirrors routes and neighbours into maps, so the fast path is an array read. Where it has no
+//! answer (a policy rule, a table too large to mirror, a neighbour not resolved), the kernel's own FIB is asked.
+
+use aya_ebpf::bindings::{
+    BPF_FIB_LKUP_RET_BLACKHOLE, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_PROHIBIT,
+    BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LKUP_RET_UNREACHABLE, bpf_fib_lookup, xdp_action,
+};
+use aya_ebpf::helpers::generated::bpf_fib_lookup as ask_fib;
+use aya_ebpf::btf_maps::lpm_trie::Key;
+use lb_common::addr::octets6;
+use lb_common::counters::DropReason;
+use lb_common::event::{EVENT_WANT_NEIGHBOUR, Event};
+use lb_common::route::{Neighbour4, Neighbour6, NextHop, ROUTE_GATEWAY, ROUTE_ON_LINK};
+use lb_ebpf::packet::Packet;
+
+use crate::maps::{DEVICES, EVENT_BUDGET, EVENTS, NEIGHBOURS4, NEIGHBOURS6, NEXT_HOPS, ROUTES4, ROUTES6};
+use crate::{account, clock};
+
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+
+/// What the FIB needs to know of the packet as it will leave.
+#[derive(Clone, Copy)]
+pub struct Outgoing<A> {
+    pub source: A,
+    pub destination: A,
+    pub protocol: u8,
+    pub length: usize,
+    /// For the counter of slow lookups.
+    pub service: u32,
+}
+
+/// A next hop by its index; 0 and empty entries are none.
+#[inline(always)]
+fn indexed(index: u32) -> Option<NextHop> {
+    if index == 0 {
+        return None;
+    }
+    match NEXT_HOPS.get(index) {
+        Some(hop) if hop.ifindex != 0 => Some(*hop),
+        _ => None,
+    }
+}
+
+/// The next hop towards a backend: the one the controller resolved, else the FIB's.
+#[inline(always)]
+pub fn to_backend4(packet: Packet, index: u32, out: Outgoing<u32>) -> Result<NextHop, DropReason> {
+    match indexed(index) {
+        Some(hop) => fits(hop, out.length),
+        None => fib4(packet, &out),
+    }
+}
+
+/// As [`to_backend4`].
+#[inline(always)]
+pub fn to_backend6(packet: Packet, index: u32, out: Outgoing<[u32; 4]>) -> Result<NextHop, DropReason> {
+    match indexed(index) {
+        Some(hop) => fits(hop, out.length),
+        None => fib6(packet, &out),
+    }
+}
+
+/// The next hop towards a client: by the mirrored routes, else the FIB's.
+#[inline(always)]
+pub fn to_client4(packet: Packet, out: Outgoing<u32>) -> Result<NextHop, DropReason> {
+    let hop = match ROUTES4.get(&Key::new(32, out.destination.to_ne_bytes())) {
+        Some(route) if route.kind == ROUTE_GATEWAY => indexed(route.next_hop),
+        Some(route) if route.kind == ROUTE_ON_LINK => {
+            let key = Neighbour4 { ifindex: route.ifindex, addr: out.destination };
+            // SAFETY: the entry may be replaced while it is read; a hash element is freed after a grace period.
+            unsafe { NEIGHBOURS4.get(key) }.copied()
+        }
+        _ => None,
+    };
+    match hop {
+        Some(hop) => fits(hop, out.length),
+        None => fib4(packet, &out),
+    }
+}
+
+/// As [`to_client4`].
+#[inline(always)]
+pub fn to_client6(packet: Packet, out: Outgoing<[u32; 4]>) -> Result<NextHop, DropReason> {
+    let hop = match ROUTES6.get(&Key::new(128, octets6(out.destination))) {
+        Some(route) if route.kind == ROUTE_GATEWAY => indexed(route.next_hop),
+        Some(route) if route.kind == ROUTE_ON_LINK => {
+            let key = Neighbour6 { ifindex: route.ifindex, addr: out.destination };
+            // SAFETY: as above.
+            unsafe { NEIGHBOURS6.get(key) }.copied()
+        }
+        _ => None,
+    };
+    match hop {
+        Some(hop) => fits(hop, out.length),
+        None => fib6(packet, &out),
+    }
+}
+
+#[inline(always)]
+fn fits(hop: NextHop, length: usize) -> Result<NextHop, DropReason> {
+    if length > hop.mtu as usize { Err(DropReason::TooBig) } else { Ok(hop) }
+}
+
+/// Asks the kernel's FIB. A function of its own in the object too: it is the slow path, and its 64 bytes of
+/// parameters would otherwise sit in every caller's frame.
+#[inline(never)]
+fn fib4(packet: Packet, out: &Outgoing<u32>) -> Result<NextHop, DropReason> {
+    // SAFETY: integers only; all zeroes is a valid request.
+    let mut request: bpf_fib_lookup = unsafe { core::mem::zeroed() };
+    request.family = AF_INET;
+    request.__bindgen_anon_3.ipv4_src = out.source;
+    request.__bindgen_anon_4.ipv4_dst = out.destination;
+    ask(packet, &mut request, out.protocol, out.length, out.service, [out.destination, 0, 0, 0])
+}
+
+/// As [`fib4`].
+#[inline(never)]
+fn fib6(packet: Packet, out: &Outgoing<[u32; 4]>) -> Result<NextHop, DropReason> {
+    // SAFETY: as above.
+    let mut request: bpf_fib_lookup = unsafe { core::mem::zeroed() };
+    request.family = AF_INET6;
+    request.__bindgen_anon_3.ipv6_src = out.source;
+    request.__bindgen_anon_4.ipv6_dst = out.destination;
+    ask(packet, &mut request, out.protocol, out.length, out.service, out.destination)
+}
+
+#[inline(always)]
+fn ask(
+    packet: Packet,
+    request: &mut bpf_fib_lookup,
+    protocol: u8,
+    length: usize,
+    service: u32,
+    destination: [u32; 4],
+) -> Result<NextHop, DropReason> {
+    account::fib_lookup(service);
+    request.l4_protocol = protocol;
+    request.__bindgen_anon_1.tot_len = length as u16;
+    request.ifindex = packet.ingress();
+    // SAFETY: the context is the kernel's, the request is ours and of the size given.
+    let answer =
+        unsafe { ask_fib(packet.context().cast(), request, size_of::<bpf_fib_lookup>() as i32, 0) } as u32;
+    match answer {
+        BPF_FIB_LKUP_RET_SUCCESS => Ok(NextHop {
+            destination_mac: request.dmac,
+            source_mac: request.smac,
+            // The lookup compared the length with the route's MTU already.
+            mtu: u32::MAX,
+            ifindex: request.ifindex,
+            reserved: 0,
+        }),
+        BPF_FIB_LKUP_RET_NO_NEIGH => {
+            want_neighbour(request, destination);
+            Err(DropReason::NoNeighbour)
+        }
+        BPF_FIB_LKUP_RET_FRAG_NEEDED => Err(DropReason::TooBig),
+        BPF_FIB_LKUP_RET_BLACKHOLE | BPF_FIB_LKUP_RET_UNREACHABLE | BPF_FIB_LKUP_RET_PROHIBIT => {
+            Err(DropReason::NoRoute)
+        }
+        _ => Err(DropReason::NoRoute),
+    }
+}
+
+/// Most events one CPU sends per second: enough to learn every neighbour of a small network at once, too few
+/// for a flood of made-up addresses to occupy the controller.
+const EVENTS_PER_SECOND: u64 = 64;
+
+/// Tells the controller which neighbour is missing. On this answer the kernel has set the out interface and
+/// replaced the destination by the gateway's address where there is one.
+#[inline(always)]
+fn want_neighbour(request: &bpf_fib_lookup, destination: [u32; 4]) {
+    let Some(budget) = EVENT_BUDGET.get_ptr_mut(0) else { return };
+    // SAFETY: per-CPU memory of our own.
+    let [second, sent] = unsafe { &mut *budget };
+    let now = clock::seconds();
+    if *second != now {
+        (*second, *sent) = (now, 0);
+    }
+    if *sent >= EVENTS_PER_SECOND {
+        return;
+    }
+    *sent += 1;
+    // SAFETY: both union members are plain integers.
+    let addr = unsafe {
+        match request.family {
+            AF_INET => [request.__bindgen_anon_4.ipv4_dst, 0, 0, 0],
+            AF_INET6 => request.__bindgen_anon_4.ipv6_dst,
+            _ => destination,
+        }
+    };
+    let family = if request.family == AF_INET6 { 6 } else { 4 };
+    let event = Event { kind: EVENT_WANT_NEIGHBOUR, family, ifindex: request.ifindex, reserved: 0, addr };
+    // A full ring buffer loses this one; the next packet tells again.
+    let _ = EVENTS.output(event, 0);
+}
+
+/// Sends the frame, already written: back out of the interface it came in on, or redirected to another.
+#[inline(always)]
+pub fn send(packet: Packet, hop: &NextHop) -> Result<u32, DropReason> {
+    if hop.ifindex == packet.ingress() {
+        return Ok(xdp_action::XDP_TX);
+    }
+    DEVICES.redirect(hop.ifindex, 0).map_err(|_| DropReason::NotRedirectable)
+}

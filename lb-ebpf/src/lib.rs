@@ -1,0 +1,4 @@
+//! What Sluice's XDP programs share.
+#![no_std]
+
+pub mod packet;

@@ -1,0 +1,5 @@
+//! The only place, besides `icmp`, where bytes of a packet change.
+
+pub mod encap;
+pub mod mac;
+pub mod nat;
