@@ -7,8 +7,8 @@ use aya_ebpf::bindings::{
     BPF_FIB_LKUP_RET_BLACKHOLE, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_PROHIBIT,
     BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LKUP_RET_UNREACHABLE, bpf_fib_lookup, xdp_action,
 };
-use aya_ebpf::helpers::generated::bpf_fib_lookup as ask_fib;
 use aya_ebpf::btf_maps::lpm_trie::Key;
+use aya_ebpf::helpers::generated::bpf_fib_lookup as ask_fib;
 use lb_common::addr::octets6;
 use lb_common::counters::DropReason;
 use lb_common::event::{EVENT_WANT_NEIGHBOUR, Event};
@@ -140,8 +140,7 @@ fn ask(
     request.__bindgen_anon_1.tot_len = length as u16;
     request.ifindex = packet.ingress();
     // SAFETY: the context is the kernel's, the request is ours and of the size given.
-    let answer =
-        unsafe { ask_fib(packet.context().cast(), request, size_of::<bpf_fib_lookup>() as i32, 0) } as u32;
+    let answer = unsafe { ask_fib(packet.context().cast(), request, size_of::<bpf_fib_lookup>() as i32, 0) } as u32;
     match answer {
         BPF_FIB_LKUP_RET_SUCCESS => Ok(NextHop {
             destination_mac: request.dmac,

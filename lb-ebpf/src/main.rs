@@ -102,13 +102,8 @@ fn client4(packet: Packet, ip: &Ipv4, service: &Service) -> Result<u32, DropReas
     let (id, backend) = lookup::backend(service, hash)?;
     let opens = l4::opens(packet, ip.protocol, ip.l4);
     let destination = backend.addr[0];
-    let mut out = Outgoing {
-        source: ip.source,
-        destination,
-        protocol: ip.protocol,
-        length: ip.length,
-        service: service.id,
-    };
+    let mut out =
+        Outgoing { source: ip.source, destination, protocol: ip.protocol, length: ip.length, service: service.id };
 
     let hop = if settings::ipip() != 0 && service.forward == FORWARD_IPIP {
         out.source = backend.tunnel_source[0] | (hash & settings::tunnel_source_mask4());
@@ -191,13 +186,8 @@ fn client6(packet: Packet, ip: &Ipv6, service: &Service) -> Result<u32, DropReas
     let (id, backend) = lookup::backend(service, hash)?;
     let opens = l4::opens(packet, ip.protocol, ipv6::L4);
     let destination = backend.addr;
-    let mut out = Outgoing {
-        source: ip.source,
-        destination,
-        protocol: ip.protocol,
-        length: ip.length,
-        service: service.id,
-    };
+    let mut out =
+        Outgoing { source: ip.source, destination, protocol: ip.protocol, length: ip.length, service: service.id };
 
     let hop = if settings::ipip() != 0 && service.forward == FORWARD_IPIP {
         out.source = backend.tunnel_source;
