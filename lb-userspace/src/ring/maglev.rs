@@ -4,8 +4,9 @@
 //! to whoever comes first, and a member stops at its quota. Two things differ from the paper, and both are traps
 //! to whoever changes this:
 //!
-//! - The table has 2^k rows, not a prime number. `offset + j·skip` runs through all of 2^k rows exactly when
-//!   `skip` is odd.
+//! - The table has 2^k rows, not a prime number. `p = offset + j·skip` runs through all of 2^k rows exactly when
+//!   `skip` is odd. There are few odd skips, so now and then two members would share one and trail each other all
+//!   the way; `(p ^ p >> k/2) · spread`, with another odd number of the member's own, keeps their ways apart.
 //! - In the paper a member's turn lasts until it finds a free row, so where everybody stands depends on
 //!   everybody's luck, and one member leaving disturbs all. Here the clock never waits: a member of weight `w`
 //!   looks at its j-th row at time `j / w`, taken or not. Row and time are a fixed pair for each member, so the
@@ -40,9 +41,17 @@ pub(super) struct Walker {
     pub(super) weight: u32,
     /// Rows still to get.
     pub(super) quota: u32,
-    /// The row it looks at next.
+    /// `p` of the next row it looks at.
     pub(super) position: u32,
     pub(super) skip: u32,
+    pub(super) spread: u32,
+}
+
+impl Walker {
+    /// The row at a position: a bijection of 0..rows, as each of its two steps is.
+    pub(super) fn row(&self, position: u32, rows: u32) -> u32 {
+        (position ^ (position >> (rows.trailing_zeros() / 2))).wrapping_mul(self.spread) & (rows - 1)
+    }
 }
 
 /// The members with weight, in the order that breaks ties.
@@ -66,14 +75,15 @@ pub(super) fn walkers(seed: &Seed, class: usize, members: &[Member]) -> Vec<Walk
             let Member { identity, weight } = at(member);
             listing = if previous == Some(identity) { listing + 1 } else { 0 };
             previous = Some(identity);
-            let (position, skip) = permutation(seed, class, &identity, listing);
-            Walker { member, weight, quota, position, skip }
+            let (position, skip, spread) = permutation(seed, class, &identity, listing);
+            Walker { member, weight, quota, position, skip, spread }
         })
         .collect()
 }
 
-/// Offset and odd skip of a member's permutation. Golden vectors fix what is hashed and in which order.
-fn permutation(seed: &Seed, class: usize, identity: &Identity, listing: u32) -> (u32, u32) {
+/// Offset, odd skip and odd spread of a member's permutation, from disjoint bits of one hash. Golden vectors fix
+/// what is hashed and in which order.
+fn permutation(seed: &Seed, class: usize, identity: &Identity, listing: u32) -> (u32, u32, u32) {
     let mut hash = Sha256::new_with_prefix(b"sluice ring permutation 1");
     hash.update(seed.0);
     hash.update(CLASSES[class].to_be_bytes());
@@ -81,7 +91,7 @@ fn permutation(seed: &Seed, class: usize, identity: &Identity, listing: u32) -> 
     identity.hash_into(&mut hash);
     let word = first_word(hash);
     let mask = rows(class) - 1;
-    ((word >> 32) as u32 & mask, word as u32 & mask | 1)
+    ((word >> 42) as u32 & mask, (word >> 21) as u32 & mask | 1, word as u32 & mask | 1)
 }
 
 /// Walkers of one weight; they move at the same times, in the order of their identities.
@@ -121,7 +131,6 @@ impl Eq for Group {}
 fn populate(mut walkers: Vec<Walker>, rows: u32) -> Vec<u16> {
     let mut ring = vec![0; rows as usize];
     let mut free = vec![u64::MAX; rows.div_ceil(64) as usize];
-    let mask = rows - 1;
 
     // Stable, so that walkers of one weight stay in the order of their identities.
     walkers.sort_by_key(|w| w.weight);
@@ -132,8 +141,8 @@ fn populate(mut walkers: Vec<Walker>, rows: u32) -> Vec<u16> {
 
     while let Some(mut group) = groups.peek_mut() {
         group.walkers.retain_mut(|walker| {
-            let row = walker.position;
-            walker.position = row.wrapping_add(walker.skip) & mask;
+            let row = walker.row(walker.position, rows);
+            walker.position = walker.position.wrapping_add(walker.skip) & (rows - 1);
             let (word, bit) = ((row / 64) as usize, 1u64 << (row % 64));
             if free[word] & bit != 0 {
                 free[word] &= !bit;
