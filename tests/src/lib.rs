@@ -1,1 +1,4 @@
+//! Sluice's tests of whole things: packets, programs in the kernel, and the lab.
+
+pub mod lab;
 pub mod packet;
