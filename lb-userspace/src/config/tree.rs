@@ -1,0 +1,425 @@
+//! YAML text into a tree in which every key and value knows where it stands.
+//!
+//! YAML is a hostile format: aliases multiply ("billion laughs"), nesting is free, keys may repeat or be lists,
+//! a NUL ends some parsers' input early. Everything of that kind ends here; what comes out is bounded in depth
+//! and size and has text keys, each once.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use saphyr_parser::{Event, Parser, ScalarStyle};
+
+use super::diagnose::{At, Problems, Source, Span, excerpt};
+
+/// Deeper nesting is an attack or an accident: the deepest place in the schema is 7 levels down.
+const MAX_DEPTH: usize = 64;
+/// Values in the file, aliases counted as often as they are used. The largest pool (65,535 backends with every
+/// key set) needs about a quarter of this.
+const MAX_NODES: usize = 2_000_000;
+
+/// A value.
+#[derive(Debug)]
+pub(super) struct Node<'t> {
+    pub span: Span,
+    pub kind: Kind<'t>,
+    /// Values in here, this one included.
+    size: usize,
+    /// Levels in here, this one included.
+    height: usize,
+}
+
+#[derive(Debug)]
+pub(super) enum Kind<'t> {
+    /// Nothing after the colon, `~` or `null`.
+    Null,
+    Scalar {
+        text: Cow<'t, str>,
+        /// Written without quotes, so it may mean a number or a word of the schema.
+        plain: bool,
+    },
+    Sequence(Vec<Rc<Node<'t>>>),
+    Mapping(Vec<Entry<'t>>),
+}
+
+#[derive(Debug)]
+pub(super) struct Entry<'t> {
+    pub key: Cow<'t, str>,
+    pub key_span: Span,
+    pub value: Rc<Node<'t>>,
+}
+
+impl<'t> Node<'t> {
+    fn leaf(span: Span, kind: Kind<'t>) -> Rc<Self> {
+        Rc::new(Self { span, kind, size: 1, height: 1 })
+    }
+
+    /// What a person would call it: "a list", "the text `x`".
+    pub fn describe(&self) -> String {
+        match &self.kind {
+            Kind::Null => "nothing".to_owned(),
+            Kind::Sequence(_) => "a list".to_owned(),
+            Kind::Mapping(_) => "a mapping (`key: value`)".to_owned(),
+            Kind::Scalar { text, plain: false } => format!("the text \"{}\"", excerpt(text)),
+            Kind::Scalar { text, plain: true } => match &**text {
+                "true" | "True" | "TRUE" | "false" | "False" | "FALSE" => {
+                    format!("the truth value `{}`", excerpt(text))
+                }
+                t if t.parse::<f64>().is_ok() && t.bytes().any(|b| b.is_ascii_digit()) => {
+                    format!("the number `{}`", excerpt(text))
+                }
+                _ => format!("`{}`", excerpt(text)),
+            },
+        }
+    }
+}
+
+/// A container that is still open.
+struct Frame<'t> {
+    span: Span,
+    anchor: usize,
+    size: usize,
+    height: usize,
+    content: Open<'t>,
+}
+
+enum Open<'t> {
+    Sequence(Vec<Rc<Node<'t>>>),
+    Mapping {
+        entries: Vec<Entry<'t>>,
+        /// Line on which each key stood first.
+        seen: HashMap<Cow<'t, str>, u32>,
+        key: Slot<'t>,
+    },
+}
+
+/// What the next value in a mapping is.
+enum Slot<'t> {
+    AwaitKey,
+    Key(Cow<'t, str>, Span),
+    /// The value belongs to a key that was refused.
+    Refused,
+}
+
+/// Reads the one document of the file. `None` when nothing of it can be used; then there is a problem that
+/// says why.
+pub(super) fn read<'t>(source: &'t Source<'t>, problems: &mut Problems<'_>) -> Option<Rc<Node<'t>>> {
+    if let Some((offset, c)) = source.text.char_indices().find(|(_, c)| !allowed(*c)) {
+        let name = match c {
+            '\u{feff}' => "a byte order mark inside the file".to_owned(),
+            c => format!("a control character (U+{:04X})", c as u32),
+        };
+        problems.add(source.point_at(offset), &At::TOP, format!("{name} is not allowed"), "remove it");
+        return None;
+    }
+    Reader { source, problems, stack: Vec::new(), anchors: HashMap::new(), nodes: 0, root: None }.run()
+}
+
+/// YAML's printable characters (§5.1). A NUL would end the parser's input early and hide the rest of the file.
+fn allowed(c: char) -> bool {
+    matches!(c, '\t' | '\n' | '\r' | ' '..='~' | '\u{85}' | '\u{a0}'..='\u{fefe}' | '\u{ff00}'..='\u{fffd}' | '\u{10000}'..)
+}
+
+struct Reader<'t, 'p, 'q> {
+    source: &'t Source<'t>,
+    problems: &'p mut Problems<'q>,
+    stack: Vec<Frame<'t>>,
+    anchors: HashMap<usize, Rc<Node<'t>>>,
+    nodes: usize,
+    root: Option<Rc<Node<'t>>>,
+}
+
+/// The rest of the file cannot be used.
+struct Stop;
+
+impl<'t> Reader<'t, '_, '_> {
+    fn run(mut self) -> Option<Rc<Node<'t>>> {
+        let mut documents = 0;
+        for event in Parser::new_from_str(self.source.text) {
+            let (event, span) = match event {
+                Ok((event, span)) => (event, convert(span)),
+                Err(error) => {
+                    let mark = error.marker();
+                    self.syntax_error(mark.line() as u32, mark.col() as u32, error.info());
+                    return None;
+                }
+            };
+            let result = match event {
+                Event::Nothing | Event::StreamStart | Event::DocumentEnd => Ok(()),
+                Event::StreamEnd => break,
+                Event::DocumentStart(_) => {
+                    documents += 1;
+                    self.document(span, documents)
+                }
+                Event::Scalar(text, style, anchor, tag) => self.scalar(span, text, style, anchor, tag.is_some()),
+                Event::Alias(anchor) => self.alias(span, anchor),
+                Event::SequenceStart(anchor, tag) => self.open(span, anchor, tag.is_some(), Open::Sequence(Vec::new())),
+                Event::MappingStart(anchor, tag) => {
+                    let content = Open::Mapping { entries: Vec::new(), seen: HashMap::new(), key: Slot::AwaitKey };
+                    self.open(span, anchor, tag.is_some(), content)
+                }
+                Event::SequenceEnd | Event::MappingEnd => {
+                    self.close();
+                    Ok(())
+                }
+            };
+            if let Err(Stop) = result {
+                return None;
+            }
+        }
+        if self.root.is_none() {
+            let message = "the file holds no configuration";
+            self.problems.add(Span::point(1, 0), &At::TOP, message, "start from deploy/config/minimal.yaml");
+        }
+        self.root
+    }
+
+    fn document(&mut self, span: Span, count: usize) -> Result<(), Stop> {
+        if count == 1 {
+            return Ok(());
+        }
+        let hint = "Sluice reads one document per file: remove everything from `---` on, or split the file";
+        self.problems.add(span, &At::TOP, "a second YAML document starts here", hint);
+        Err(Stop)
+    }
+
+    fn tagged(&mut self, span: Span) {
+        self.problems.add(span, &At::TOP, "YAML tags (`!…`) have no meaning here", "remove the tag");
+    }
+
+    fn scalar(
+        &mut self,
+        span: Span,
+        text: Cow<'t, str>,
+        style: ScalarStyle,
+        anchor: usize,
+        tagged: bool,
+    ) -> Result<(), Stop> {
+        if tagged {
+            self.tagged(span);
+        }
+        if let Some(Frame { content: Open::Mapping { key: key @ Slot::AwaitKey, seen, .. }, .. }) =
+            self.stack.last_mut()
+        {
+            *key = match &*text {
+                "<<" if style == ScalarStyle::Plain => {
+                    let hint = "write the keys out, or put what services share under `defaults`";
+                    self.problems.add(span, &At::TOP, "merge keys (`<<`) are not part of YAML 1.2", hint);
+                    Slot::Refused
+                }
+                _ => match seen.get(&text) {
+                    Some(first) => {
+                        let message = format!("duplicate key `{}`: it already stands on line {first}", excerpt(&text));
+                        self.problems.add(span, &At::TOP, message, "keep one of the two");
+                        Slot::Refused
+                    }
+                    None => {
+                        seen.insert(text.clone(), span.line);
+                        Slot::Key(text, span)
+                    }
+                },
+            };
+            return Ok(());
+        }
+        let plain = style == ScalarStyle::Plain;
+        let kind = match &*text {
+            "" | "~" | "null" | "Null" | "NULL" if plain => Kind::Null,
+            _ => Kind::Scalar { text, plain },
+        };
+        self.value(Node::leaf(span, kind), anchor, span)
+    }
+
+    fn alias(&mut self, span: Span, anchor: usize) -> Result<(), Stop> {
+        let Some(node) = self.anchors.get(&anchor).cloned() else {
+            self.problems.add(span, &At::TOP, "the alias stands inside the value it names", "");
+            return Err(Stop);
+        };
+        if let Some(Frame { content: Open::Mapping { key: key @ Slot::AwaitKey, .. }, .. }) = self.stack.last_mut() {
+            *key = Slot::Refused;
+            self.problems.add(span, &At::TOP, "an alias cannot be a key", "write the key out");
+            return Ok(());
+        }
+        self.value(node, 0, span)
+    }
+
+    fn open(&mut self, span: Span, anchor: usize, tagged: bool, content: Open<'t>) -> Result<(), Stop> {
+        if tagged {
+            self.tagged(span);
+        }
+        if let Some(Frame { content: Open::Mapping { key: key @ Slot::AwaitKey, .. }, .. }) = self.stack.last_mut() {
+            *key = Slot::AwaitKey;
+            let line = self.source.line(span.line);
+            let (message, hint) = if line.contains("{{") || line.contains("{%") {
+                ("a template placeholder stands where a value should be", "render the template first")
+            } else {
+                ("a key must be plain text, not a list or mapping", "")
+            };
+            self.problems.add(span, &At::TOP, message, hint);
+            return Err(Stop);
+        }
+        if self.stack.len() >= MAX_DEPTH {
+            self.problems.add(span, &At::TOP, format!("nested more than {MAX_DEPTH} levels deep"), "");
+            return Err(Stop);
+        }
+        self.stack.push(Frame { span, anchor, size: 1, height: 1, content });
+        Ok(())
+    }
+
+    fn close(&mut self) {
+        let Some(frame) = self.stack.pop() else { return };
+        let kind = match frame.content {
+            Open::Sequence(items) => Kind::Sequence(items),
+            Open::Mapping { entries, .. } => Kind::Mapping(entries),
+        };
+        let node = Rc::new(Node { span: frame.span, kind, size: frame.size, height: frame.height });
+        // Its values were counted one by one when they were read.
+        self.place(node, frame.anchor);
+    }
+
+    /// A value that is complete as it comes: a scalar, or everything behind an alias.
+    fn value(&mut self, node: Rc<Node<'t>>, anchor: usize, span: Span) -> Result<(), Stop> {
+        self.nodes += node.size;
+        if self.nodes > MAX_NODES {
+            let message = format!("the file holds more than {MAX_NODES} values, aliases counted as often as used");
+            self.problems.add(span, &At::TOP, message, "");
+            return Err(Stop);
+        }
+        if self.stack.len() + node.height > MAX_DEPTH {
+            self.problems.add(span, &At::TOP, format!("nested more than {MAX_DEPTH} levels deep"), "");
+            return Err(Stop);
+        }
+        self.place(node, anchor);
+        Ok(())
+    }
+
+    fn place(&mut self, node: Rc<Node<'t>>, anchor: usize) {
+        if anchor != 0 {
+            self.anchors.insert(anchor, Rc::clone(&node));
+        }
+        let Some(parent) = self.stack.last_mut() else {
+            self.root = Some(node);
+            return;
+        };
+        parent.size += node.size;
+        parent.height = parent.height.max(node.height + 1);
+        match &mut parent.content {
+            Open::Sequence(items) => items.push(node),
+            Open::Mapping { entries, key, .. } => {
+                if let Slot::Key(key, key_span) = std::mem::replace(key, Slot::AwaitKey) {
+                    entries.push(Entry { key, key_span, value: node });
+                }
+            }
+        }
+    }
+
+    /// The parser's own words, and what usually causes them.
+    fn syntax_error(&mut self, line: u32, column: u32, info: &str) {
+        // Errors about something missing are found on the line after it, or behind the last one.
+        let line = line.clamp(1, self.source.last_line());
+        let text = self.source.line(line);
+        let mut span = Span::point(line, column);
+        let (message, hint) = if let Some(tab) = indenting_tab(text) {
+            span = Span::point(line, tab);
+            ("a tab in the indentation".to_owned(), "YAML is indented with spaces only".to_owned())
+        } else if let Some((start, end, address)) = bare_v6_endpoint(text) {
+            span = Span { line, column: start, end_line: line, end_column: end };
+            (
+                "square brackets start a list in YAML, so an IPv6 endpoint needs quotes".to_owned(),
+                format!("write \"{address}\""),
+            )
+        } else if text.contains("{{") || text.contains("{%") {
+            ("a template placeholder stands where a value should be".to_owned(), "render the template first".to_owned())
+        } else {
+            explain(info)
+        };
+        self.problems.add(span, &At::TOP, message, hint);
+    }
+}
+
+fn convert(span: saphyr_parser::Span) -> Span {
+    Span {
+        line: span.start.line() as u32,
+        column: span.start.col() as u32,
+        end_line: span.end.line() as u32,
+        end_column: span.end.col() as u32,
+    }
+}
+
+/// Column of a tab before the first text of a line.
+fn indenting_tab(line: &str) -> Option<u32> {
+    let indentation = line.len() - line.trim_start_matches([' ', '\t', '-']).len();
+    line[..indentation].find('\t').map(|i| i as u32)
+}
+
+/// `[2001:db8::10]:443` without quotes: start and end column, and the text.
+fn bare_v6_endpoint(line: &str) -> Option<(u32, u32, &str)> {
+    for (start, _) in line.match_indices('[') {
+        let Some(close) = line[start..].find("]:").map(|i| start + i) else { continue };
+        let quoted = line[..start].ends_with(['"', '\'']);
+        if quoted || line[start + 1..close].parse::<std::net::Ipv6Addr>().is_err() {
+            continue;
+        }
+        let digits = line[close + 2..].bytes().take_while(u8::is_ascii_digit).count();
+        let end = close + 2 + digits;
+        let column = |byte: usize| line[..byte].chars().count() as u32;
+        return Some((column(start), column(end), &line[start..end]));
+    }
+    None
+}
+
+/// The parser speaks of tokens; this speaks of what to look for.
+fn explain(info: &str) -> (String, String) {
+    let known: &[(&str, &str, &str)] = &[
+        (
+            "mapping values are not allowed",
+            "a second `: ` in one value",
+            "put the value in quotes, or start a new line for the next key",
+        ),
+        (
+            "expected ',' or '}'",
+            "the `{ … }` is not closed, or a comma is missing",
+            "separate entries with `,` and close with `}`",
+        ),
+        (
+            "expected ',' or ']'",
+            "the `[ … ]` is not closed, or a comma is missing",
+            "separate entries with `,` and close with `]`",
+        ),
+        (
+            "block mapping, did not find expected key",
+            "this line does not fit the indentation of the lines before it",
+            "indent the keys of one mapping alike",
+        ),
+        (
+            "block collection, did not find expected '-'",
+            "this line does not fit the list before it",
+            "start each entry with `- `, indented alike",
+        ),
+        (
+            "simple key expect",
+            "a `key: value` is expected here, and there is no `: `",
+            "a colon needs a space after it",
+        ),
+        (
+            "invalid indentation",
+            "the indentation does not fit the lines before it",
+            "indent the keys of one mapping alike",
+        ),
+        ("unknown anchor", "no anchor of this name stands before it", "quote the value if the `*` is part of it"),
+        ("unexpected end of stream", "a quoted text is not closed", "close it with the quote it opens with"),
+        (
+            "unknown escape character",
+            "unknown `\\` sequence in a double-quoted text",
+            "write `\\\\`, or use single quotes",
+        ),
+        ("tab", "a tab where only spaces may stand", "replace it with spaces"),
+        ("cannot start any token", "a value cannot start with this character", "put the value in quotes"),
+        ("plain scalar cannot start", "a value cannot start with this character", "put the value in quotes"),
+    ];
+    for (part, message, hint) in known {
+        if info.contains(part) {
+            return ((*message).to_owned(), (*hint).to_owned());
+        }
+    }
+    (format!("this is not YAML: {info}"), "put the value in quotes if it contains special characters".to_owned())
+}

@@ -1,0 +1,565 @@
+//! The raw configuration into the [`Model`]: defaults filled in, and everything that takes two values to see.
+//!
+//! The trap is ambiguity that only shows as misdirected packets. NAT replies carry the backend's address and
+//! port and nothing else, so (backend, port, protocol) must lead back to one VIP; a VIP that is also a backend
+//! sends packets in circles. Both are refused here, because the packet path cannot tell.
+//!
+//! A check runs only on what was read whole: a list with a refused entry is not "missing a family".
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::diagnose::{At, Problems, Span};
+use super::schema::{
+    Raw, RawAdmin, RawBackend, RawCheckKind, RawHealth, RawNode, RawService, RawTimeouts, RawTiming, Spanned,
+};
+use super::values::show_duration;
+use crate::model::{
+    Admin, Backend, CheckKind, Forward, HealthCheck, HttpCheck, Interface, Limits, Model, Node, Prefix, Protocol,
+    Service, Timeouts,
+};
+
+/// `sun_path` holds 108 bytes with the closing NUL (unix(7)).
+const SOCKET_PATH_LIMIT: usize = 107;
+/// VIP endpoints of one service. With NAT each of them times each backend is an entry of the reverse map.
+const MOST_LISTENS: usize = 256;
+
+/// The model, or `None` with the reasons in `problems`.
+pub(super) fn validate(raw: &Raw, problems: &mut Problems<'_>) -> Option<Model> {
+    let mut v = Validator { problems };
+    let node = v.node(&raw.node);
+    let admin = v.admin(&raw.admin, &node.run_dir);
+    let limits = Limits {
+        flows: or(&raw.limits.flows, 1_048_576),
+        services: or(&raw.limits.services, 1_024),
+        backends: or(&raw.limits.backends, 8_192),
+    };
+    // What does not fit is not looked at closer: the checks below would take as long as the file is hostile.
+    if !v.room(raw, limits) {
+        return None;
+    }
+    v.timing_fits(&raw.defaults.health, &RawTiming::default(), &At::TOP.key("defaults").key("health"));
+    let services: Vec<_> = raw.services.iter().map(|s| v.service(s, raw)).collect();
+    v.service_names(raw);
+    v.overlaps(raw, &admin);
+    v.vips_as_backends(raw);
+    v.ambiguous_replies(raw);
+    if !v.problems.is_empty() {
+        return None;
+    }
+    let hash_key = or(&raw.hash_key, PathBuf::from("/etc/sluice/hash.key"));
+    Some(Model { node, admin, hash_key, limits, services: services.into_iter().collect::<Option<_>>()? })
+}
+
+fn or<T: Clone>(given: &Option<Spanned<T>>, default: T) -> T {
+    given.as_ref().map_or(default, |g| g.value.clone())
+}
+
+fn family(address: IpAddr) -> &'static str {
+    if address.is_ipv4() { "IPv4" } else { "IPv6" }
+}
+
+impl RawService {
+    /// What people know it by.
+    fn called(&self) -> String {
+        match &self.name {
+            Some(name) => format!("`{}`", name.value),
+            None => format!("services[{}]", self.index),
+        }
+    }
+
+    fn with_at<R>(&self, f: impl FnOnce(&At<'_>) -> R) -> R {
+        f(&At::TOP.key("services").item(self.index, self.name.as_ref().map(|n| n.value.as_str())))
+    }
+
+    /// The forwarding mode, unless it could not be read.
+    fn forward(&self, raw: &Raw) -> Option<Forward> {
+        let given = self.forward.as_ref().or(raw.defaults.forward.as_ref());
+        self.forward_known.then(|| given.map_or(Forward::default(), |f| f.value))
+    }
+
+    fn endpoints(&self) -> impl Iterator<Item = (SocketAddr, Span, Protocol)> {
+        self.listen.items.iter().flat_map(|l| self.protocols.items.iter().map(|p| (l.value, l.span, p.value)))
+    }
+}
+
+impl RawBackend {
+    fn with_at<R>(&self, service: &RawService, f: impl FnOnce(&At<'_>) -> R) -> R {
+        let address = self.address.as_ref().map(|a| a.value.to_string());
+        let label = self.name.as_ref().map(|n| n.value.as_str()).or(address.as_deref());
+        service.with_at(|at| f(&at.key("backends").item(self.index, label)))
+    }
+}
+
+/// Two VIP endpoints whose replies cannot be told apart.
+struct Ambiguity {
+    span: Span,
+    backend: usize,
+    /// Example of an endpoint both forward to.
+    endpoint: SocketAddr,
+    protocol: Protocol,
+    endpoints: usize,
+}
+
+struct Validator<'p, 's> {
+    problems: &'p mut Problems<'s>,
+}
+
+impl Validator<'_, '_> {
+    fn node(&mut self, raw: &RawNode) -> Node {
+        let at = At::TOP.key("node");
+        let mut first: HashMap<&str, u32> = HashMap::new();
+        for (index, (name, _)) in raw.interfaces.iter().enumerate() {
+            if let Some(line) = first.insert(&name.value, name.span.line) {
+                let list = at.key("interfaces");
+                let message = format!("interface `{}` is listed twice, first on line {line}", name.value);
+                self.problems.add(name.span, &list.item(index, None), message, "keep one of the two");
+            }
+        }
+        for (prefix, key) in [(&raw.tunnel_source4, "ipv4"), (&raw.tunnel_source6, "ipv6")] {
+            if let Some(prefix) = prefix
+                && let Some(why) = unusable(prefix.value.address)
+            {
+                let message = format!("tunnels cannot come from {}: {why}", show_prefix(prefix.value));
+                let at = at.key("tunnel_source");
+                self.problems.add(prefix.span, &at.key(key), message, "take a prefix routed to this node, or none");
+            }
+        }
+        Node {
+            interfaces: raw
+                .interfaces
+                .iter()
+                .map(|(name, xdp)| Interface { name: name.value.clone(), xdp: *xdp })
+                .collect(),
+            vip_addresses: or(&raw.vip_addresses, Default::default()),
+            bpf_dir: or(&raw.bpf_dir, PathBuf::from("/sys/fs/bpf/sluice")),
+            run_dir: or(&raw.run_dir, PathBuf::from("/run/sluice")),
+            tunnel_source4: raw.tunnel_source4.as_ref().map(|p| p.value),
+            tunnel_source6: raw.tunnel_source6.as_ref().map(|p| p.value),
+        }
+    }
+
+    fn admin(&mut self, raw: &RawAdmin, run_dir: &Path) -> Admin {
+        let socket = or(&raw.socket, run_dir.join("admin.sock"));
+        if let Some(given) = &raw.socket
+            && given.value.as_os_str().len() > SOCKET_PATH_LIMIT
+        {
+            let message = format!("a socket's path has at most {SOCKET_PATH_LIMIT} bytes");
+            self.problems.add(given.span, &At::TOP.key("admin").key("socket"), message, "take a shorter one");
+        }
+        let http = or(&raw.http, Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9480))));
+        Admin { socket, http }
+    }
+
+    fn service(&mut self, s: &RawService, raw: &Raw) -> Option<Service> {
+        s.with_at(|at| {
+            self.listens(s, at);
+            self.backends(s, raw, at);
+            let backends = self.named(s);
+            let timeouts = timeouts(&s.timeouts, &raw.defaults.timeouts);
+            let health = self.health(s, &raw.defaults.health, at);
+            if let Some(wanted) = &s.min_healthy
+                && s.backends_complete
+                && wanted.value as usize > s.backends.len()
+            {
+                let message =
+                    format!("{} healthy backends are wanted, and there are only {}", wanted.value, s.backends.len());
+                let hint = "the service would always be degraded: lower it, or add backends";
+                self.problems.add(wanted.span, &at.key("min_healthy"), message, hint);
+            }
+            Some(Service {
+                name: s.name.as_ref()?.value.clone(),
+                listen: s.listen.items.iter().map(|l| l.value).collect(),
+                protocols: s.protocols.items.iter().map(|p| p.value).collect(),
+                scheduler: or(&s.scheduler, or(&raw.defaults.scheduler, Default::default())),
+                forward: s.forward(raw)?,
+                timeouts,
+                health,
+                min_healthy: or(&s.min_healthy, 1),
+                backends: backends?,
+            })
+        })
+    }
+
+    fn listens(&mut self, s: &RawService, at: &At<'_>) {
+        let list = at.key("listen");
+        let mut seen = HashSet::new();
+        for l in &s.listen.items {
+            if let Some(why) = unusable(l.value.ip()) {
+                let message = format!("`{}` cannot be a VIP: {why}", l.value.ip());
+                self.problems.add(l.span, &list, message, "a VIP is one unicast address that clients reach");
+            }
+            if !seen.insert(l.value) {
+                self.problems.add(l.span, &list, format!("`{}` is listed twice", l.value), "keep one of the two");
+            }
+        }
+        let mut seen = HashSet::new();
+        for p in &s.protocols.items {
+            if !seen.insert(p.value) {
+                let message = format!("`{}` is listed twice", p.value.name());
+                self.problems.add(p.span, &at.key("protocol"), message, "keep one of the two");
+            }
+        }
+    }
+
+    fn backends(&mut self, s: &RawService, raw: &Raw, at: &At<'_>) {
+        let forward = s.forward(raw);
+        // Listen ports by family; a backend without a port takes each of them.
+        let mut ports = [BTreeSet::new(), BTreeSet::new()];
+        for l in &s.listen.items {
+            ports[usize::from(l.value.is_ipv6())].insert(l.value.port());
+        }
+        let mut first: HashMap<SocketAddr, (Option<u16>, u32)> = HashMap::new();
+        for b in &s.backends {
+            let Some(address) = &b.address else { continue };
+            b.with_at(s, |at| {
+                if let Some(why) = unusable(address.value) {
+                    let message = format!("`{}` cannot be a backend: {why}", address.value);
+                    self.problems.add(
+                        address.span,
+                        &at.key("address"),
+                        message,
+                        "write the address packets are sent to",
+                    );
+                }
+                if let (Some(Forward::Ipip), Some(port)) = (forward, &b.port) {
+                    let message = "`port` has no meaning with `forward: ipip`: the inner packet is not changed";
+                    let hint = "remove it, and let the backend listen on the VIP and its port; \
+                                a check's port is `health: { tcp: { port: … } }`";
+                    self.problems.add(port.span, &at.key("port"), message, hint);
+                }
+                let ports = &ports[usize::from(address.value.is_ipv6())];
+                if s.listen.complete && ports.is_empty() {
+                    let family = family(address.value);
+                    let message = format!("{family} backend, but the service listens on no {family} address");
+                    let hint = format!("add an {family} VIP to `listen`, or remove the backend");
+                    self.problems.add(address.span, &at.key("address"), message, hint);
+                    return;
+                }
+                // Two backends are one when any listen port leads to the same endpoint of both.
+                let own = b.port.as_ref().map(|p| p.value);
+                for port in ports.iter().map(|listen| own.unwrap_or(*listen)).take(own.map_or(usize::MAX, |_| 1)) {
+                    let endpoint = SocketAddr::new(address.value, port);
+                    let Some((first_port, line)) = first.get(&endpoint) else {
+                        first.insert(endpoint, (own, address.span.line));
+                        continue;
+                    };
+                    let mut message = format!("duplicate backend {endpoint}, first on line {line}");
+                    if *first_port != own {
+                        message.push_str(" (without `port` it is the port of `listen`)");
+                    }
+                    self.problems.add(address.span, at, message, "add their weights and keep one");
+                    return;
+                }
+            });
+        }
+        if s.backends.is_empty() && s.backends_complete {
+            let hint = "add one: `- address: 10.0.0.11`";
+            self.problems.add(s.backends_span, &at.key("backends"), "the service has no backends", hint);
+            return;
+        }
+        if !s.backends_complete {
+            return;
+        }
+        for v4 in [true, false] {
+            let Some(l) = s.listen.items.iter().find(|l| l.value.is_ipv4() == v4) else { continue };
+            if s.backends.iter().any(|b| b.address.as_ref().is_some_and(|a| a.value.is_ipv4() == v4)) {
+                continue;
+            }
+            let family = family(l.value.ip());
+            let message = format!("the service listens on {family}, but has no {family} backend");
+            let hint = format!("add an {family} backend, or remove this VIP; address families are not translated");
+            self.problems.add(l.span, &at.key("listen"), message, hint);
+        }
+    }
+
+    /// The backends with a name each. Where the file gives none it is the address, or `address:port` where
+    /// several backends share the address — whatever their order.
+    fn named(&mut self, s: &RawService) -> Option<Vec<Backend>> {
+        let mut holders: HashMap<IpAddr, usize> = HashMap::new();
+        let mut given: HashMap<&str, u32> = HashMap::new();
+        for b in &s.backends {
+            match (&b.name, &b.address) {
+                (Some(name), _) => {
+                    if let Some(line) = given.insert(&name.value, name.span.line) {
+                        let message = format!("duplicate backend name `{}`, first on line {line}", name.value);
+                        b.with_at(s, |at| self.problems.add(name.span, at, message, "names are unique in a service"));
+                    }
+                }
+                (None, Some(address)) => *holders.entry(address.value).or_default() += 1,
+                (None, None) => {}
+            }
+        }
+        let mut taken: HashSet<String> = given.keys().map(|n| (*n).to_owned()).collect();
+        let mut backends = Vec::with_capacity(s.backends.len());
+        for b in &s.backends {
+            let address = b.address.as_ref()?;
+            let port = b.port.as_ref().map(|p| p.value);
+            let name = match &b.name {
+                Some(name) => name.value.clone(),
+                None => {
+                    let short = address.value.to_string();
+                    let shared = holders[&address.value] > 1 || given.contains_key(short.as_str());
+                    let name = match port {
+                        Some(port) if shared => SocketAddr::new(address.value, port).to_string(),
+                        _ => short,
+                    };
+                    if !taken.insert(name.clone()) && b.complete {
+                        let message = format!("the name `{name}` this backend would have is taken");
+                        b.with_at(s, |at| self.problems.add(address.span, at, message, "give it a `name`"));
+                    }
+                    name
+                }
+            };
+            let weight = b.weight.unwrap_or(100);
+            backends.push(Backend { name, address: address.value, port, weight, state: b.state });
+        }
+        Some(backends)
+    }
+
+    fn health(&mut self, s: &RawService, defaults: &RawTiming, at: &At<'_>) -> Option<HealthCheck> {
+        let at = at.key("health");
+        let tcp = s.protocols.items.iter().any(|p| p.value == Protocol::Tcp);
+        let none = RawTiming::default();
+        let (kind, port, timing) = match &s.health {
+            RawHealth::Off => return None,
+            RawHealth::Absent if tcp => (CheckKind::Tcp, None, &none),
+            RawHealth::Absent => return None,
+            RawHealth::Check(check) => {
+                let kind = match &check.kind {
+                    None if tcp || !s.protocols.complete => CheckKind::Tcp,
+                    None => {
+                        let message = "this says how often to check, but not what";
+                        let hint = "add `tcp: { port: … }` or `http: { port: … }`: nothing is told by a UDP port alone";
+                        self.problems.add(check.span, &at, message, hint);
+                        CheckKind::Tcp
+                    }
+                    Some(RawCheckKind::Tcp) => CheckKind::Tcp,
+                    Some(RawCheckKind::Http { method, path, host, headers, expect }) => CheckKind::Http(HttpCheck {
+                        method: method.clone().unwrap_or_else(|| "GET".to_owned()),
+                        path: path.clone().unwrap_or_else(|| "/".to_owned()),
+                        host: host.clone(),
+                        headers: headers.clone(),
+                        expect: if expect.is_empty() { vec![(200, 299)] } else { expect.clone() },
+                    }),
+                };
+                (kind, check.port.as_ref().map(|p| p.value), &check.timing)
+            }
+        };
+        let (interval, timeout) = self.timing_fits(timing, defaults, &at);
+        let pick =
+            |own: &Option<Spanned<u32>>, default: &Option<Spanned<u32>>, built_in| or(own, or(default, built_in));
+        Some(HealthCheck {
+            kind,
+            port,
+            interval,
+            timeout,
+            rise: pick(&timing.rise, &defaults.rise, 2),
+            fall: pick(&timing.fall, &defaults.fall, 3),
+            jitter: or(&timing.jitter, or(&defaults.jitter, 0.1)),
+        })
+    }
+
+    /// Interval and timeout as they apply. A check that may outlast its interval would overlap the next one.
+    fn timing_fits(&mut self, own: &RawTiming, defaults: &RawTiming, at: &At<'_>) -> (Duration, Duration) {
+        let interval = or(&own.interval, or(&defaults.interval, Duration::from_secs(2)));
+        let given = own.timeout.as_ref().or(defaults.timeout.as_ref());
+        let timeout = given.map_or(interval.min(Duration::from_secs(1)), |t| t.value);
+        if timeout > interval {
+            let (span, key) = match (&own.timeout, &own.interval) {
+                (Some(t), _) => (t.span, "timeout"),
+                (None, Some(i)) => (i.span, "interval"),
+                // Both come from the defaults, where it was reported.
+                (None, None) => return (interval, timeout),
+            };
+            let (timeout, interval) = (show_duration(timeout), show_duration(interval));
+            let message =
+                format!("a check may take {timeout} (`timeout`), but the next starts after {interval} (`interval`)");
+            let hint = format!("lower `timeout` to at most {interval}, or raise `interval`");
+            self.problems.add(span, &at.key(key), message, hint);
+        }
+        (interval, timeout)
+    }
+
+    fn service_names(&mut self, raw: &Raw) {
+        let mut first: HashMap<&str, u32> = HashMap::new();
+        for s in &raw.services {
+            let Some(name) = &s.name else { continue };
+            match first.get(name.value.as_str()) {
+                None => drop(first.insert(&name.value, name.span.line)),
+                Some(line) => {
+                    let message = format!("duplicate service name `{}`, first on line {line}", name.value);
+                    s.with_at(|at| self.problems.add(name.span, &at.key("name"), message, "names are unique"));
+                }
+            }
+        }
+    }
+
+    fn overlaps(&mut self, raw: &Raw, admin: &Admin) {
+        let mut owners: HashMap<(SocketAddr, Protocol), (usize, u32)> = HashMap::new();
+        for (position, s) in raw.services.iter().enumerate() {
+            for (listen, span, protocol) in s.endpoints() {
+                match owners.get(&(listen, protocol)) {
+                    None => drop(owners.insert((listen, protocol), (position, span.line))),
+                    // Twice in one service is said there.
+                    Some((owner, _)) if *owner == position => {}
+                    Some((owner, line)) => {
+                        let message = format!(
+                            "{listen}/{} belongs to service {} already (line {line})",
+                            protocol.name(),
+                            raw.services[*owner].called()
+                        );
+                        let hint = "take another port or address, or put the backends into one service";
+                        s.with_at(|at| self.problems.add(span, &at.key("listen"), message, hint));
+                    }
+                }
+            }
+        }
+        if let (Some(http), Some(given)) = (admin.http, &raw.admin.http)
+            && let Some((owner, line)) = owners.get(&(http, Protocol::Tcp))
+        {
+            let owner = raw.services[*owner].called();
+            let message = format!("{http} is the VIP and port of service {owner} (line {line})");
+            let hint = "packets for it go to the backends, not to this node: take another port";
+            self.problems.add(given.span, &At::TOP.key("admin").key("http"), message, hint);
+        }
+    }
+
+    fn vips_as_backends(&mut self, raw: &Raw) {
+        let mut vips: HashMap<IpAddr, (usize, u32)> = HashMap::new();
+        for (position, s) in raw.services.iter().enumerate() {
+            for l in &s.listen.items {
+                vips.entry(l.value.ip()).or_insert((position, l.span.line));
+            }
+        }
+        for s in &raw.services {
+            for b in &s.backends {
+                let Some(address) = &b.address else { continue };
+                let Some((owner, line)) = vips.get(&address.value) else { continue };
+                let message = format!(
+                    "backend {} is the VIP of service {} (line {line})",
+                    address.value,
+                    raw.services[*owner].called()
+                );
+                let hint = "packets would come back here: write the backend's own address";
+                b.with_at(s, |at| self.problems.add(address.span, &at.key("address"), message, hint));
+            }
+        }
+    }
+
+    /// NAT replies are found by (backend, port, protocol); each may lead to one VIP and port only.
+    fn ambiguous_replies(&mut self, raw: &Raw) {
+        let mut claims: HashMap<(SocketAddr, Protocol), (usize, SocketAddr)> = HashMap::new();
+        // One report for a pair of VIP endpoints, however many backends they share.
+        let mut found: HashMap<(usize, SocketAddr, usize, SocketAddr), Ambiguity> = HashMap::new();
+        for (position, s) in raw.services.iter().enumerate() {
+            if s.forward(raw) != Some(Forward::Nat) {
+                continue;
+            }
+            for (listen, listen_span, protocol) in s.endpoints() {
+                for (index, b) in s.backends.iter().enumerate().filter(|(_, b)| b.complete) {
+                    let Some(address) = &b.address else { continue };
+                    if address.value.is_ipv4() != listen.is_ipv4() {
+                        continue;
+                    }
+                    let port = b.port.as_ref().map_or(listen.port(), |p| p.value);
+                    let endpoint = SocketAddr::new(address.value, port);
+                    let (owner, vip) = *claims.entry((endpoint, protocol)).or_insert((position, listen));
+                    if vip == listen {
+                        continue;
+                    }
+                    let span =
+                        if owner == position { listen_span } else { b.port.as_ref().map_or(address.span, |p| p.span) };
+                    found.entry((owner, vip, position, listen)).and_modify(|a| a.endpoints += 1).or_insert(Ambiguity {
+                        span,
+                        backend: index,
+                        endpoint,
+                        protocol,
+                        endpoints: 1,
+                    });
+                }
+            }
+        }
+        for ((owner, vip, position, listen), a) in found {
+            let s = &raw.services[position];
+            let others = match a.endpoints {
+                1 => String::new(),
+                n => format!(", and {} more backend endpoint{}", n - 1, if n == 2 { "" } else { "s" }),
+            };
+            let endpoint = format!("{}/{}{others}", a.endpoint, a.protocol.name());
+            if owner == position {
+                let message = format!("replies from {endpoint} could be for {vip} or for {listen}");
+                let hint = "NAT translates replies back by the backend's address and port: give each VIP and port \
+                            a service with backend ports of its own, or use `forward: ipip`";
+                s.with_at(|at| self.problems.add(a.span, &at.key("listen"), message, hint));
+            } else {
+                let message = format!(
+                    "replies from {endpoint} could be for {vip} (service {}) or for {listen} (service {})",
+                    raw.services[owner].called(),
+                    s.called()
+                );
+                let hint = "NAT translates replies back by the backend's address and port: let the backend listen on \
+                            another port for one of the two, or use `forward: ipip`";
+                s.backends[a.backend].with_at(s, |at| self.problems.add(a.span, at, message, hint));
+            }
+        }
+    }
+
+    /// Whether the configuration fits its limits and the kernel's maps.
+    fn room(&mut self, raw: &Raw, limits: Limits) -> bool {
+        let mut fits = true;
+        if let Some(s) = raw.services.get(limits.services as usize) {
+            let message = format!("{} services, and room for {}", raw.services.len(), limits.services);
+            s.with_at(|at| self.problems.add(s.span, at, message, "raise `limits.services` (at most 65535)"));
+            fits = false;
+        }
+        let total: usize = raw.services.iter().map(|s| s.backends.len()).sum();
+        let mut before = 0;
+        for s in &raw.services {
+            if let Some(listen) = s.listen.items.get(MOST_LISTENS) {
+                let message =
+                    format!("{} VIP endpoints in one service, and room for {MOST_LISTENS}", s.listen.items.len());
+                s.with_at(|at| self.problems.add(listen.span, &at.key("listen"), message, "split the service"));
+                fits = false;
+            }
+            if let Some(b) = (limits.backends as usize).checked_sub(before).and_then(|i| s.backends.get(i)) {
+                let message = format!("{total} backends in all services, and room for {}", limits.backends);
+                b.with_at(s, |at| self.problems.add(b.span, at, message, "raise `limits.backends` (at most 65535)"));
+                return false;
+            }
+            before += s.backends.len();
+        }
+        fits
+    }
+}
+
+fn timeouts(own: &RawTimeouts, defaults: &RawTimeouts) -> Timeouts {
+    let pick = |own, default, seconds| or(own, or(default, Duration::from_secs(seconds)));
+    Timeouts {
+        tcp_established: pick(&own.tcp_established, &defaults.tcp_established, 15 * 60),
+        tcp_opening: pick(&own.tcp_opening, &defaults.tcp_opening, 30),
+        tcp_closing: pick(&own.tcp_closing, &defaults.tcp_closing, 10),
+        udp: pick(&own.udp, &defaults.udp, 30),
+    }
+}
+
+fn show_prefix(prefix: Prefix) -> String {
+    format!("{}/{}", prefix.address, prefix.length)
+}
+
+/// Why no packet on a network between hosts is from or for this address.
+fn unusable(address: IpAddr) -> Option<&'static str> {
+    match address {
+        a if a.is_unspecified() => Some("it is the unspecified address"),
+        a if a.is_multicast() => Some("it is a multicast address"),
+        a if a.is_loopback() => Some("it is a loopback address, which never leaves a host"),
+        IpAddr::V4(a) if a.is_broadcast() => Some("it is the broadcast address"),
+        // RFC 1122 §3.2.1.3: 0.0.0.0/8 is "this network", a source during boot and never a destination.
+        IpAddr::V4(a) if a.octets()[0] == 0 => Some("0.0.0.0/8 is never a destination"),
+        IpAddr::V4(a) if a.is_link_local() => Some("it is a link-local address"),
+        IpAddr::V6(a) if a.is_unicast_link_local() => Some("it is a link-local address, which needs a zone"),
+        _ => None,
+    }
+}

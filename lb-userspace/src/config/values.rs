@@ -1,0 +1,389 @@
+//! Texts of the file into values: durations, percentages, endpoints, addresses, prefixes, status codes, names.
+//!
+//! Each function says what is wrong *and* how the value is written right; a refusal without the right form costs
+//! the operator a trip to the manual.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use super::diagnose::{Complaint, excerpt};
+use crate::model::Prefix;
+
+type Parsed<T> = Result<T, Complaint>;
+
+/// Longest name of a service or backend: a DNS label's length, and it fits a terminal's column.
+const NAME_LIMIT: usize = 63;
+
+/// `500ms`, `2s`, `15m`, `1h`: a whole number and its unit.
+pub(super) fn duration(text: &str) -> Parsed<Duration> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let milliseconds: u64 = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "" if digits > 0 => {
+            let message = format!("the duration `{}` has no unit", excerpt(text));
+            return Err(Complaint::new(message, format!("write `{number}s` for seconds; units are ms, s, m and h")));
+        }
+        _ => return Err(not_a_duration(text)),
+    };
+    if digits == 0 {
+        return Err(not_a_duration(text));
+    }
+    // A century is no timeout; past it, milliseconds would not fit either.
+    let value = number.parse::<u64>().ok().and_then(|n| n.checked_mul(milliseconds));
+    match value.filter(|ms| *ms <= 100 * 365 * 24 * 3_600_000) {
+        Some(ms) => Ok(Duration::from_millis(ms)),
+        None => Err(Complaint::new(format!("the duration `{}` is too long", excerpt(text)), "")),
+    }
+}
+
+fn not_a_duration(text: &str) -> Complaint {
+    let hint = "write a whole number and a unit, such as `500ms`, `2s`, `15m` or `1h`";
+    Complaint::new(format!("`{}` is not a duration", excerpt(text)), hint)
+}
+
+/// As [`duration`] reads it.
+pub(super) fn show_duration(d: Duration) -> String {
+    match d.as_millis() {
+        0 => "0s".to_owned(),
+        ms if ms % 3_600_000 == 0 => format!("{}h", ms / 3_600_000),
+        ms if ms % 60_000 == 0 => format!("{}m", ms / 60_000),
+        ms if ms % 1_000 == 0 => format!("{}s", ms / 1_000),
+        ms => format!("{ms}ms"),
+    }
+}
+
+/// `10%` as 0.1.
+pub(super) fn percent(text: &str) -> Parsed<f64> {
+    let number = text.strip_suffix('%').filter(|n| {
+        let ends = n.starts_with(|c: char| c.is_ascii_digit()) && n.ends_with(|c: char| c.is_ascii_digit());
+        ends && n.bytes().all(|b| b.is_ascii_digit() || b == b'.')
+    });
+    number
+        .and_then(|n| n.parse::<f64>().ok())
+        .map(|n| n / 100.0)
+        .ok_or_else(|| Complaint::new(format!("`{}` is not a percentage", excerpt(text)), "write it as `10%`"))
+}
+
+/// Whole numbers in decimal, nothing else: YAML 1.1 read `010` as 8, YAML 1.2 reads it as 10.
+pub(super) fn number(text: &str) -> Parsed<i128> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let decimal = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    if decimal && (digits == "0" || !digits.starts_with('0')) {
+        // Larger than any bound here, and still a number.
+        return Ok(text.parse().unwrap_or(i128::MAX));
+    }
+    let hint = "write it in plain decimal digits, without leading zeros, separators or suffixes";
+    Err(Complaint::new(format!("`{}` is not a whole number", excerpt(text)), hint))
+}
+
+/// One address, as written in a VIP or a backend.
+pub(super) fn address(text: &str) -> Parsed<IpAddr> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return unmapped(address);
+    }
+    let message = format!("`{}` is not an IP address", excerpt(text));
+    if let Ok(endpoint) = text.parse::<SocketAddr>() {
+        let hint = format!("write `address: {}` and `port: {}`", endpoint.ip(), endpoint.port());
+        return Err(Complaint::new(message, hint));
+    }
+    if let Some(inner) = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'))
+        && inner.parse::<Ipv6Addr>().is_ok()
+    {
+        return Err(Complaint::new(message, format!("write `{inner}`; brackets are only for `[address]:port`")));
+    }
+    if text.contains('%') {
+        return Err(Complaint::new(message, "addresses with a zone (`%eth0`) cannot be used"));
+    }
+    if text.contains('/') {
+        return Err(Complaint::new(message, "a single address is needed here, not a prefix"));
+    }
+    Err(Complaint::new(message, "names are not resolved; write an address such as `10.0.0.11` or `2001:db8::11`"))
+}
+
+/// `::ffff:10.0.0.1` never stands in a packet's IPv6 header (RFC 4038 §4.2).
+fn unmapped(address: IpAddr) -> Parsed<IpAddr> {
+    if let IpAddr::V6(v6) = address
+        && let Some(v4) = v6.to_ipv4_mapped()
+    {
+        let message = format!("`{address}` is an IPv4 address in IPv6 clothing");
+        return Err(Complaint::new(message, format!("write `{v4}`")));
+    }
+    Ok(address)
+}
+
+/// `203.0.113.10:443` or `[2001:db8::10]:443`.
+pub(super) fn endpoint(text: &str) -> Parsed<SocketAddr> {
+    if let Ok(endpoint) = text.parse::<SocketAddr>() {
+        // `[fe80::1%2]:80` parses; its zone would be lost.
+        if matches!(endpoint, SocketAddr::V6(v6) if v6.scope_id() != 0) {
+            let message = format!("`{}` has a zone", excerpt(text));
+            return Err(Complaint::new(message, "addresses with a zone (`%eth0`) cannot be used"));
+        }
+        unmapped(endpoint.ip())?;
+        if endpoint.port() == 0 {
+            let message = "port 0 (any port) is not supported yet";
+            return Err(Complaint::new(message, "name one port; several go into a list"));
+        }
+        return Ok(endpoint);
+    }
+    let message = format!("`{}` is not an address and port", excerpt(text));
+    let hint = match text.parse::<IpAddr>() {
+        Ok(IpAddr::V6(v6)) => {
+            // `2001:db8::1:443` is an address too, and almost never meant as one.
+            let apart =
+                text.rsplit_once(':').filter(|(host, port)| host.parse::<Ipv6Addr>().is_ok() && number(port).is_ok());
+            match apart {
+                Some((host, port)) => format!("put brackets around the address, in quotes: \"[{host}]:{port}\""),
+                None => format!("add the port behind brackets, in quotes: \"[{v6}]:443\""),
+            }
+        }
+        Ok(IpAddr::V4(v4)) => format!("add the port: {v4}:443"),
+        Err(_) => return Err(endpoint_complaint(text, message)),
+    };
+    Err(Complaint::new(message, hint))
+}
+
+fn endpoint_complaint(text: &str, message: String) -> Complaint {
+    let form = "write `203.0.113.10:443`, or \"[2001:db8::10]:443\" in quotes";
+    let Some((host, port)) = text.rsplit_once(':') else {
+        let hint = if number(text).is_ok() { format!("add the VIP: 203.0.113.10:{text}") } else { form.to_owned() };
+        return Complaint::new(message, hint);
+    };
+    if host.contains('/') || port.contains('/') {
+        return Complaint::new("a prefix as VIP is not supported yet", "list the addresses one by one");
+    }
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let range = port.split_once('-').is_some_and(|(a, b)| number(a).is_ok() && number(b).is_ok());
+    if range && bare.parse::<IpAddr>().is_ok() {
+        return Complaint::new("a port range is not supported yet", "list the ports one by one");
+    }
+    match bare.parse::<IpAddr>() {
+        Ok(IpAddr::V6(_)) if bare.len() == host.len() => {
+            Complaint::new(message, format!("put brackets around the address: \"[{host}]:{port}\""))
+        }
+        Ok(_) => Complaint::new(message, format!("`{}` is not a port between 1 and 65535", excerpt(port))),
+        Err(_) if bare.is_empty() || bare == "*" => {
+            Complaint::new(message, format!("a VIP is one address: 203.0.113.10:{}", excerpt(port)))
+        }
+        Err(_) if bare.contains(['%', '[']) => Complaint::new(message, form),
+        Err(_) => Complaint::new(message, format!("`{}` is not an IP address; names are not resolved", excerpt(bare))),
+    }
+}
+
+/// `192.0.2.0/24`, or one address for a prefix of that address alone.
+pub(super) fn prefix(text: &str) -> Parsed<Prefix> {
+    let wrong = |hint: &str| Complaint::new(format!("`{}` is not an address prefix", excerpt(text)), hint);
+    let (host, length) = match text.split_once('/') {
+        Some((host, length)) => (host, Some(length)),
+        None => (text, None),
+    };
+    let Ok(address) = host.parse::<IpAddr>() else {
+        return Err(wrong("write it as `192.0.2.0/24` or `2001:db8::/64`"));
+    };
+    let address = unmapped(address)?;
+    let bits = if address.is_ipv4() { 32 } else { 128 };
+    let length = match length.map(number) {
+        None => bits,
+        Some(Ok(n)) if (1..=i128::from(bits)).contains(&n) => n as u8,
+        Some(_) => return Err(wrong(&format!("the length behind `/` is between 1 and {bits}"))),
+    };
+    let network = match address {
+        IpAddr::V4(a) => IpAddr::V4(Ipv4Addr::from_bits(a.to_bits() & u32::MAX << (32 - u32::from(length)))),
+        IpAddr::V6(a) => IpAddr::V6(Ipv6Addr::from_bits(a.to_bits() & u128::MAX << (128 - u32::from(length)))),
+    };
+    if network != address {
+        let message = format!("`{}` has bits set behind its length", excerpt(text));
+        return Err(Complaint::new(
+            message,
+            format!("write `{network}/{length}`, or the one address without a length"),
+        ));
+    }
+    Ok(Prefix { address, length })
+}
+
+/// `200`, or `200-299`.
+pub(super) fn status_range(text: &str) -> Parsed<(u16, u16)> {
+    let wrong = || {
+        let message = format!("`{}` is not a range of HTTP status codes", excerpt(text));
+        Complaint::new(message, "write `200-299`, `200`, or a list such as `[200, 204, 300-399]`")
+    };
+    let code = |t: &str| match number(t.trim()) {
+        Ok(n @ 100..=599) => Ok(n as u16),
+        _ => Err(wrong()),
+    };
+    let (low, high) = match text.split_once('-') {
+        Some((low, high)) => (code(low)?, code(high)?),
+        None => (code(text)?, code(text)?),
+    };
+    if low > high {
+        let message = format!("the range `{}` is upside down", excerpt(text));
+        return Err(Complaint::new(message, format!("write `{high}-{low}`")));
+    }
+    Ok((low, high))
+}
+
+/// Names become metric labels and arguments of `sluice drain SERVICE/BACKEND`.
+pub(super) fn name(text: &str) -> Parsed<String> {
+    let wrong = |why: &str| {
+        let hint = "use letters, digits, `.`, `_` and `-`, starting with a letter or digit";
+        Complaint::new(format!("the name `{}` {why}", excerpt(text)), hint)
+    };
+    if text.is_empty() {
+        return Err(Complaint::new("the name is empty", ""));
+    }
+    if text.chars().count() > NAME_LIMIT {
+        return Err(Complaint::new(format!("the name `{}` is longer than {NAME_LIMIT} characters", excerpt(text)), ""));
+    }
+    if let Some(c) = text.chars().find(|c| !(c.is_ascii_alphanumeric() || "._-".contains(*c))) {
+        return Err(match c {
+            ' ' => wrong("contains a space"),
+            c if c.is_whitespace() || c.is_control() => wrong("contains white space"),
+            c => wrong(&format!("contains `{}`", excerpt(&c.to_string()))),
+        });
+    }
+    if !text.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+        return Err(wrong("starts with a sign"));
+    }
+    Ok(text.to_owned())
+}
+
+/// What the kernel takes as an interface name (`dev_valid_name` in net/core/dev.c).
+pub(super) fn interface(text: &str) -> Parsed<String> {
+    let wrong = |why: &str| Complaint::new(format!("`{}` is not an interface name: {why}", excerpt(text)), "");
+    // IFNAMSIZ is 16 with the closing NUL.
+    if text.is_empty() || text.len() > 15 {
+        return Err(wrong("the kernel allows 1 to 15 bytes"));
+    }
+    if text == "." || text == ".." || text.contains(|c: char| c == '/' || c == ':' || c.is_whitespace()) {
+        return Err(wrong("the kernel allows no `/`, `:` or white space"));
+    }
+    Ok(text.to_owned())
+}
+
+/// An HTTP token (RFC 9110 §5.6.2): methods and header names.
+pub(super) fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_a_number_and_a_unit() {
+        for (text, ms) in [("500ms", 500), ("2s", 2_000), ("15m", 900_000), ("1h", 3_600_000), ("0s", 0)] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
+            assert_eq!(show_duration(Duration::from_millis(ms)), text);
+        }
+        for text in [
+            "",
+            "s",
+            "2",
+            "2 s",
+            "-2s",
+            "2S",
+            "1.5s",
+            "1h30m",
+            "2sec",
+            "99999999999999999999s",
+            "18446744073709551615h",
+        ] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+        assert!(duration("2").unwrap_err().hint.contains("2s"));
+    }
+
+    #[test]
+    fn percentages_need_their_sign() {
+        assert_eq!(percent("10%"), Ok(0.1));
+        assert_eq!(percent("0%"), Ok(0.0));
+        assert_eq!(percent("2.5%"), Ok(0.025));
+        for text in ["", "%", "10", "0.1", "-1%", ".%", "1.2.3%", "inf%", "nan%", "1e3%", "10 %"] {
+            assert!(percent(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_decimal() {
+        assert_eq!(number("0"), Ok(0));
+        assert_eq!(number("65535"), Ok(65_535));
+        assert_eq!(number("-3"), Ok(-3));
+        for text in ["", "-", "+1", "010", "0x10", "1_000", "1e3", "1.0", "10k", "٣"] {
+            assert!(number(text).is_err(), "{text}");
+        }
+        assert!(number(&"9".repeat(100)).is_ok_and(|n| n == i128::MAX));
+    }
+
+    #[test]
+    fn endpoints_tell_addresses_from_ports() {
+        assert_eq!(endpoint("203.0.113.10:443"), Ok("203.0.113.10:443".parse().unwrap()));
+        assert_eq!(endpoint("[2001:db8::10]:443"), Ok("[2001:db8::10]:443".parse().unwrap()));
+        let hints = [
+            ("203.0.113.10", "203.0.113.10:443"),
+            ("2001:db8::10", "[2001:db8::10]:443"),
+            ("2001:db8::1:443", "\"[2001:db8::1]:443\""),
+            ("2001:db8:0:0:0:0:0:10:443", "[2001:db8:0:0:0:0:0:10]:443"),
+            ("443", "203.0.113.10:443"),
+            ("203.0.113.10:http", "not a port"),
+            ("203.0.113.10:65536", "not a port"),
+            ("203.0.113.10:80-90", "one by one"),
+            ("203.0.113.10:0", "one port"),
+            ("203.0.113.0/24:443", "one by one"),
+            ("www.example.com:443", "not resolved"),
+            ("*:443", "one address"),
+            (":443", "one address"),
+            ("[::ffff:10.0.0.1]:80", "10.0.0.1"),
+            ("[fe80::1%2]:80", "zone"),
+            ("", "203.0.113.10:443"),
+        ];
+        for (text, part) in hints {
+            let complaint = endpoint(text).unwrap_err();
+            assert!(complaint.hint.contains(part), "{text}: {complaint:?}");
+        }
+    }
+
+    #[test]
+    fn prefixes_have_no_host_bits() {
+        assert_eq!(prefix("192.0.2.0/24"), Ok(Prefix { address: "192.0.2.0".parse().unwrap(), length: 24 }));
+        assert_eq!(prefix("192.0.2.7"), Ok(Prefix { address: "192.0.2.7".parse().unwrap(), length: 32 }));
+        assert_eq!(prefix("2001:db8::/64"), Ok(Prefix { address: "2001:db8::".parse().unwrap(), length: 64 }));
+        assert!(prefix("192.0.2.7/24").unwrap_err().hint.contains("192.0.2.0/24"));
+        for text in ["", "/", "192.0.2.0/", "192.0.2.0/33", "192.0.2.0/0", "2001:db8::/129", "x/24", "192.0.2.0/24/8"] {
+            assert!(prefix(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn status_codes_come_in_ranges() {
+        assert_eq!(status_range("200-299"), Ok((200, 299)));
+        assert_eq!(status_range("204"), Ok((204, 204)));
+        assert!(status_range("299-200").unwrap_err().hint.contains("200-299"));
+        for text in ["", "-", "2xx", "99", "600", "200-", "200-600", "200-201-202"] {
+            assert!(status_range(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_are_safe_as_labels_and_arguments() {
+        for text in ["web", "10.0.0.11", "web-1_a", "A"] {
+            assert_eq!(name(text).as_deref(), Ok(text));
+        }
+        for text in ["", "-web", ".web", "a/b", "a b", "a\tb", "a:b", "ä", "a\"b", &"a".repeat(64)] {
+            assert!(name(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn interface_names_are_the_kernels() {
+        for text in ["eth0", "enp1s0f0np0", "bond0.100", "v-x@y"] {
+            assert_eq!(interface(text).as_deref(), Ok(text));
+        }
+        for text in ["", ".", "..", "eth0:1", "a/b", "a b", "sixteen-bytes-xx"] {
+            assert!(interface(text).is_err(), "{text}");
+        }
+    }
+}
