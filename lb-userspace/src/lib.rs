@@ -10,7 +10,12 @@ pub mod control;
 pub mod dataplane;
 pub mod exit;
 pub mod health;
+pub mod logging;
 pub mod metrics;
 pub mod model;
 pub mod net;
 pub mod ring;
+pub mod systemd;
+
+#[cfg(test)]
+mod snapshot;

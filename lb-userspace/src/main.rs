@@ -1,3 +1,25 @@
-//! The `sluice` binary; everything is in the library.
+//! The `sluice` binary: read the command line, do one verb, say how it ended. Everything else is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+use sluice::cli::{self, Verb};
+
+fn main() -> ExitCode {
+    let ended = match cli::parse() {
+        Verb::Run(run) => run.execute(),
+        Verb::Check(check) => check.execute(),
+        Verb::Reload(reload) => reload.execute(),
+        Verb::Status(status) => status.execute(),
+        Verb::Drain(drain) => drain.execute(),
+        Verb::Undrain(undrain) => undrain.execute(),
+        Verb::Decap(decap) => decap.execute(),
+        Verb::Version(version) => version.execute(),
+    };
+    match ended {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            cli::output::report(&failure);
+            failure.exit.into()
+        }
+    }
+}

@@ -99,6 +99,22 @@ pub enum Health {
     Unchecked,
 }
 
+impl Health {
+    /// Whether a backend in this state may be given flows.
+    pub const fn takes_traffic(self) -> bool {
+        matches!(self, Self::Up | Self::Unchecked)
+    }
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Checking => "checking",
+            Self::Unchecked => "unchecked",
+        }
+    }
+}
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct BackendStatus {
     pub name: String,
@@ -147,4 +163,23 @@ pub struct ApiError {
     pub hint: Option<String>,
     /// The exit code the command line should end with.
     pub exit: u8,
+}
+
+/// One status with a bit of everything, for the tests of whoever shows one.
+#[cfg(test)]
+pub(crate) mod fixture {
+    use super::Status;
+
+    /// Also the record of the JSON contract: the file is what clients out there were written against.
+    pub(crate) const STATUS: &str = include_str!("../../tests/fixtures/status.json");
+
+    pub(crate) fn status() -> Status {
+        serde_json::from_str(STATUS).expect("tests/fixtures/status.json is a status")
+    }
+
+    #[test]
+    fn the_json_contract_has_not_changed() {
+        let recorded: serde_json::Value = serde_json::from_str(STATUS).unwrap();
+        assert_eq!(serde_json::to_value(status()).unwrap(), recorded);
+    }
 }

@@ -52,7 +52,7 @@ impl Handle {
 
     async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, Failure> {
         let (answer, receiver) = oneshot::channel();
-        let gone = || Failure::new(Exit::Failed, "the controller is shutting down");
+        let gone = || Failure::new(Exit::DaemonUnreachable, "the controller is shutting down");
         self.requests.send(request(answer)).await.map_err(|_| gone())?;
         receiver.await.map_err(|_| gone())
     }

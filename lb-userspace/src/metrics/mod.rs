@@ -1,1 +1,285 @@
-//! Prometheus metrics.
+//! Prometheus metrics: a [`Status`] in, the text format out.
+//!
+//! The exporter keeps no state of its own: counters live in the kernel's maps. A trap of the format: all samples of
+//! a family must stand together under one HELP and TYPE, so this walks metrics first and services second.
+
+pub mod docs;
+pub mod names;
+
+use std::fmt::Write as _;
+
+use lb_common::counters::DropReason;
+
+use crate::api::types::{BackendStatus, RingStatus, ServiceState, ServiceStatus, Status};
+use crate::model::BackendState;
+use names::Metric;
+
+/// Of the text exposition format.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Every metric of the daemon at one moment.
+pub fn render(status: &Status) -> String {
+    let mut out = Exporter::default();
+
+    out.family(&names::BUILD_INFO).sample(&[&status.version], 1.0);
+    out.family(&names::UPTIME).sample(&[], status.uptime_seconds as f64);
+    out.family(&names::DEGRADED).sample(&[], status.degraded.len() as f64);
+    out.family(&names::CONFIG_GENERATION).count(&[], status.config.generation);
+    out.family(&names::CONFIG_APPLIED).count(&[], status.config.applied_at);
+    out.family(&names::CONFIG_RELOAD_SUCCESS).flag(&[], status.config.last_error.is_none());
+
+    out.family(&names::INTERFACE_XDP_MODE);
+    for interface in &status.interfaces {
+        for mode in ["native", "generic"] {
+            out.flag(&[&interface.name, mode], interface.xdp_mode == mode);
+        }
+    }
+    out.family(&names::PASSED_PACKETS).count(&[], status.passed.packets);
+    out.family(&names::PASSED_BYTES).count(&[], status.passed.bytes);
+
+    let services = &status.services;
+    out.family(&names::SERVICE_UP);
+    for service in services {
+        out.flag(&[&service.name], service.state == ServiceState::Up);
+    }
+    type OfService = fn(&ServiceStatus) -> u64;
+    let counters: [(&'static Metric, OfService); 6] = [
+        (&names::SERVICE_PACKETS, |s| s.forwarded.packets),
+        (&names::SERVICE_BYTES, |s| s.forwarded.bytes),
+        (&names::SERVICE_REPLY_PACKETS, |s| s.replies.packets),
+        (&names::SERVICE_REPLY_BYTES, |s| s.replies.bytes),
+        (&names::SERVICE_SYNS, |s| s.syns),
+        (&names::SERVICE_FIB_LOOKUPS, |s| s.fib_lookups),
+    ];
+    for (metric, value) in counters {
+        out.family(metric);
+        for service in services {
+            out.count(&[&service.name], value(service));
+        }
+    }
+    out.family(&names::SERVICE_DROPS);
+    for service in services {
+        // All reasons, also those that never happened: `rate()` misses the first drop of a series that begins with it.
+        for reason in DropReason::ALL {
+            let count = service.drops.get(reason.name()).copied().unwrap_or(0);
+            out.count(&[&service.name, reason.name()], count);
+        }
+    }
+
+    let rings = || services.iter().flat_map(|service| service.rings.iter().map(move |ring| (service, ring)));
+    out.family(&names::RING_ROWS);
+    for (service, RingStatus { family, protocol, rows, .. }) in rings() {
+        out.count(&[&service.name, family, protocol.name()], u64::from(*rows));
+    }
+    out.family(&names::RING_INFO);
+    for (service, RingStatus { family, protocol, fingerprint, .. }) in rings() {
+        out.count(&[&service.name, family, protocol.name(), fingerprint], 1);
+    }
+
+    let backends = || services.iter().flat_map(|service| service.backends.iter().map(move |b| (&*service.name, b)));
+    out.family(&names::BACKEND_INFO);
+    for (service, backend) in backends() {
+        let address = match (backend.port, backend.address.contains(':')) {
+            (None, _) => backend.address.clone(),
+            (Some(port), false) => format!("{}:{port}", backend.address),
+            (Some(port), true) => format!("[{}]:{port}", backend.address),
+        };
+        out.count(&[service, &backend.name, &address], 1);
+    }
+    type OfBackend = fn(&BackendStatus) -> Option<f64>;
+    let values: [(&'static Metric, OfBackend); 9] = [
+        (&names::BACKEND_UP, |b| Some(f64::from(u8::from(b.health.takes_traffic())))),
+        (&names::BACKEND_DRAINING, |b| Some(f64::from(u8::from(b.state == BackendState::Drain)))),
+        (&names::BACKEND_WEIGHT, |b| Some(f64::from(b.weight))),
+        (&names::BACKEND_SHARE, |b| Some(b.share)),
+        (&names::BACKEND_PACKETS, |b| Some(b.forwarded.packets as f64)),
+        (&names::BACKEND_BYTES, |b| Some(b.forwarded.bytes as f64)),
+        (&names::BACKEND_REPLY_PACKETS, |b| Some(b.replies.packets as f64)),
+        (&names::BACKEND_REPLY_BYTES, |b| Some(b.replies.bytes as f64)),
+        (&names::BACKEND_CHECK_LATENCY, |b| b.latency_ms.map(|ms| ms / 1e3)),
+    ];
+    for (metric, value) in values {
+        out.family(metric);
+        for (service, backend) in backends() {
+            if let Some(value) = value(backend) {
+                out.sample(&[service, &backend.name], value);
+            }
+        }
+    }
+    out.text
+}
+
+/// Writes families, and samples of the family begun last.
+#[derive(Default)]
+struct Exporter {
+    text: String,
+    family: Option<&'static Metric>,
+}
+
+impl Exporter {
+    fn family(&mut self, metric: &'static Metric) -> &mut Self {
+        // Writing to a String cannot fail.
+        let _ = writeln!(self.text, "# HELP {} {}", metric.name, escape(metric.help, false));
+        let _ = writeln!(self.text, "# TYPE {} {}", metric.name, metric.kind.name());
+        self.family = Some(metric);
+        self
+    }
+
+    fn flag(&mut self, values: &[&str], value: bool) {
+        self.count(values, u64::from(value));
+    }
+
+    fn count(&mut self, values: &[&str], value: u64) {
+        self.put(values, &value);
+    }
+
+    fn sample(&mut self, values: &[&str], value: f64) {
+        self.put(values, &value);
+    }
+
+    fn put(&mut self, values: &[&str], value: &dyn std::fmt::Display) {
+        let Some(metric) = self.family else { return };
+        debug_assert_eq!(values.len(), metric.labels.len(), "{}", metric.name);
+        self.text.push_str(metric.name);
+        for (i, (label, text)) in metric.labels.iter().zip(values).enumerate() {
+            let _ = write!(self.text, "{}{label}=\"{}\"", if i == 0 { '{' } else { ',' }, escape(text, true));
+        }
+        let _ = writeln!(self.text, "{} {value}", if metric.labels.is_empty() { "" } else { "}" });
+    }
+}
+
+/// Escapes a label value, or a help text, which may hold quotes.
+fn escape(text: &str, quotes: bool) -> String {
+    let mut out = text.replace('\\', r"\\").replace('\n', r"\n");
+    if quotes {
+        out = out.replace('"', r#"\""#);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+    use crate::api::types::fixture;
+
+    /// One sample: its labels and its value.
+    type Sample = (BTreeMap<String, String>, f64);
+
+    /// A strict reader of the text format, as strict as Prometheus and stricter about order.
+    fn read(text: &str) -> BTreeMap<String, Vec<Sample>> {
+        let mut families: BTreeMap<String, Vec<Sample>> = BTreeMap::new();
+        let mut lines = text.lines().peekable();
+        while let Some(line) = lines.next() {
+            let (name, help) = line.strip_prefix("# HELP ").expect(line).split_once(' ').expect(line);
+            assert!(!help.is_empty(), "{line}");
+            let kind = lines.next().unwrap().strip_prefix(&format!("# TYPE {name} ")).expect("TYPE after HELP");
+            assert!(["counter", "gauge"].contains(&kind), "{name} is a {kind}");
+            let mut samples = Vec::new();
+            while let Some(line) = lines.next_if(|line| !line.starts_with('#')) {
+                let rest = line.strip_prefix(name).unwrap_or_else(|| panic!("{line:?} is not in family {name}"));
+                let (labels, value) = labels(rest);
+                samples.push((labels, value.parse().unwrap_or_else(|_| panic!("{line:?} has no number"))));
+            }
+            let distinct: BTreeSet<_> = samples.iter().map(|(labels, _)| labels.clone()).collect();
+            assert_eq!(distinct.len(), samples.len(), "{name} has the same labels twice");
+            assert!(families.insert(name.to_owned(), samples).is_none(), "family {name} is there twice");
+        }
+        families
+    }
+
+    /// Splits `{a="b",…} 1` or ` 1`.
+    fn labels(text: &str) -> (BTreeMap<String, String>, &str) {
+        let Some(mut rest) = text.strip_prefix('{') else {
+            return (BTreeMap::new(), text.strip_prefix(' ').unwrap());
+        };
+        let mut labels = BTreeMap::new();
+        loop {
+            let (name, after) = rest.split_once("=\"").unwrap();
+            let mut value = String::new();
+            let mut characters = after.char_indices();
+            let end = loop {
+                match characters.next().expect("label without an end") {
+                    (_, '\\') => value.push(match characters.next().unwrap().1 {
+                        'n' => '\n',
+                        c @ ('\\' | '"') => c,
+                        c => panic!("\\{c} is no escape"),
+                    }),
+                    (i, '"') => break i,
+                    (_, c) => value.push(c),
+                }
+            };
+            labels.insert(name.to_owned(), value);
+            rest = &after[end + 1..];
+            match rest.strip_prefix(',') {
+                Some(more) => rest = more,
+                None => return (labels, rest.strip_prefix("} ").unwrap()),
+            }
+        }
+    }
+
+    fn value(families: &BTreeMap<String, Vec<Sample>>, name: &str, wanted: &[(&str, &str)]) -> Option<f64> {
+        let matches = |labels: &BTreeMap<String, String>| {
+            wanted.iter().all(|(label, value)| labels.get(*label).is_some_and(|found| found == value))
+        };
+        let found: Vec<f64> =
+            families[name].iter().filter(|(labels, _)| matches(labels)).map(|(_, value)| *value).collect();
+        assert!(found.len() <= 1, "{name} {wanted:?} is ambiguous");
+        found.first().copied()
+    }
+
+    #[test]
+    fn every_metric_of_the_table_is_exported_once_and_nothing_else() {
+        let families = read(&render(&fixture::status()));
+        let exported: BTreeSet<&str> = families.keys().map(String::as_str).collect();
+        assert_eq!(exported, names::ALL.iter().map(|metric| metric.name).collect());
+        for metric in names::ALL {
+            let samples = &families[metric.name];
+            assert!(!samples.is_empty(), "the fixture shows no {}", metric.name);
+            for (labels, _) in samples {
+                assert!(labels.keys().all(|label| metric.labels.contains(&label.as_str())), "{}", metric.name);
+                assert_eq!(labels.len(), metric.labels.len(), "{}", metric.name);
+            }
+        }
+    }
+
+    #[test]
+    fn values_are_those_of_the_status_in_base_units() {
+        let families = read(&render(&fixture::status()));
+        let table: [(&str, &[(&str, &str)], Option<f64>); 17] = [
+            ("sluice_build_info", &[("version", "0.1.0")], Some(1.0)),
+            ("sluice_config_last_reload_success", &[], Some(0.0)),
+            ("sluice_interface_xdp_mode", &[("interface", "eth0"), ("mode", "native")], Some(1.0)),
+            ("sluice_interface_xdp_mode", &[("interface", "eth1"), ("mode", "native")], Some(0.0)),
+            ("sluice_interface_xdp_mode", &[("interface", "eth1"), ("mode", "generic")], Some(1.0)),
+            ("sluice_service_up", &[("service", "web")], Some(1.0)),
+            ("sluice_service_up", &[("service", "dns")], Some(0.0)),
+            ("sluice_service_drops_total", &[("service", "web"), ("reason", "no_neighbour")], Some(12.0)),
+            ("sluice_service_drops_total", &[("service", "web"), ("reason", "internal")], Some(0.0)),
+            ("sluice_ring_rows", &[("service", "web"), ("family", "ipv6")], Some(16384.0)),
+            ("sluice_backend_up", &[("service", "web"), ("backend", "10.0.0.11")], Some(1.0)),
+            ("sluice_backend_up", &[("service", "web"), ("backend", "10.0.0.12")], Some(0.0)),
+            ("sluice_backend_draining", &[("service", "web"), ("backend", "canary")], Some(1.0)),
+            ("sluice_backend_share_ratio", &[("service", "web"), ("backend", "10.0.0.11")], Some(0.9091)),
+            ("sluice_backend_check_latency_seconds", &[("service", "web"), ("backend", "10.0.0.11")], Some(0.00125)),
+            ("sluice_backend_check_latency_seconds", &[("service", "web"), ("backend", "10.0.0.12")], None),
+            ("sluice_backend_info", &[("backend", "six")], Some(1.0)),
+        ];
+        for (name, labels, wanted) in table {
+            assert_eq!(value(&families, name, labels), wanted, "{name} {labels:?}");
+        }
+        let addresses: Vec<&str> =
+            families["sluice_backend_info"].iter().map(|(labels, _)| labels["address"].as_str()).collect();
+        assert!(addresses.contains(&"[2001:db8:1::11]:8080"), "{addresses:?}");
+    }
+
+    #[test]
+    fn names_may_hold_whatever_they_like() {
+        let mut status = fixture::status();
+        let name = "quote\" back\\slash\nnew line, comma={} ünïcode";
+        status.services[0].name = name.to_owned();
+        let families = read(&render(&status));
+        assert_eq!(value(&families, "sluice_service_up", &[("service", name)]), Some(1.0));
+    }
+}

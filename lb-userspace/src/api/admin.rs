@@ -1,0 +1,78 @@
+//! The admin API's answers. It knows nothing of maps or checks: every question goes to the controller.
+
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::header::{ALLOW, HeaderValue};
+use hyper::{Method, Response, StatusCode};
+use serde::Serialize;
+
+use crate::api::route::{NoRoute, OFFERED, Route};
+use crate::api::server::typed;
+use crate::api::types::ApiError;
+use crate::control::handle::Handle;
+use crate::exit::{Exit, Failure};
+
+type Answer = Response<Full<Bytes>>;
+
+/// Answers one request of `peer`, who is named in the log when something changes.
+pub(super) async fn answer(handle: &Handle, method: &Method, path: &str, peer: &str) -> Answer {
+    let route = match Route::parse(method, path) {
+        Ok(route) => route,
+        Err(NoRoute::Unknown) => {
+            let refused = Failure::new(Exit::Usage, format!("there is no {path} in the admin API"))
+                .hint(format!("it offers {OFFERED}"));
+            return error(StatusCode::NOT_FOUND, &refused);
+        }
+        Err(NoRoute::BadName) => {
+            let refused = Failure::new(Exit::Usage, "a name in the path is empty or not percent-encoded UTF-8")
+                .hint("encode `[`, `]`, `/` and `%` in the names of services and backends");
+            return error(StatusCode::BAD_REQUEST, &refused);
+        }
+        Err(NoRoute::WrongMethod(allowed)) => {
+            let refused = Failure::new(Exit::Usage, format!("{path} wants {allowed}, not {method}"));
+            let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, &refused);
+            answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+            return answer;
+        }
+    };
+    match &route {
+        Route::Status => {}
+        Route::Reload => tracing::info!("reload asked for by {peer}"),
+        Route::SetBackendState { service, backend, state } => {
+            tracing::info!("{service}/{backend} set to {state:?} by {peer}");
+        }
+    }
+    let names = matches!(route, Route::SetBackendState { .. });
+    let outcome = match route {
+        Route::Status => handle.status().await.map(|status| json(StatusCode::OK, &status)),
+        Route::Reload => handle.reload().await.map(|applied| json(StatusCode::OK, &applied)),
+        Route::SetBackendState { service, backend, state } => {
+            handle.set_backend_state(service, backend, state).await.map(|changed| json(StatusCode::OK, &changed))
+        }
+    };
+    outcome.unwrap_or_else(|failure| error(status_code(failure.exit, names), &failure))
+}
+
+/// The HTTP status of a failure. `names`: the path named something, which may not exist.
+fn status_code(exit: Exit, names: bool) -> StatusCode {
+    match exit {
+        Exit::Usage if names => StatusCode::NOT_FOUND,
+        Exit::Usage => StatusCode::BAD_REQUEST,
+        Exit::ConfigInvalid => StatusCode::UNPROCESSABLE_ENTITY,
+        Exit::DaemonUnreachable => StatusCode::SERVICE_UNAVAILABLE,
+        Exit::Degraded => StatusCode::CONFLICT,
+        Exit::Ok | Exit::Failed | Exit::HostUnsupported => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+fn error(status: StatusCode, failure: &Failure) -> Answer {
+    let body = ApiError { error: failure.message.clone(), hint: failure.hint.clone(), exit: failure.exit as u8 };
+    json(status, &body)
+}
+
+fn json<T: Serialize>(status: StatusCode, value: &T) -> Answer {
+    match serde_json::to_string(value) {
+        Ok(body) => typed(status, "application/json", body + "\n"),
+        Err(e) => typed(StatusCode::INTERNAL_SERVER_ERROR, "text/plain; charset=utf-8", format!("{e}\n")),
+    }
+}

@@ -1,0 +1,139 @@
+//! The routes of the admin API, for the server and the client alike.
+//!
+//! A backend's name may hold anything a path may not (`[2001:db8::1]:80`, a slash), so names are percent-encoded
+//! (RFC 3986 §2.1), and a path is split before it is decoded.
+
+use hyper::Method;
+
+use crate::model::BackendState;
+
+/// A request to the admin API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Route {
+    Status,
+    Reload,
+    SetBackendState { service: String, backend: String, state: BackendState },
+}
+
+/// Why a request is none of the above.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoRoute {
+    Unknown,
+    /// The path exists, with this method.
+    WrongMethod(&'static str),
+    /// A name is not percent-encoded UTF-8.
+    BadName,
+}
+
+/// What the API offers, for error messages.
+pub const OFFERED: &str =
+    "GET /v1/status, POST /v1/reload, POST /v1/services/SERVICE/backends/BACKEND/drain or .../undrain";
+
+impl Route {
+    pub fn method(&self) -> Method {
+        match self {
+            Self::Status => Method::GET,
+            Self::Reload | Self::SetBackendState { .. } => Method::POST,
+        }
+    }
+
+    pub fn path(&self) -> String {
+        match self {
+            Self::Status => "/v1/status".to_owned(),
+            Self::Reload => "/v1/reload".to_owned(),
+            Self::SetBackendState { service, backend, state } => {
+                let verb = match state {
+                    BackendState::Drain => "drain",
+                    BackendState::Active => "undrain",
+                };
+                format!("/v1/services/{}/backends/{}/{verb}", encode(service), encode(backend))
+            }
+        }
+    }
+
+    pub fn parse(method: &Method, path: &str) -> Result<Self, NoRoute> {
+        let parts: Vec<&str> = path.strip_prefix('/').ok_or(NoRoute::Unknown)?.split('/').collect();
+        let route = match parts[..] {
+            ["v1", "status"] => Self::Status,
+            ["v1", "reload"] => Self::Reload,
+            ["v1", "services", service, "backends", backend, verb @ ("drain" | "undrain")] => Self::SetBackendState {
+                service: decode(service).ok_or(NoRoute::BadName)?,
+                backend: decode(backend).ok_or(NoRoute::BadName)?,
+                state: if verb == "drain" { BackendState::Drain } else { BackendState::Active },
+            },
+            _ => return Err(NoRoute::Unknown),
+        };
+        match (route.method(), method) {
+            (Method::GET, &Method::GET | &Method::HEAD) | (Method::POST, &Method::POST) => Ok(route),
+            (Method::GET, _) => Err(NoRoute::WrongMethod("GET")),
+            _ => Err(NoRoute::WrongMethod("POST")),
+        }
+    }
+}
+
+fn encode(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(byte as char),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
+fn decode(part: &str) -> Option<String> {
+    let mut out = Vec::with_capacity(part.len());
+    let mut bytes = part.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            out.push(byte);
+            continue;
+        }
+        let mut digit = || char::from(bytes.next()?).to_digit(16);
+        out.push((digit()? * 16 + digit()?) as u8);
+    }
+    String::from_utf8(out).ok().filter(|name| !name.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_route_is_understood_as_it_was_meant() {
+        let mut routes = vec![Route::Status, Route::Reload];
+        for name in ["10.0.0.11", "[2001:db8::1]:80", "a/b?c#d%20", "ünïcode name"] {
+            for state in [BackendState::Drain, BackendState::Active] {
+                let (service, backend) = ("web".to_owned(), name.to_owned());
+                routes.push(Route::SetBackendState { service, backend, state });
+            }
+        }
+        for route in routes {
+            let path = route.path();
+            assert!(path.parse::<hyper::Uri>().is_ok(), "{path} is no URI");
+            assert_eq!(Route::parse(&route.method(), &path), Ok(route));
+        }
+    }
+
+    #[test]
+    fn everything_else_is_refused_for_its_reason() {
+        let table = [
+            (Method::GET, "/", NoRoute::Unknown),
+            (Method::GET, "/v2/status", NoRoute::Unknown),
+            (Method::GET, "/v1/status/", NoRoute::Unknown),
+            (Method::POST, "/v1/status", NoRoute::WrongMethod("GET")),
+            (Method::GET, "/v1/reload", NoRoute::WrongMethod("POST")),
+            (Method::HEAD, "/v1/reload", NoRoute::WrongMethod("POST")),
+            (Method::DELETE, "/v1/services/web/backends/b/drain", NoRoute::WrongMethod("POST")),
+            (Method::POST, "/v1/services/web/backends/b/delete", NoRoute::Unknown),
+            (Method::POST, "/v1/services//backends/b/drain", NoRoute::BadName),
+            (Method::POST, "/v1/services/web/backends/%zz/drain", NoRoute::BadName),
+            (Method::POST, "/v1/services/web/backends/%f/drain", NoRoute::BadName),
+            (Method::POST, "/v1/services/web/backends/%ff/drain", NoRoute::BadName),
+        ];
+        for (method, path, reason) in table {
+            assert_eq!(Route::parse(&method, path), Err(reason), "{method} {path}");
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! `sluice drain`: no new flows for one backend.
+
+use crate::cli::Ended;
+use crate::cli::connection::{Connection, Target};
+use crate::cli::output::Format;
+use crate::model::BackendState;
+
+/// Stop giving a backend new connections; the old ones finish
+///
+/// The drain is an override: it stays over reloads and restarts, and `sluice status` marks it, until `sluice undrain`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  sluice drain web/10.0.0.11\n  sluice drain web/canary -o json")]
+pub struct Drain {
+    /// Which backend, as `sluice status` names it
+    #[arg(value_name = "SERVICE/BACKEND")]
+    target: Target,
+    #[command(flatten)]
+    connection: Connection,
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+impl Drain {
+    pub fn execute(self) -> Ended {
+        self.connection.set_backend_state(self.target, BackendState::Drain, self.output)
+    }
+}

@@ -1,0 +1,116 @@
+//! Every metric's name, once: for the exporter, the docs and whoever draws a dashboard.
+//!
+//! Base units (seconds, bytes, ratios), `_total` on counters, and no label whose values grow with traffic.
+
+/// What Prometheus should make of a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Counter,
+    Gauge,
+}
+
+impl Kind {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+        }
+    }
+}
+
+/// One metric family.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Metric {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub help: &'static str,
+    pub labels: &'static [&'static str],
+}
+
+macro_rules! metrics {
+    ($($konst:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
+        $(pub const $konst: Metric = Metric { name: $name, kind: Kind::$kind, help: $help, labels: &[$($label),*] };)*
+
+        /// All of them, in the order in which they are exported and documented.
+        pub const ALL: &[Metric] = &[$($konst),*];
+    };
+}
+
+metrics! {
+    BUILD_INFO = Gauge "sluice_build_info" ["version"]
+        "Always 1; the version of the running daemon is a label.";
+    UPTIME = Gauge "sluice_uptime_seconds" []
+        "Time since the daemon started.";
+    DEGRADED = Gauge "sluice_degraded_conditions" []
+        "How many things are not as configured; `sluice status` says which. 0 when all is well.";
+    CONFIG_GENERATION = Gauge "sluice_config_generation" []
+        "Configurations applied since the daemon started.";
+    CONFIG_APPLIED = Gauge "sluice_config_applied_timestamp_seconds" []
+        "When the running configuration was applied, in seconds since the Unix epoch.";
+    CONFIG_RELOAD_SUCCESS = Gauge "sluice_config_last_reload_success" []
+        "1 if the last reload was applied, 0 if it was refused and the configuration before it is still in force.";
+    INTERFACE_XDP_MODE = Gauge "sluice_interface_xdp_mode" ["interface", "mode"]
+        "1 for the mode the program is attached in, 0 for the other; generic is several times slower than native.";
+    PASSED_PACKETS = Counter "sluice_passed_packets_total" []
+        "Packets that are for no service, left to the host untouched.";
+    PASSED_BYTES = Counter "sluice_passed_bytes_total" []
+        "Bytes in packets that are for no service.";
+    SERVICE_UP = Gauge "sluice_service_up" ["service"]
+        "1 if the service has at least min_healthy backends up, else 0.";
+    SERVICE_PACKETS = Counter "sluice_service_packets_total" ["service"]
+        "Packets from clients forwarded to a backend.";
+    SERVICE_BYTES = Counter "sluice_service_bytes_total" ["service"]
+        "Bytes in packets from clients forwarded to a backend, link header included.";
+    SERVICE_REPLY_PACKETS = Counter "sluice_service_reply_packets_total" ["service"]
+        "Packets from backends translated back to the client (forward: nat only).";
+    SERVICE_REPLY_BYTES = Counter "sluice_service_reply_bytes_total" ["service"]
+        "Bytes in packets from backends translated back to the client (forward: nat only).";
+    SERVICE_SYNS = Counter "sluice_service_syns_total" ["service"]
+        "TCP connection attempts forwarded: packets with SYN and without ACK, retransmissions included.";
+    SERVICE_FIB_LOOKUPS = Counter "sluice_service_fib_lookups_total" ["service"]
+        "Packets whose next hop was asked of the kernel (the slow path); many per second mean a missing neighbour.";
+    SERVICE_DROPS = Counter "sluice_service_drops_total" ["service", "reason"]
+        "Packets dropped, by reason; the reasons are listed below.";
+    RING_ROWS = Gauge "sluice_ring_rows" ["service", "family", "protocol"]
+        "Rows in the ring, over which flows are spread.";
+    RING_INFO = Gauge "sluice_ring_info" ["service", "family", "protocol", "fingerprint"]
+        "Always 1; the fingerprint is the same on every node with the same backends, weights and key.";
+    BACKEND_INFO = Gauge "sluice_backend_info" ["service", "backend", "address"]
+        "Always 1; the backend's address is a label.";
+    BACKEND_UP = Gauge "sluice_backend_up" ["service", "backend"]
+        "1 if the backend passes its health check or has none, 0 if it fails or was not checked yet.";
+    BACKEND_DRAINING = Gauge "sluice_backend_draining" ["service", "backend"]
+        "1 if the backend is being drained, by the file or by an operator.";
+    BACKEND_WEIGHT = Gauge "sluice_backend_weight" ["service", "backend"]
+        "Weight in force.";
+    BACKEND_SHARE = Gauge "sluice_backend_share_ratio" ["service", "backend"]
+        "Expected share of new flows, 0 to 1: the share of ring rows the backend owns.";
+    BACKEND_PACKETS = Counter "sluice_backend_packets_total" ["service", "backend"]
+        "Packets forwarded to the backend.";
+    BACKEND_BYTES = Counter "sluice_backend_bytes_total" ["service", "backend"]
+        "Bytes in packets forwarded to the backend, link header included.";
+    BACKEND_REPLY_PACKETS = Counter "sluice_backend_reply_packets_total" ["service", "backend"]
+        "Packets from the backend translated back to the client (forward: nat only).";
+    BACKEND_REPLY_BYTES = Counter "sluice_backend_reply_bytes_total" ["service", "backend"]
+        "Bytes in packets from the backend translated back to the client (forward: nat only).";
+    BACKEND_CHECK_LATENCY = Gauge "sluice_backend_check_latency_seconds" ["service", "backend"]
+        "How long the last successful health check took; absent before the first.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_rules_prometheus_users_rely_on() {
+        for (i, metric) in ALL.iter().enumerate() {
+            let name = metric.name;
+            assert!(name.starts_with("sluice_"), "{name}");
+            assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{name}");
+            assert_eq!(name.ends_with("_total"), metric.kind == Kind::Counter, "{name}");
+            assert!(!name.contains("millis") && !name.contains("percent"), "{name} is not in base units");
+            assert!(metric.help.ends_with('.'), "{name}: the help is no sentence");
+            assert!(ALL[..i].iter().all(|earlier| earlier.name != name), "{name} is there twice");
+        }
+    }
+}
