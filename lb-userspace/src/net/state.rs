@@ -1,0 +1,324 @@
+//! A snapshot of the host's network, and the questions the controller asks it.
+//!
+//! Plain data and pure functions: everything here can be tested without a kernel. Where the answer depends on more
+//! than the destination — policy rules, several next hops, conditions on routes — it is "ask the kernel", never a
+//! guess.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use lb_common::route::NextHop;
+
+use super::addr::{self, Address};
+use super::link::Link;
+use super::neigh::Neighbour;
+use super::route::{Hop, Route, RouteKind, RouteTable, Table, prefix};
+use crate::model::Prefix;
+
+/// Where packets to a destination go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resolution {
+    /// To this host.
+    Local,
+    /// The destination is a neighbour on this interface.
+    OnLink {
+        ifindex: u32,
+    },
+    Gateway {
+        ifindex: u32,
+        gateway: IpAddr,
+    },
+    /// No route, or one that refuses.
+    Unreachable,
+    /// It depends on more than we know here; see [`super::route::ask_kernel`].
+    AskKernel,
+}
+
+/// A route as the packet path can use it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouteView {
+    Gateway { ifindex: u32, gateway: IpAddr },
+    OnLink { ifindex: u32 },
+    AskKernel,
+}
+
+/// The routes to mirror into the packet path's tries.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DataplaneRoutes {
+    /// In prefix order, IPv4 first; no prefix twice.
+    pub routes: Vec<(Prefix, RouteView)>,
+    /// How many IPv4 and IPv6 routes there are, for a family that has more than the limit: its only entry in
+    /// `routes` is then a default route to ask the kernel.
+    pub over_limit: [Option<usize>; 2],
+}
+
+/// What we know of the host's network. Cheap to clone.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NetState {
+    pub(super) links: Arc<BTreeMap<u32, Link>>,
+    /// In the kernel's order: source selection depends on it.
+    pub(super) addresses: Arc<Vec<Address>>,
+    /// By family (IPv4, IPv6), then by [`Table`].
+    pub(super) tables: Arc<[[RouteTable; 3]; 2]>,
+    pub(super) neighbours: Arc<BTreeMap<(u32, IpAddr), Neighbour>>,
+    /// By family: policy rules beyond the kernel's own exist.
+    pub(super) policy_rules: [bool; 2],
+}
+
+fn family(ip: IpAddr) -> usize {
+    usize::from(ip.is_ipv6())
+}
+
+/// What the tables say about a destination.
+enum Found<'a> {
+    Local,
+    Via(&'a Route, Hop),
+    Unreachable,
+    AskKernel,
+}
+
+/// What one prefix's routes say.
+enum Choice<'a> {
+    Found(Found<'a>),
+    /// Nothing here is alive; a shorter prefix may be.
+    None,
+    NextTable,
+}
+
+impl NetState {
+    pub fn insert_link(&mut self, link: Link) {
+        Arc::make_mut(&mut self.links).insert(link.index, link);
+    }
+
+    pub fn insert_address(&mut self, address: Address) {
+        Arc::make_mut(&mut self.addresses).push(address);
+    }
+
+    pub fn insert_route(&mut self, table: Table, prefix: Prefix, route: Route) {
+        Arc::make_mut(&mut self.tables)[family(prefix.address)][table as usize].insert(prefix, route);
+    }
+
+    pub fn insert_neighbour(&mut self, ifindex: u32, ip: IpAddr, neighbour: Neighbour) {
+        Arc::make_mut(&mut self.neighbours).insert((ifindex, ip), neighbour);
+    }
+
+    /// Says whether a family has policy rules beyond the kernel's own; nothing is then decided here.
+    pub fn set_policy_rules(&mut self, ipv4: bool, ipv6: bool) {
+        self.policy_rules = [ipv4, ipv6];
+    }
+
+    /// Whether policy rules keep us from deciding anything for IPv4 and IPv6.
+    pub fn policy_rules(&self) -> [bool; 2] {
+        self.policy_rules
+    }
+
+    pub fn link(&self, ifindex: u32) -> Option<&Link> {
+        self.links.get(&ifindex)
+    }
+
+    pub fn links(&self) -> impl Iterator<Item = &Link> {
+        self.links.values()
+    }
+
+    /// The interface of this name; the error names those that exist.
+    pub fn link_by_name(&self, name: &str) -> Result<&Link, super::Error> {
+        let names = || self.links().map(|l| l.name.clone()).collect();
+        self.links().find(|l| l.name == name).ok_or_else(|| super::link::no_such(name, names()))
+    }
+
+    pub fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+
+    /// Every address that is this host.
+    pub fn local_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.addresses.iter().map(|a| a.ip)
+    }
+
+    pub fn neighbour(&self, ifindex: u32, ip: IpAddr) -> Option<&Neighbour> {
+        self.neighbours.get(&(ifindex, ip))
+    }
+
+    /// Every known neighbour with the interface it is on.
+    pub fn neighbours(&self) -> impl Iterator<Item = (u32, IpAddr, &Neighbour)> {
+        self.neighbours.iter().map(|((ifindex, ip), n)| (*ifindex, *ip, n))
+    }
+
+    fn is_live(&self, hop: &Hop) -> bool {
+        // A carrier that is gone does not matter here: the kernel marks such hops dead only where
+        // `ignore_routes_with_linkdown` is set.
+        !hop.dead && self.link(hop.ifindex).is_some_and(|l| l.up)
+    }
+
+    /// The hop to take when several share the traffic: the first that lives, one that answers before one that does
+    /// not.
+    fn pick(&self, destination: IpAddr, route: &Route) -> Option<Hop> {
+        let live = || route.hops.iter().filter(|h| self.is_live(h));
+        let answers =
+            |h: &&Hop| !self.neighbour(h.ifindex, h.gateway.unwrap_or(destination)).is_some_and(Neighbour::is_failed);
+        live().find(answers).or_else(|| live().next()).copied()
+    }
+
+    fn choose<'a>(&self, destination: IpAddr, routes: &'a [Route]) -> Choice<'a> {
+        if routes.iter().any(|r| r.ask_kernel || r.tos != 0) {
+            return Choice::Found(Found::AskKernel);
+        }
+        for (i, route) in routes.iter().enumerate() {
+            return match route.kind {
+                RouteKind::Local => Choice::Found(Found::Local),
+                RouteKind::Unreachable => Choice::Found(Found::Unreachable),
+                RouteKind::Throw => Choice::NextTable,
+                RouteKind::Other => Choice::Found(Found::AskKernel),
+                RouteKind::Unicast if route.hops.is_empty() => Choice::Found(Found::AskKernel),
+                RouteKind::Unicast => {
+                    let Some(hop) = self.pick(destination, route) else { continue };
+                    // IPv4 takes the first of equals; IPv6 prefers the router that answers (RFC 4191 section 3.2),
+                    // and changes its mind.
+                    let rival = |r: &Route| r.metric == route.metric && r.hops.iter().any(|h| self.is_live(h));
+                    match destination.is_ipv6() && routes[i + 1..].iter().any(rival) {
+                        true => Choice::Found(Found::AskKernel),
+                        false => Choice::Found(Found::Via(route, hop)),
+                    }
+                }
+            };
+        }
+        Choice::None
+    }
+
+    fn find(&self, destination: IpAddr) -> Found<'_> {
+        let limited = matches!(destination, IpAddr::V4(ip) if ip.is_broadcast());
+        if self.policy_rules[family(destination)]
+            || destination.is_multicast()
+            || destination.is_unspecified()
+            || limited
+        {
+            return Found::AskKernel;
+        }
+        'tables: for table in Table::ALL {
+            for (_, routes) in self.tables[family(destination)][table as usize].matching(destination) {
+                match self.choose(destination, routes) {
+                    Choice::Found(found) => return found,
+                    Choice::None => {}
+                    Choice::NextTable => continue 'tables,
+                }
+            }
+        }
+        Found::Unreachable
+    }
+
+    /// Where packets to `destination` go. Where several next hops share the traffic, this is one of them.
+    pub fn resolve(&self, destination: IpAddr) -> Resolution {
+        match self.find(destination) {
+            Found::Local => Resolution::Local,
+            Found::Via(_, Hop { ifindex, gateway: Some(gateway), .. }) => Resolution::Gateway { ifindex, gateway },
+            Found::Via(_, Hop { ifindex, gateway: None, .. }) => Resolution::OnLink { ifindex },
+            Found::Unreachable => Resolution::Unreachable,
+            Found::AskKernel => Resolution::AskKernel,
+        }
+    }
+
+    /// The neighbour that packets to `destination` are handed to, as (interface, address).
+    fn neighbour_for(&self, destination: IpAddr) -> Option<(u32, IpAddr)> {
+        match self.resolve(destination) {
+            Resolution::OnLink { ifindex } => Some((ifindex, destination)),
+            Resolution::Gateway { ifindex, gateway } => Some((ifindex, gateway)),
+            Resolution::Local | Resolution::Unreachable | Resolution::AskKernel => None,
+        }
+    }
+
+    /// The frame header for a neighbour: its MAC address, ours, and the link's MTU. `None` while its MAC address is
+    /// not known, and on links without MAC addresses.
+    pub fn hop(&self, ifindex: u32, neighbour: IpAddr) -> Option<NextHop> {
+        let link = self.link(ifindex).filter(|l| l.up)?;
+        Some(NextHop {
+            destination_mac: self.neighbour(ifindex, neighbour)?.usable_mac()?,
+            source_mac: link.mac?,
+            mtu: link.mtu,
+            ifindex,
+            reserved: 0,
+        })
+    }
+
+    /// The frame header for packets to `destination`, with the smaller of the link's and the route's MTU.
+    pub fn next_hop(&self, destination: IpAddr) -> Option<NextHop> {
+        let Found::Via(route, hop) = self.find(destination) else { return None };
+        let mut next = self.hop(hop.ifindex, hop.gateway.unwrap_or(destination))?;
+        next.mtu = route.mtu.map_or(next.mtu, |mtu| mtu.min(next.mtu));
+        Some(next)
+    }
+
+    /// The neighbour to resolve, when that is all that is missing on the way to `destination`.
+    pub fn missing_neighbour(&self, destination: IpAddr) -> Option<(u32, IpAddr)> {
+        let (ifindex, ip) = self.neighbour_for(destination)?;
+        let link = self.link(ifindex)?;
+        let resolves = link.up && link.mac.is_some() && !link.no_arp && !link.loopback;
+        let known = self.neighbour(ifindex, ip).is_some_and(|n| n.usable_mac().is_some());
+        (resolves && !known).then_some((ifindex, ip))
+    }
+
+    /// The address this host would use as source towards `destination`: the route's own preference, else what the
+    /// kernel would choose. Never a VIP we manage: those are of scope host or deprecated. `None` when it cannot be
+    /// known here (see [`super::route::ask_kernel`]) or there is no such address.
+    pub fn source_for(&self, destination: IpAddr) -> Option<IpAddr> {
+        let Found::Via(route, hop) = self.find(destination) else { return None };
+        if let Some(source) = route.source {
+            return Some(source);
+        }
+        match destination {
+            IpAddr::V4(_) => {
+                let gateway = match hop.gateway {
+                    Some(IpAddr::V4(ip)) => Some(ip),
+                    _ => None,
+                };
+                addr::source4(&self.addresses, hop.ifindex, route.scope, gateway).map(IpAddr::V4)
+            }
+            IpAddr::V6(ip) => addr::source6(&self.addresses, hop.ifindex, ip).map(IpAddr::V6),
+        }
+    }
+
+    fn view(&self, prefix: Prefix, routes: &[Route]) -> Option<RouteView> {
+        // Any address of the prefix will do: whether a neighbour answers only matters where hops share the traffic,
+        // and those are the kernel's.
+        Some(match self.choose(prefix.address, routes) {
+            Choice::None => return None,
+            Choice::Found(Found::Via(route, hop)) if route.hops.len() == 1 && self.has_mac(hop.ifindex) => {
+                match hop.gateway {
+                    Some(gateway) => RouteView::Gateway { ifindex: hop.ifindex, gateway },
+                    None => RouteView::OnLink { ifindex: hop.ifindex },
+                }
+            }
+            _ => RouteView::AskKernel,
+        })
+    }
+
+    fn has_mac(&self, ifindex: u32) -> bool {
+        self.link(ifindex).is_some_and(|l| l.mac.is_some() && !l.loopback && !l.no_arp)
+    }
+
+    /// The routes to mirror into the packet path's tries, at most `limit` of each family. Local and multicast routes
+    /// are left out: what matches none of these is the kernel's business anyway.
+    pub fn routes_for_dataplane(&self, limit: usize) -> DataplaneRoutes {
+        let mut out = DataplaneRoutes::default();
+        for (family, any) in [(0, IpAddr::from([0; 4])), (1, IpAddr::from([0; 16]))] {
+            let default = prefix(any, 0);
+            let [_, main, last] = &self.tables[family];
+            if self.policy_rules[family] {
+                out.routes.push((default, RouteView::AskKernel));
+                continue;
+            }
+            let mirrored = main.iter().filter(|(p, _)| !p.address.is_multicast());
+            let mut views: Vec<_> = mirrored.filter_map(|(p, routes)| Some((p, self.view(p, routes)?))).collect();
+            // Table default is asked only for what table main does not answer, so its longer prefixes must not win.
+            if !last.is_empty() && views.first().is_none_or(|(p, _)| *p != default) {
+                views.insert(0, (default, RouteView::AskKernel));
+            }
+            if views.len() > limit {
+                out.over_limit[family] = Some(views.len());
+                views = vec![(default, RouteView::AskKernel)];
+            }
+            out.routes.append(&mut views);
+        }
+        out
+    }
+}
