@@ -65,7 +65,8 @@ fn status_code(exit: Exit, names: bool) -> StatusCode {
     }
 }
 
-fn error(status: StatusCode, failure: &Failure) -> Answer {
+/// A failure as an answer.
+pub(super) fn error(status: StatusCode, failure: &Failure) -> Answer {
     let body = ApiError { error: failure.message.clone(), hint: failure.hint.clone(), exit: failure.exit as u8 };
     json(status, &body)
 }

@@ -103,7 +103,8 @@ pub fn bind_unix(path: &Path) -> Result<Bound, Failure> {
         socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).map_err(|e| failed("create", &e))?;
     nix::sys::stat::fchmod(&socket, nix::sys::stat::Mode::from_bits_truncate(SOCKET_MODE))
         .map_err(|e| failed("protect", &e))?;
-    let address = socket2::SockAddr::unix(path).map_err(|e| failed("name", &e))?;
+    let address = socket2::SockAddr::unix(path)
+        .map_err(|e| failed("name", &e).hint("set `admin.socket` to a path of at most 107 bytes (unix(7))"))?;
     socket.bind(&address).map_err(|e| failed("bind", &e))?;
     let file = SocketFile { path: path.to_owned(), device_and_inode: identity(path) };
     fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE)).map_err(|e| failed("protect", &e))?;
@@ -121,12 +122,12 @@ fn remove_stale(path: &Path) -> Result<(), Failure> {
         return Err(Failure::new(Exit::Failed, format!("the admin socket {} exists and is no socket", path.display()))
             .hint("move the file away, or set `admin.socket` to another path"));
     }
-    match std::os::unix::net::UnixStream::connect(path) {
-        Ok(_) => {
+    match answers(path) {
+        Ok(true) => {
             Err(Failure::new(Exit::Failed, format!("another daemon answers on the admin socket {}", path.display()))
                 .hint("one Sluice per host: stop the other one, or use `sluice reload` to change its configuration"))
         }
-        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
+        Ok(false) => {
             tracing::info!("removing the admin socket {} of a daemon that is gone", path.display());
             fs::remove_file(path).map_err(|e| {
                 Failure::new(Exit::Failed, format!("cannot remove the stale admin socket {}: {e}", path.display()))
@@ -137,6 +138,18 @@ fn remove_stale(path: &Path) -> Result<(), Failure> {
             Err(Failure::new(Exit::Failed, format!("cannot tell who owns the admin socket {}: {e}", path.display()))
                 .hint("remove it by hand if no Sluice runs, or set `admin.socket` to another path"))
         }
+    }
+}
+
+/// Whether a process holds the socket. Does not wait: a daemon that is stuck must not make its successor hang.
+fn answers(path: &Path) -> io::Result<bool> {
+    let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM.nonblocking(), None)?;
+    match socket.connect(&socket2::SockAddr::unix(path)?) {
+        Ok(()) => Ok(true),
+        // A full backlog.
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => Ok(false),
+        Err(e) => Err(e),
     }
 }
 
@@ -272,10 +285,10 @@ async fn respond(site: Site, handle: Handle, request: Request<Incoming>) -> Resp
     // No route wants a body. Reading it keeps the connection in step; a large one is refused.
     let body = tokio::time::timeout(HEAD_TIMEOUT, Limited::new(body, BODY_BYTES).collect()).await;
     let mut response = match body {
-        Err(_) => text(StatusCode::REQUEST_TIMEOUT, "the request's body did not arrive in time\n"),
-        Ok(Err(_)) => text(StatusCode::PAYLOAD_TOO_LARGE, "no request here needs a body\n"),
-        Ok(Ok(_)) => match site {
-            Site::Admin(peer) => admin::answer(&handle, &head.method, head.uri.path(), &peer).await,
+        Err(_) => refuse(&site, StatusCode::REQUEST_TIMEOUT, "the request's body did not arrive in time"),
+        Ok(Err(_)) => refuse(&site, StatusCode::PAYLOAD_TOO_LARGE, "no request here needs a body"),
+        Ok(Ok(_)) => match &site {
+            Site::Admin(peer) => admin::answer(&handle, &head.method, head.uri.path(), peer).await,
             Site::Probes => probes::answer(&handle, &head.method, head.uri.path()).await,
         },
     };
@@ -285,6 +298,14 @@ async fn respond(site: Site, handle: Handle, request: Request<Incoming>) -> Resp
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+/// An answer to what never became a request, in the words of the site.
+fn refuse(site: &Site, status: StatusCode, reason: &'static str) -> Response<Full<Bytes>> {
+    match site {
+        Site::Admin(_) => admin::error(status, &Failure::new(Exit::Usage, reason)),
+        Site::Probes => text(status, reason),
+    }
 }
 
 /// A plain answer.
