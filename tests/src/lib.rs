@@ -1,4 +1,5 @@
 //! Sluice's tests of whole things: packets, programs in the kernel, and the lab.
 
+pub mod demo;
 pub mod lab;
 pub mod packet;

@@ -1,14 +1,101 @@
 //! End to end, in the lab: real clients and servers, and the built `sluice` between them.
 //!
-//! Needs root, nginx and dnsmasq, so a plain `cargo test` leaves these out; `cargo xtask test` runs them.
+//! Needs root, nginx and dnsmasq, so a plain `cargo test` leaves these out; `cargo xtask test` runs them. Each test has
+//! a lab of its own. A failing one keeps logs, configuration and captures and says where.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::time::{Duration, Instant};
 
+use lb_tests::lab::config::Config;
+use lb_tests::lab::daemon::{Daemon, Launcher};
+use lb_tests::lab::netns::NetNs;
+use lb_tests::lab::pass::XdpPass;
+use lb_tests::lab::ping::ping;
 use lb_tests::lab::servers::{DNS_PORT, HTTP_PORT};
-use lb_tests::lab::traffic::{Target, ask_many, failures, tally};
-use lb_tests::lab::{Lab, VIP};
+use lb_tests::lab::traffic::{Outcome, Target, Traffic, ask_many, failures, tally};
+use lb_tests::lab::{CLIENT, LB_FRONT, Lab, Pair, TUNNEL_VIP, VIP};
+use nix::sys::signal::Signal;
+use sluice::api::types::{BackendStatus, Health, Status};
+use sluice::exit::Exit;
 
+/// How long a client waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a test waits for something that should take a moment.
+const SOON: Duration = Duration::from_secs(10);
+
+/// A lab with Sluice running on its plain configuration, every backend up.
+struct Running {
+    // Sluice goes before the lab it runs in.
+    daemon: Daemon,
+    config: Config,
+    lab: Lab,
+}
+
+impl Running {
+    fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    fn with(change: impl FnOnce(&mut Config)) -> Self {
+        let lab = Lab::new().unwrap();
+        let mut config = Config::new(&lab);
+        change(&mut config);
+        let daemon = Daemon::start(&lab, Launcher::beside_us().unwrap(), &config.yaml()).unwrap();
+        Self { daemon, config, lab }
+    }
+
+    fn clients(&self) -> [(&'static str, &NetNs); 3] {
+        [("client", &self.lab.client), ("away", &self.lab.away), ("branch", &self.lab.branch)]
+    }
+
+    /// `count` requests from the client on the front wire, all answered.
+    fn ask(&self, targets: &[Target], count: usize) -> Vec<Outcome> {
+        answered("client", &self.lab.client, targets, count)
+    }
+
+    fn wait(&mut self, what: &str, wished: impl Fn(&Status) -> bool) -> Status {
+        self.daemon.wait(what, SOON, wished).unwrap()
+    }
+}
+
+/// `count` requests that all have to be answered.
+fn answered(client: &'static str, ns: &NetNs, targets: &[Target], count: usize) -> Vec<Outcome> {
+    let outcomes = ask_many(client, ns, targets, count, PATIENCE).unwrap();
+    assert_eq!(failures(&outcomes), [""; 0]);
+    outcomes
+}
+
+/// Asserts that each backend answered its share, as far as chance allows: four standard deviations and one point.
+fn assert_shares(outcomes: &[Outcome], expected: &[(&'static str, f64)]) {
+    let counts = tally(outcomes);
+    let all: usize = counts.values().sum();
+    for &(name, share) in expected {
+        let measured = counts.get(name).copied().unwrap_or(0) as f64 / all as f64;
+        let deviation = (share * (1.0 - share) / all as f64).sqrt();
+        let tolerance = if share == 0.0 { 0.0 } else { 0.01 + 4.0 * deviation };
+        assert!(
+            (measured - share).abs() <= tolerance,
+            "{name} answered {measured:.3} of {all} requests, its weight promises {share:.3}: {counts:?}"
+        );
+    }
+    assert_eq!(counts.keys().filter(|name| !expected.iter().any(|(n, _)| n == *name)).count(), 0, "{counts:?}");
+}
+
+/// The entries of one backend host in every service and family.
+fn of<'s>(status: &'s Status, host: &'static str) -> impl Iterator<Item = &'s BackendStatus> {
+    let all = status.services.iter().flat_map(|s| &s.backends);
+    all.filter(move |b| b.name.split('-').next() == Some(host))
+}
+
+fn exit_code(output: &std::process::Output) -> Option<i32> {
+    output.status.code()
+}
+
+fn all_kinds() -> [Target; 4] {
+    Target::all(VIP)
+}
 
 #[test]
 #[ignore = "needs root"]
@@ -21,12 +108,368 @@ fn without_sluice_backends_answer_directly_and_the_vip_does_not() {
             .into_iter()
             .flat_map(|a| [Target::http(a, HTTP_PORT), Target::dns(a, DNS_PORT)])
             .collect();
-        for (client, ns) in [("lb", &lab.lb), ("client", &lab.client)] {
-            let outcomes = ask_many(client, ns, &targets, 8, PATIENCE).unwrap();
-            assert_eq!(failures(&outcomes), [""; 0]);
+        for (client, ns) in [("lb", &lab.lb), ("client", &lab.client), ("away", &lab.away), ("branch", &lab.branch)] {
+            let outcomes = answered(client, ns, &targets, 8);
             assert_eq!(tally(&outcomes).into_iter().collect::<Vec<_>>(), [(backend.name, 8)]);
         }
     }
-    let outcomes = ask_many("client", &lab.client, &Target::all(VIP), 4, Duration::from_millis(200)).unwrap();
+    let outcomes = ask_many("client", &lab.client, &all_kinds(), 4, Duration::from_millis(200)).unwrap();
     assert_eq!(failures(&outcomes).len(), 4);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn every_kind_of_request_reaches_the_backends_by_weight() {
+    let run = Running::new();
+    for target in all_kinds() {
+        let outcomes = run.ask(&[target], 600);
+        assert_shares(&outcomes, &run.config.shares(|_| true));
+    }
+    // Forwarding is the program's work, not the kernel's: it counted what was asked.
+    let status = run.daemon.status().unwrap();
+    for service in &status.services {
+        assert!(service.forwarded.packets >= 1200 && service.replies.packets >= 1200, "{service:?}");
+        assert_eq!(service.drops, BTreeMap::new(), "{}", service.name);
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn replies_find_clients_on_link_behind_the_default_gateway_and_behind_a_specific_route() {
+    let run = Running::new();
+    for (client, ns) in run.clients() {
+        for target in all_kinds() {
+            let outcomes = answered(client, ns, &[target], 48);
+            // b3 is on the clients' wire, b1 and b2 are behind the other interface: both ways out are taken.
+            assert_eq!(tally(&outcomes).len(), 3, "{client} {target}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_megabyte_arrives_whole_from_every_backend() {
+    let run = Running::new();
+    for (client, ns) in run.clients() {
+        for vip in VIP.both() {
+            let outcomes = answered(client, ns, &[Target::download(vip, 80)], 24);
+            assert_eq!(tally(&outcomes).len(), 3, "{client} {vip}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_killed_backend_is_out_within_its_checks_and_comes_back() {
+    let mut run = Running::new();
+    let limit = Duration::from_millis(run.config.interval_ms) * (run.config.fall + 1);
+    let traffic =
+        Traffic::start(&run.clients(), &all_kinds(), Duration::from_millis(10), Duration::from_secs(1)).unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+
+    let killed = Instant::now();
+    run.lab.backend_mut("b2").kill_servers();
+    run.wait("b2 is out", |s| of(s, "b2").all(|b| b.health == Health::Down && b.share == 0.0));
+    let out = Instant::now();
+    assert!(out - killed <= limit, "the failover took {:?}, the limit is {limit:?}", out - killed);
+    std::thread::sleep(Duration::from_secs(2));
+
+    run.lab.revive("b2").unwrap();
+    run.wait("b2 is back", |s| of(s, "b2").all(|b| b.health == Health::Up && b.share > 0.0));
+    let back = Instant::now();
+    std::thread::sleep(Duration::from_secs(2));
+    let outcomes = traffic.stop().unwrap();
+
+    let (while_dead, after): (Vec<_>, Vec<_>) = outcomes.iter().cloned().partition(|o| o.started < back);
+    let before: Vec<Outcome> = while_dead.iter().filter(|o| o.started + o.latency < killed).cloned().collect();
+    let after_failover: Vec<Outcome> = outcomes.iter().filter(|o| o.started >= out).cloned().collect();
+    assert!(before.len() > 100 && after_failover.len() > 500, "{} {}", before.len(), after_failover.len());
+    assert_eq!(failures(&before), [""; 0]);
+    assert_eq!(failures(&after_failover), [""; 0]);
+    let to_it = |o: &&Outcome| o.started >= out && o.answer.as_deref() == Ok("b2");
+    // Between the ring's swap and our hearing of it a request may already reach it.
+    let early = while_dead.iter().filter(to_it).filter(|o| o.started + Duration::from_millis(100) < back).count();
+    assert_eq!(early, 0, "a dead backend does not answer");
+    assert_shares(&after, &run.config.shares(|_| true));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_reload_with_new_weights_changes_the_shares() {
+    let mut run = Running::new();
+    for (ask_for_it, weight) in [("command", 20), ("signal", 900)] {
+        run.config.set_weight("b3", weight);
+        run.daemon.edit(&run.config.yaml()).unwrap();
+        let generation = run.daemon.status().unwrap().config.generation;
+        match ask_for_it {
+            "command" => drop(run.daemon.cli_ok(&["reload"]).unwrap()),
+            _ => run.daemon.signal(Signal::SIGHUP),
+        }
+        run.wait("the new file is applied", |s| s.config.generation > generation);
+        let outcomes = run.ask(&all_kinds(), 800);
+        assert_shares(&outcomes, &run.config.shares(|_| true));
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_backend_removed_by_a_reload_gets_no_more_requests_and_one_added_gets_its_share() {
+    let run = Running::new();
+    let whole = run.config.yaml();
+    let without: String = whole.lines().filter(|line| !line.contains("name: b1")).map(|l| format!("{l}\n")).collect();
+    run.daemon.edit(&without).unwrap();
+    run.daemon.cli_ok(&["reload"]).unwrap();
+    assert_shares(&run.ask(&all_kinds(), 600), &run.config.shares(|name| name != "b1"));
+
+    run.daemon.edit(&whole).unwrap();
+    run.daemon.cli_ok(&["reload"]).unwrap();
+    let mut run = run;
+    run.wait("b1 is up", |s| of(s, "b1").count() == 4 && of(s, "b1").all(|b| b.health == Health::Up));
+    assert_shares(&run.ask(&all_kinds(), 600), &run.config.shares(|_| true));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_bad_reload_is_refused_whole_and_traffic_goes_on() {
+    let mut run = Running::new();
+    let traffic = Traffic::start(&run.clients(), &all_kinds(), Duration::from_millis(10), PATIENCE).unwrap();
+    run.config.set_weight("b3", 0);
+    run.config.appendix = "no_such_key: 1\n".to_owned();
+    run.daemon.edit(&run.config.yaml()).unwrap();
+    let output = run.daemon.cli(&["reload"]).unwrap();
+    assert_eq!(exit_code(&output), Some(Exit::ConfigInvalid as i32), "{output:?}");
+    let says = String::from_utf8_lossy(&output.stderr);
+    assert!(says.contains("no_such_key") && says.contains("sluice.yaml"), "{says}");
+    assert!(output.stdout.is_empty(), "{output:?}");
+    let status = run.daemon.status().unwrap();
+    assert!(status.config.last_error.is_some());
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(failures(&traffic.stop().unwrap()), [""; 0]);
+    // b3's new weight of zero was in the same file, and is not applied.
+    let old = Config::new(&run.lab);
+    assert_shares(&run.ask(&all_kinds(), 600), &old.shares(|_| true));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn the_nodes_own_requests_to_backends_are_never_translated() {
+    let run = Running::new();
+    for backend in &run.lab.backends {
+        for address in backend.address.both() {
+            let outcomes = answered("lb", &run.lab.lb, &[Target::http(address, HTTP_PORT)], 16);
+            assert_eq!(tally(&outcomes).into_iter().collect::<Vec<_>>(), [(backend.name, 16)]);
+            let outcomes = answered("lb", &run.lab.lb, &[Target::dns(address, DNS_PORT)], 16);
+            assert_eq!(tally(&outcomes).into_iter().collect::<Vec<_>>(), [(backend.name, 16)]);
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn what_is_for_no_service_passes_untouched() {
+    let run = Running::new();
+    // To the node itself: echo requests, and TCP to a port that is no service's, on its own addresses and on the VIP.
+    for address in LB_FRONT.both().into_iter().chain(VIP.both()) {
+        ping(&run.lab.client, address, PATIENCE).unwrap();
+        connects(&run.lab.client, &run.lab.lb, SocketAddr::new(address, 2222));
+    }
+    // Through the node: another protocol on a service's backend port, and a port nobody balances.
+    for backend in &run.lab.backends {
+        for address in backend.address.both() {
+            ping(&run.lab.client, address, PATIENCE).unwrap();
+            let tcp = SocketAddr::new(address, DNS_PORT);
+            let peer = run.lab.client.run(|| TcpStream::connect_timeout(&tcp, PATIENCE)).unwrap();
+            peer.unwrap_or_else(|e| panic!("client → {tcp}: {e}"));
+            connects(&run.lab.client, &backend.ns, SocketAddr::new(address, 2222));
+        }
+    }
+    // From the node, out into the world.
+    for address in CLIENT.both() {
+        ping(&run.lab.lb, address, PATIENCE).unwrap();
+        connects(&run.lab.lb, &run.lab.client, SocketAddr::new(address, 2222));
+    }
+    let passed = run.daemon.status().unwrap().passed;
+    assert!(passed.packets > 20, "{passed:?}");
+}
+
+/// Opens a TCP connection to a listener made for it, and sees the client's own address there.
+fn connects(from: &NetNs, to: &NetNs, address: SocketAddr) {
+    let listener = to.run(|| TcpListener::bind(address)).unwrap().unwrap();
+    let stream = from.run(|| TcpStream::connect_timeout(&address, PATIENCE)).unwrap();
+    let stream = stream.unwrap_or_else(|e| panic!("{} → {address}: {e}", from.name()));
+    let (_, peer) = listener.accept().unwrap();
+    assert_eq!(peer, stream.local_addr().unwrap());
+}
+
+#[test]
+#[ignore = "needs root"]
+fn tunnelled_requests_are_unwrapped_by_decap_and_answered_directly() {
+    let lab = Lab::new().unwrap();
+    lab.direct_return(TUNNEL_VIP).unwrap();
+    let launcher = Launcher::beside_us().unwrap();
+    let _decap: Vec<_> = lab.backends.iter().map(|b| launcher.decap(&lab, b).unwrap()).collect();
+    let mut config = Config::new(&lab);
+    config.tunnel = true;
+    let daemon = Daemon::start(&lab, launcher, &config.yaml()).unwrap();
+    for (client, ns) in [("client", &lab.client), ("away", &lab.away)] {
+        for vip in TUNNEL_VIP.both() {
+            let outcomes = answered(client, ns, &[Target::http(vip, HTTP_PORT)], 300);
+            assert_shares(&outcomes, &config.shares(|_| true));
+        }
+    }
+    let status = daemon.status().unwrap();
+    let tunnel = status.services.iter().find(|s| s.name == "tunnel-web").unwrap();
+    assert!(tunnel.forwarded.packets > 2400, "{tunnel:?}");
+    assert_eq!(tunnel.replies.packets, 0, "replies go directly");
+    // The other modes work beside it, in the same program, to backends that also unwrap.
+    answered("client", &lab.client, &all_kinds(), 100);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_drained_backend_gets_no_new_flows_until_undrained() {
+    let run = Running::new();
+    let each = ["web/b3", "web/b3-v6", "dns/b3", "dns/b3-v6"];
+    for backend in each {
+        run.daemon.cli_ok(&["drain", backend]).unwrap();
+    }
+    assert_shares(&run.ask(&all_kinds(), 600), &run.config.shares(|name| name != "b3"));
+    // An operator's word outlives a reload, and is shown as an override.
+    run.daemon.cli_ok(&["reload"]).unwrap();
+    assert!(of(&run.daemon.status().unwrap(), "b3").all(|b| b.overridden && b.share == 0.0));
+    assert_shares(&run.ask(&all_kinds(), 600), &run.config.shares(|name| name != "b3"));
+    for backend in each {
+        run.daemon.cli_ok(&["undrain", backend]).unwrap();
+    }
+    assert_shares(&run.ask(&all_kinds(), 600), &run.config.shares(|_| true));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_second_run_on_the_same_host_is_refused_and_the_first_goes_on() {
+    let run = Running::new();
+    let config = run.daemon.config();
+    let output = launch(&run.lab, &config);
+    assert_ne!(exit_code(&output), Some(0));
+    let says = String::from_utf8_lossy(&output.stderr);
+    assert!(says.contains(&run.daemon.pid().to_string()) || says.contains("already"), "{says}");
+    answered("client", &run.lab.client, &all_kinds(), 100);
+}
+
+/// Runs `sluice run` in the lab's lb to its end, which has to come by itself.
+fn launch(lab: &Lab, config: &Path) -> std::process::Output {
+    let Launcher::Binary(sluice) = Launcher::beside_us().unwrap() else { panic!("a binary") };
+    let mut command = lab.lb.command("timeout").unwrap();
+    command.arg("--signal=KILL").arg("20").arg(sluice).arg("run").arg("-c").arg(config);
+    command.output().unwrap()
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_start_that_cannot_work_says_why_and_leaves_nothing_behind() {
+    let lab = Lab::new().unwrap();
+    let good = Config::new(&lab).yaml();
+    let file = lab.dir().join("sluice.yaml");
+    let foreign = XdpPass::load().unwrap();
+    for (what, yaml, foreign_on, says) in [
+        ("a missing interface", good.replace("name: eth1", "name: eth7"), None, "eth7"),
+        ("another program's interface", good.clone(), Some("eth1"), "eth1"),
+        ("an unknown key", format!("{good}colour: blue\n"), None, "colour"),
+    ] {
+        std::fs::write(&file, yaml).unwrap();
+        let _held = foreign_on.map(|interface| foreign.attach(&lab.lb, interface).unwrap());
+        let output = launch(&lab, &file);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let code = exit_code(&output);
+        assert!(matches!(code, Some(3 | 6)), "{what}: {code:?}: {stderr}");
+        assert!(stderr.contains(says) && stderr.contains("hint"), "{what}: {stderr}");
+        drop(_held);
+        assert_clean(&lab, what);
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_clean_stop_removes_programs_addresses_and_pins() {
+    let mut run = Running::new();
+    let addresses = run.lab.lb.ip_show("addr show").unwrap();
+    assert!(addresses.contains(&format!("{}/32", VIP.v4)) && addresses.contains(&format!("{}/128", VIP.v6)));
+    assert!(run.lab.lb.ip_show("link show dev eth0").unwrap().contains("xdp"));
+    let status = run.daemon.stop().unwrap();
+    assert_eq!(status.code(), Some(0), "{}", run.daemon.log(30));
+    assert_clean(&run.lab, "after a stop");
+}
+
+/// Nothing of Sluice is left in the lab's lb.
+fn assert_clean(lab: &Lab, when: &str) {
+    for interface in ["eth0", "eth1"] {
+        let link = lab.lb.ip_show(&format!("link show dev {interface}")).unwrap();
+        assert!(!link.contains("xdp"), "{when}: {link}");
+    }
+    let addresses = lab.lb.ip_show("addr show").unwrap();
+    for vip in VIP.both() {
+        assert!(!addresses.contains(&format!("{vip}/")), "{when}: {addresses}");
+    }
+    let pins: Vec<_> = files(&lab.bpf_dir());
+    assert_eq!(pins, [""; 0], "{when}");
+    assert!(!lab.dir().join("admin.sock").exists(), "{when}");
+}
+
+fn files(dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .flat_map(|e| if e.path().is_dir() { files(&e.path()) } else { vec![e.path().display().to_string()] })
+        .collect()
+}
+
+#[test]
+#[ignore = "needs root"]
+fn traffic_goes_on_when_the_controller_is_killed_and_the_next_one_takes_over() {
+    let mut run = Running::new();
+    let traffic = Traffic::start(&run.clients(), &all_kinds(), Duration::from_millis(10), PATIENCE).unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    run.daemon.signal(Signal::SIGKILL);
+    std::thread::sleep(Duration::from_secs(1));
+    let yaml = run.config.yaml();
+    run.daemon = Daemon::start(&run.lab, Launcher::beside_us().unwrap(), &yaml).unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    let outcomes = traffic.stop().unwrap();
+    assert!(outcomes.len() > 300);
+    assert_eq!(failures(&outcomes), [""; 0]);
+    assert_shares(&run.ask(&all_kinds(), 600), &run.config.shares(|_| true));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn generic_xdp_serves_the_same_and_is_reported_as_what_it_is() {
+    let run = Running::with(|config| config.xdp = "generic");
+    for (client, ns) in run.clients() {
+        answered(client, ns, &all_kinds(), 100);
+    }
+    let status = run.daemon.status().unwrap();
+    assert!(status.interfaces.iter().all(|i| i.xdp_mode == "generic"), "{:?}", status.interfaces);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn the_vips_are_never_a_source_address_of_the_node() {
+    let run = Running::new();
+    for (peer, vip) in CLIENT.both().into_iter().zip(VIP.both()) {
+        let source = source_towards(&run.lab.lb, peer);
+        assert_ne!(source, vip, "towards {peer}");
+    }
+    let Pair { v4, v6 } = LB_FRONT;
+    let sources = CLIENT.both().map(|peer| source_towards(&run.lab.lb, peer));
+    assert_eq!(sources, [IpAddr::from(v4), IpAddr::from(v6)]);
+}
+
+/// The source address the node's kernel chooses towards `peer`.
+fn source_towards(node: &NetNs, peer: IpAddr) -> IpAddr {
+    let any: IpAddr = if peer.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
+    let local = node.run(|| {
+        let socket = std::net::UdpSocket::bind((any, 0))?;
+        socket.connect((peer, 9))?;
+        socket.local_addr()
+    });
+    local.unwrap().unwrap().ip()
 }

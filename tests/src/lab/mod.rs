@@ -17,11 +17,14 @@
 //! The traps are in [`pass`], [`offload`], [`netns`] and [`process`].
 
 pub mod capture;
+pub mod config;
+pub mod daemon;
 pub mod dns;
 pub mod home;
 pub mod netns;
 pub mod offload;
 pub mod pass;
+pub mod ping;
 pub mod process;
 pub mod servers;
 pub mod signals;

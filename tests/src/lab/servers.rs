@@ -16,14 +16,17 @@ use super::process::Process;
 pub const HTTP_PORT: u16 = 8080;
 /// Where the backends' dnsmasq listens, UDP and TCP.
 pub const DNS_PORT: u16 = 5353;
+/// Bytes of `/big`.
+pub const BIG: usize = 1 << 20;
 /// The name whose TXT record is the backend's name.
 pub const WHO: &str = "who.sluice.test";
 
-/// Starts nginx in `ns`. `/` answers `name`, `/healthz` answers 200, `/big` a megabyte of zeroes.
+/// Starts nginx in `ns`. `/` answers `name`, `/healthz` answers 200, `/big` a megabyte of zeroes; every answer
+/// names the backend in `x-backend`.
 pub fn http(ns: &NetNs, name: &str, dir: &Path) -> Result<Process> {
     let root = dir.join(format!("{name}-nginx"));
     std::fs::create_dir_all(&root)?;
-    std::fs::write(root.join("big"), vec![b'0'; 1 << 20])?;
+    std::fs::write(root.join("big"), vec![b'0'; BIG])?;
     let conf = root.join("nginx.conf");
     let here = root.display();
     // One process, no workers: ending it by its id ends all of it, as a crash of the machine would.
@@ -32,7 +35,7 @@ pub fn http(ns: &NetNs, name: &str, dir: &Path) -> Result<Process> {
         format!(
             "daemon off;\nmaster_process off;\npid {here}/pid;\nerror_log stderr warn;\n\
              events {{ worker_connections 4096; }}\n\
-             http {{\n  access_log off;\n  default_type text/plain;\n\
+             http {{\n  access_log off;\n  default_type text/plain;\n  add_header x-backend {name};\n\
              \x20 client_body_temp_path {here}/body;\n  proxy_temp_path {here}/proxy;\n\
              \x20 fastcgi_temp_path {here}/fastcgi;\n  uwsgi_temp_path {here}/uwsgi;\n  scgi_temp_path {here}/scgi;\n\
              \x20 server {{\n    listen {HTTP_PORT} backlog=1024;\n    listen [::]:{HTTP_PORT} ipv6only=on backlog=1024;\n\

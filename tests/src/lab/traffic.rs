@@ -19,7 +19,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, UdpSocket};
 
 use super::netns::NetNs;
-use super::servers::WHO;
+use super::servers::{BIG, WHO};
 use super::{Pair, dns};
 
 /// What a client asks.
@@ -27,6 +27,8 @@ use super::{Pair, dns};
 pub enum Question {
     /// `GET /` over HTTP/1.1.
     Http,
+    /// `GET /big` over HTTP/1.1: a megabyte of zeroes.
+    Download,
     /// TXT over UDP.
     Dns,
 }
@@ -43,6 +45,10 @@ impl Target {
         Self { question: Question::Http, to: SocketAddr::new(address.into(), port) }
     }
 
+    pub fn download(address: impl Into<IpAddr>, port: u16) -> Self {
+        Self { question: Question::Download, to: SocketAddr::new(address.into(), port) }
+    }
+
     pub fn dns(address: impl Into<IpAddr>, port: u16) -> Self {
         Self { question: Question::Dns, to: SocketAddr::new(address.into(), port) }
     }
@@ -57,6 +63,8 @@ impl Target {
         match (self.question, self.to.is_ipv4()) {
             (Question::Http, true) => "http/ipv4",
             (Question::Http, false) => "http/ipv6",
+            (Question::Download, true) => "download/ipv4",
+            (Question::Download, false) => "download/ipv6",
             (Question::Dns, true) => "dns/ipv4",
             (Question::Dns, false) => "dns/ipv6",
         }
@@ -67,6 +75,7 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.question {
             Question::Http => write!(f, "http://{}/", self.to),
+            Question::Download => write!(f, "http://{}/big", self.to),
             Question::Dns => write!(f, "dns to {}", self.to),
         }
     }
@@ -90,7 +99,8 @@ async fn ask(client: &'static str, target: Target, timeout: Duration) -> Outcome
     let started = Instant::now();
     let asking = async {
         match target.question {
-            Question::Http => http(target.to).await,
+            Question::Http => http(target.to, "/").await,
+            Question::Download => http(target.to, "/big").await,
             Question::Dns => query(target.to).await,
         }
     };
@@ -102,19 +112,29 @@ async fn ask(client: &'static str, target: Target, timeout: Duration) -> Outcome
     Outcome { client, target, started, latency: started.elapsed(), answer }
 }
 
-async fn http(to: SocketAddr) -> Result<String> {
+async fn http(to: SocketAddr, path: &str) -> Result<String> {
     let stream = TcpStream::connect(to).await.context("connecting")?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let driver = tokio::task::spawn_local(connection);
-    let request = hyper::Request::get("/")
+    let request = hyper::Request::get(path)
         .header("host", to.to_string())
         .header("connection", "close")
         .body(Empty::<Bytes>::new())?;
     let response = sender.send_request(request).await.context("sending the request")?;
     anyhow::ensure!(response.status() == 200, "status {}", response.status());
+    let name = response.headers().get("x-backend").and_then(|name| name.to_str().ok()).map(str::to_owned);
+    let name = name.context("the answer does not name its backend")?;
     let body = response.into_body().collect().await.context("reading the answer")?.to_bytes();
     driver.await?.context("closing")?;
-    Ok(String::from_utf8_lossy(&body).trim().to_owned())
+    match path {
+        "/" => anyhow::ensure!(body.trim_ascii() == name.as_bytes(), "{name} answers {body:?}"),
+        _ => anyhow::ensure!(
+            body.len() == BIG && body.iter().all(|b| *b == b'0'),
+            "{} bytes came from {name}",
+            body.len()
+        ),
+    }
+    Ok(name)
 }
 
 async fn query(to: SocketAddr) -> Result<String> {
