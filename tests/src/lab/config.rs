@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use super::servers::{DNS_PORT, HTTP_PORT};
-use super::{Lab, Pair, TUNNEL_VIP, VIP};
+use super::{BACKENDS, Lab, Pair, TUNNEL_VIP, VIP};
 
 /// A backend's name, its address and its weight.
 #[derive(Clone, Debug)]
@@ -36,12 +36,16 @@ impl Config {
     /// Web and DNS on [`VIP`], both families, weights 1:1:2. All state is the lab's own, so that it runs beside an
     /// installed Sluice.
     pub fn new(lab: &Lab) -> Self {
+        Self::at(lab.dir().to_owned(), lab.bpf_dir())
+    }
+
+    fn at(dir: PathBuf, bpf_dir: PathBuf) -> Self {
         let weights = [100, 100, 200];
-        let rows = lab.backends.iter().zip(weights).map(|(b, weight)| Row { name: b.name, address: b.address, weight });
+        let rows = BACKENDS.into_iter().zip(weights).map(|((name, address), weight)| Row { name, address, weight });
         Self {
             rows: rows.collect(),
-            bpf_dir: lab.bpf_dir(),
-            dir: lab.dir().to_owned(),
+            bpf_dir,
+            dir,
             interval_ms: 200,
             rise: 2,
             fall: 2,
@@ -84,36 +88,53 @@ impl Config {
              \x20 health: {{ interval: {interval_ms}ms, timeout: {interval_ms}ms, rise: {rise}, fall: {fall} }}\n\
              services:\n"
         );
-        let http = format!("http: {{ port: {HTTP_PORT}, path: /healthz }}");
-        self.service(&mut yaml, "web", VIP, 80, "protocol: tcp", &http, Some(HTTP_PORT));
-        self.service(
-            &mut yaml,
-            "dns",
-            VIP,
-            53,
-            "protocol: udp",
-            &format!("tcp: {{ port: {DNS_PORT} }}"),
-            Some(DNS_PORT),
-        );
+        let http = format!("{{ http: {{ port: {HTTP_PORT}, path: /healthz }} }}");
+        let dns = format!("{{ tcp: {{ port: {DNS_PORT} }} }}");
+        let nat = |port: u16| format!(", port: {port}");
+        yaml += &head("web", VIP, 80, "protocol: tcp", &http);
+        yaml += &self.backends(&nat(HTTP_PORT));
+        yaml += &head("dns", VIP, 53, "protocol: udp", &dns);
+        yaml += &self.backends(&nat(DNS_PORT));
         if self.tunnel {
             // A tunnel leaves the inner packet as it is, so the port is the one the backends listen on.
-            let tunnel = "protocol: tcp\n    forward: ipip";
-            self.service(&mut yaml, "tunnel-web", TUNNEL_VIP, HTTP_PORT, tunnel, &http, None);
+            yaml += &head("tunnel-web", TUNNEL_VIP, HTTP_PORT, "protocol: tcp\n    forward: ipip", &http);
+            yaml += &self.backends("");
         }
         yaml + &self.appendix
     }
 
-    fn service(&self, yaml: &mut String, name: &str, vip: Pair, listen: u16, how: &str, check: &str, to: Option<u16>) {
-        let Pair { v4, v6 } = vip;
-        let port = to.map_or(String::new(), |p| format!(", port: {p}"));
-        let _ = write!(
-            yaml,
-            "  - name: {name}\n    listen: [\"{v4}:{listen}\", \"[{v6}]:{listen}\"]\n    {how}\n\
-             \x20   health: {{ {check} }}\n    backends:\n"
-        );
+    /// A service's backends, each with its IPv4 and its IPv6 address.
+    fn backends(&self, port: &str) -> String {
+        let mut yaml = String::new();
         for Row { name, address: Pair { v4, v6 }, weight } in &self.rows {
             let _ = writeln!(yaml, "      - {{ name: {name}, address: {v4}{port}, weight: {weight} }}");
             let _ = writeln!(yaml, "      - {{ name: {name}-v6, address: \"{v6}\"{port}, weight: {weight} }}");
+        }
+        yaml
+    }
+}
+
+/// A service up to its list of backends.
+fn head(name: &str, vip: Pair, port: u16, how: &str, health: &str) -> String {
+    let Pair { v4, v6 } = vip;
+    format!(
+        "  - name: {name}\n    listen: [\"{v4}:{port}\", \"[{v6}]:{port}\"]\n    {how}\n    health: {health}\n    backends:\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_labs_files_are_valid_and_nothing_in_them_deserves_a_warning() {
+        for tunnel in [false, true] {
+            let mut config = Config::at("/run/lab".into(), "/run/lab/bpf/sluice".into());
+            config.tunnel = tunnel;
+            let model = sluice::config::parse("sluice.yaml", &config.yaml()).unwrap_or_else(|e| panic!("{e}"));
+            assert_eq!(model.services.len(), 2 + usize::from(tunnel));
+            assert!(model.services.iter().all(|s| s.backends.len() == 6 && s.health.is_some()));
+            assert_eq!(sluice::config::warnings(&model), [""; 0]);
         }
     }
 }
