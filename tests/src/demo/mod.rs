@@ -10,13 +10,14 @@ mod view;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use sluice::api::types::{Health, Status};
 
 use crate::lab::config::Config;
 use crate::lab::daemon::{Daemon, Launcher};
+use crate::lab::signals::{self, Interrupted};
 use crate::lab::traffic::{Outcome, Target, Traffic};
-use crate::lab::{Lab, VIP, signals};
+use crate::lab::{Lab, VIP};
 use figures::Phase;
 use summary::Summary;
 use view::View;
@@ -38,11 +39,6 @@ pub struct Options {
     /// One JSON object, last, on standard output; everything else on standard error.
     pub json: bool,
 }
-
-/// Ctrl-C, as an error that unwinds the story.
-#[derive(Debug, thiserror::Error)]
-#[error("interrupted")]
-struct Interrupted;
 
 /// Runs the demo and cleans up, whatever happens.
 pub fn run(launcher: Result<Launcher>, options: &Options) -> ExitCode {
@@ -68,14 +64,16 @@ pub fn run(launcher: Result<Launcher>, options: &Options) -> ExitCode {
             }
             ExitCode::from(u8::from(!broken.is_empty()))
         }
-        Err(e) if e.is::<Interrupted>() => {
-            view.say("interrupted; everything is cleaned up");
-            ExitCode::from(130)
-        }
-        Err(e) => {
-            eprintln!("error: {e:#}");
-            ExitCode::from(1)
-        }
+        Err(e) => match e.downcast_ref::<Interrupted>() {
+            Some(interrupted) => {
+                view.say("interrupted; everything is cleaned up");
+                ExitCode::from(interrupted.exit_code)
+            }
+            None => {
+                eprintln!("error: {e:#}");
+                ExitCode::from(1)
+            }
+        },
     }
 }
 
@@ -110,12 +108,12 @@ fn story(launcher: Launcher, view: &mut View) -> Result<Summary> {
     };
     let mut run = Run { lab, daemon, traffic: Some(traffic), config, outcomes: Vec::new(), phases: Vec::new(), view };
     match run.tell() {
-        Ok(summary) if summary.broken_promises().is_empty() => Ok(summary),
         Ok(mut summary) => {
-            summary.evidence = run.lab.keep_evidence().ok();
+            if !summary.broken_promises().is_empty() {
+                summary.evidence = run.lab.keep_evidence().ok();
+            }
             Ok(summary)
         }
-        Err(e) if e.is::<Interrupted>() => Err(e),
         Err(e) => {
             let Run { daemon, lab, .. } = run;
             drop(daemon);
@@ -124,11 +122,14 @@ fn story(launcher: Launcher, view: &mut View) -> Result<Summary> {
     }
 }
 
-/// Keeps logs and captures of a failed run, and says where.
+/// Adds to an error where logs and captures of the failed run are. An interruption is no failure.
 fn keep_evidence(mut lab: Lab, error: anyhow::Error) -> anyhow::Error {
+    if error.is::<Interrupted>() {
+        return error;
+    }
     match lab.keep_evidence() {
-        Ok(kept) => error.context(format!("logs, configuration and packet captures are in {}", kept.display())),
-        Err(e) => error.context(format!("logs could not be kept ({e:#})")),
+        Ok(kept) => anyhow!("{error:#}\nhint: logs, configuration and packet captures are in {}", kept.display()),
+        Err(e) => anyhow!("{error:#}\nhint: logs and captures could not be kept: {e:#}"),
     }
 }
 
@@ -258,9 +259,7 @@ impl Run<'_> {
 
     /// Collects outcomes, looks after Sluice and Ctrl-C, and redraws.
     fn pump(&mut self) -> Result<()> {
-        if signals::interrupted() {
-            return Err(Interrupted.into());
-        }
+        signals::check()?;
         self.daemon.alive()?;
         if let Some(traffic) = &self.traffic {
             self.outcomes.extend(traffic.finished());

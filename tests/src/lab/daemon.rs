@@ -12,7 +12,7 @@ use sluice::api::types::{Health, Status};
 
 use super::netns::NetNs;
 use super::process::Process;
-use super::{Backend, Lab, netns};
+use super::{Backend, Lab, netns, signals};
 
 /// How Sluice is run.
 #[derive(Clone, Debug)]
@@ -145,6 +145,7 @@ impl Daemon {
     pub fn wait(&mut self, what: &str, patience: Duration, wished: impl Fn(&Status) -> bool) -> Result<Status> {
         let deadline = Instant::now() + patience;
         loop {
+            signals::check()?;
             self.alive()?;
             let status = self.status();
             match status {

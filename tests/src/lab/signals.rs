@@ -1,16 +1,17 @@
 //! Ctrl-C and friends: the lab goes away first, then the process.
 //!
-//! Whoever can end in good order (the demo) says so with [`end_in_order`] and asks [`interrupted`] from time to
+//! Whoever can end in good order (the demo) says so with [`end_in_order`] and calls [`check`] from time to
 //! time; a second signal, or the first one anywhere else, removes the labs right here. Nothing helps against
 //! SIGKILL but the next run's sweep.
 
 use std::sync::Once;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use tokio::signal::unix::{SignalKind, signal};
 
 static IN_ORDER: AtomicBool = AtomicBool::new(false);
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+/// The exit code that tells of the signal, 128 + its number; 0 while there was none.
+static INTERRUPTED: AtomicU8 = AtomicU8::new(0);
 
 /// Starts listening for SIGINT, SIGTERM and SIGHUP, once per process.
 pub fn arm() {
@@ -29,10 +30,10 @@ pub fn arm() {
                         _ = terminate.recv() => 143,
                         _ = hangup.recv() => 129,
                     };
-                    let again = INTERRUPTED.swap(true, Ordering::SeqCst);
+                    let again = INTERRUPTED.swap(code, Ordering::SeqCst) != 0;
                     if again || !IN_ORDER.load(Ordering::SeqCst) {
                         super::home::remove_all_of_this_process();
-                        std::process::exit(code);
+                        std::process::exit(code.into());
                     }
                 }
                 #[expect(unreachable_code, reason = "gives the block its error type")]
@@ -47,13 +48,24 @@ pub fn arm() {
     });
 }
 
-/// From now on the first signal only sets [`interrupted`]; the caller promises to look.
+/// From now on the first signal only makes [`check`] fail; the caller promises to call it.
 pub fn end_in_order() {
     IN_ORDER.store(true, Ordering::SeqCst);
     arm();
 }
 
-/// Whether somebody asked us to stop.
-pub fn interrupted() -> bool {
-    INTERRUPTED.load(Ordering::SeqCst)
+/// Ctrl-C, as an error that unwinds whatever is under way.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted")]
+pub struct Interrupted {
+    /// What the process ends with: 128 + the signal's number, as shells say it.
+    pub exit_code: u8,
+}
+
+/// An error once somebody asked us to stop; for loops that wait.
+pub fn check() -> Result<(), Interrupted> {
+    match INTERRUPTED.load(Ordering::SeqCst) {
+        0 => Ok(()),
+        exit_code => Err(Interrupted { exit_code }),
+    }
 }
