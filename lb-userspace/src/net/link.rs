@@ -21,6 +21,9 @@ pub struct Link {
     pub up: bool,
     /// The wire, or the peer, is there.
     pub carrier: bool,
+    /// RFC 2863's operational state, `IF_OPER_*`. Follows the carrier by up to a second, and only then the kernel
+    /// marks the routes.
+    pub operstate: u8,
     pub loopback: bool,
     /// Neighbours are not resolved here (`IFF_NOARP`).
     pub no_arp: bool,
@@ -38,6 +41,7 @@ impl Link {
 const IFLA_ADDRESS: u16 = libc::IFLA_ADDRESS;
 const IFLA_IFNAME: u16 = libc::IFLA_IFNAME;
 const IFLA_MTU: u16 = libc::IFLA_MTU;
+const IFLA_OPERSTATE: u16 = libc::IFLA_OPERSTATE;
 const IFLA_LINKINFO: u16 = libc::IFLA_LINKINFO;
 const IFLA_INFO_KIND: u16 = libc::IFLA_INFO_KIND;
 /// `struct ifinfomsg`: family, pad, type u16, index i32, flags u32, change mask u32.
@@ -64,6 +68,7 @@ pub(super) fn decode(payload: &[u8]) -> Option<Link> {
         mtu: 0,
         up: has(libc::IFF_UP),
         carrier: has(libc::IFF_LOWER_UP),
+        operstate: 0,
         loopback: has(libc::IFF_LOOPBACK),
         no_arp: has(libc::IFF_NOARP),
         kind: None,
@@ -73,6 +78,7 @@ pub(super) fn decode(payload: &[u8]) -> Option<Link> {
         match attribute.kind() {
             IFLA_IFNAME => link.name = text(value),
             IFLA_MTU => link.mtu = value.first_chunk().map_or(0, |c| u32::from_ne_bytes(*c)),
+            IFLA_OPERSTATE => link.operstate = value.first().copied().unwrap_or(0),
             // A tunnel's "address" may have six bytes too, or an IP address's four.
             IFLA_ADDRESS if hardware == libc::ARPHRD_ETHER => link.mac = value.try_into().ok(),
             IFLA_LINKINFO => {

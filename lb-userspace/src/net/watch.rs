@@ -45,11 +45,11 @@ impl Watcher {
     /// Reads everything, then follows changes, in the calling thread's network namespace. Ends when the last receiver
     /// is gone.
     pub fn start() -> Result<watch::Receiver<Arc<NetState>>, Error> {
-        Self::start_with(RECEIVE_BUFFER)
+        Self::start_with("sluice-net", RECEIVE_BUFFER)
     }
 
-    /// [`Self::start`] with room for `receive_buffer` bytes of unread events, for tests of overruns.
-    pub fn start_with(receive_buffer: usize) -> Result<watch::Receiver<Arc<NetState>>, Error> {
+    /// [`Self::start`] with a name for the thread and room for `receive_buffer` bytes of unread events.
+    pub fn start_with(name: &str, receive_buffer: usize) -> Result<watch::Receiver<Arc<NetState>>, Error> {
         let mut follower = Follower {
             events: Events::subscribe(&GROUPS, receive_buffer)
                 .map_err(Error::kernel("subscribe to changes of the network"))?,
@@ -60,7 +60,7 @@ impl Watcher {
         follower.dump().map_err(Error::kernel("read the host's network configuration"))?;
         let (sender, receiver) = watch::channel(Arc::new(follower.state.clone()));
         std::thread::Builder::new()
-            .name("sluice-net".into())
+            .name(name.into())
             .spawn(move || follower.run(&sender))
             .map_err(Error::kernel("start the thread that watches the network"))?;
         Ok(receiver)
