@@ -1,14 +1,28 @@
-//! `sluice check`.
+//! `sluice check`: is the file right, and what will it need?
+//!
+//! It reads the file exactly as the daemon does and touches nothing else, so it is safe anywhere: in an editor, in
+//! CI, on the production host before a reload.
 
 use std::path::PathBuf;
 
-use crate::cli::Ended;
-use crate::cli::output::Format;
+use serde::Serialize;
+
+use crate::cli::memory::{self, Estimate};
+use crate::cli::output::{self, Format};
+use crate::cli::{Ended, table};
+use crate::config;
 use crate::exit::{Exit, Failure};
+use crate::model::Model;
 
 /// Check a configuration file without touching anything
+///
+/// Prints every error with its line and a hint (exit code 3), or what the file amounts to: services, backends, the
+/// memory the kernel's maps will take, and warnings about what is valid and still looks wrong.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  sluice check -c /etc/sluice/sluice.yaml\n  sluice check -c sluice.yaml -o json")]
+#[command(after_help = "Examples:\n  \
+    sluice check -c /etc/sluice/sluice.yaml\n  \
+    sluice check -c sluice.yaml -o wide          with the memory of every map\n  \
+    sluice check -c sluice.yaml -o json | jq '.errors[] | \"\\(.line): \\(.message)\"'")]
 pub struct Check {
     /// The configuration file
     #[arg(short, long, value_name = "FILE")]
@@ -18,8 +32,100 @@ pub struct Check {
     output: Format,
 }
 
+/// What a valid file amounts to.
+#[derive(Debug, Serialize)]
+struct Report {
+    valid: bool,
+    file: String,
+    services: usize,
+    backends: usize,
+    interfaces: usize,
+    warnings: Vec<String>,
+    memory: Estimate,
+}
+
 impl Check {
     pub fn execute(self) -> Ended {
-        Err(Failure::new(Exit::Failed, format!("cannot check {}", self.config.display())))
+        let model = match config::load(&self.config) {
+            Ok(model) => model,
+            Err(diagnostics) => return self.refuse(&diagnostics),
+        };
+        let report = Report {
+            valid: true,
+            file: self.config.display().to_string(),
+            services: model.services.len(),
+            backends: model.services.iter().map(|service| service.backends.len()).sum(),
+            interfaces: model.node.interfaces.len(),
+            warnings: config::warnings(&model),
+            memory: memory::estimate(&model)?,
+        };
+        output::data(self.output, &report, |report| people(report, &model, self.output == Format::Wide))?;
+        if matches!(self.output, Format::Table | Format::Wide) {
+            for warning in &report.warnings {
+                output::talk(&format!("warning: {warning}"));
+            }
+        }
+        Ok(Exit::Ok)
     }
+
+    fn refuse(&self, diagnostics: &config::Diagnostics) -> Ended {
+        match self.output {
+            Format::Table | Format::Wide => Err(Failure::new(Exit::ConfigInvalid, diagnostics.to_string())),
+            Format::Json | Format::Yaml => {
+                let mut report = serde_json::json!({ "valid": false });
+                if let (Some(report), serde_json::Value::Object(errors)) =
+                    (report.as_object_mut(), diagnostics.to_json())
+                {
+                    report.extend(errors);
+                }
+                output::data(self.output, &report, |_| String::new())?;
+                Ok(Exit::ConfigInvalid)
+            }
+        }
+    }
+}
+
+fn people(report: &Report, model: &Model, wide: bool) -> String {
+    let mut text = format!(
+        "OK: {}, {}, {}\n",
+        count(report.services, "service"),
+        count(report.backends, "backend"),
+        count(report.interfaces, "interface")
+    );
+    for service in &model.services {
+        let listen: Vec<String> = service.listen.iter().map(ToString::to_string).collect();
+        let protocols: Vec<&str> = service.protocols.iter().map(|protocol| protocol.name()).collect();
+        text.push_str(&format!(
+            "  {}  {} {}  {}  {}\n",
+            service.name,
+            protocols.join("+"),
+            listen.join(" "),
+            service.forward.name(),
+            count(service.backends.len(), "backend")
+        ));
+    }
+    let memory = &report.memory;
+    text.push_str(&format!(
+        "memory: {} for the kernel's maps, at most {} (limits: {} services, {} backends; {} CPUs)\n",
+        table::bytes(memory.bytes, false),
+        table::bytes(memory.bytes_at_most, false),
+        model.limits.services,
+        model.limits.backends,
+        memory.cpus
+    ));
+    if wide {
+        for map in memory.maps.iter().filter(|map| map.bytes_at_most > 0) {
+            let bytes = table::bytes(map.bytes, false);
+            text.push_str(&format!("  {bytes:>10}  {} ({} entries)", map.name, map.entries));
+            if map.bytes_at_most > map.bytes {
+                text.push_str(&format!(", {} when full", table::bytes(map.bytes_at_most, false)));
+            }
+            text.push('\n');
+        }
+    }
+    text
+}
+
+fn count(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }

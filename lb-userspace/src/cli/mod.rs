@@ -7,6 +7,7 @@ pub mod check;
 pub mod connection;
 pub mod decap;
 pub mod drain;
+pub mod memory;
 pub mod output;
 pub mod reload;
 pub mod run;

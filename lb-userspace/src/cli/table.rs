@@ -368,7 +368,7 @@ fn packets(n: u64, exact: bool) -> String {
     scaled(n, 1000, &["", "k", "M", "G", "T", "P", "E"])
 }
 
-fn bytes(n: u64, exact: bool) -> String {
+pub(super) fn bytes(n: u64, exact: bool) -> String {
     if exact {
         return n.to_string();
     }
