@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use lb_tests::lab::config::Config;
@@ -25,25 +26,44 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a test waits for something that should take a moment.
 const SOON: Duration = Duration::from_secs(10);
 
+/// Labs may run side by side, but a test that measures time wants the machine for itself.
+static MACHINE: RwLock<()> = RwLock::new(());
+
 /// A lab with Sluice running on its plain configuration, every backend up.
 struct Running {
     // Sluice goes before the lab it runs in.
     daemon: Daemon,
     config: Config,
     lab: Lab,
+    _machine: Machine,
+}
+
+enum Machine {
+    Shared { _guard: RwLockReadGuard<'static, ()> },
+    Alone { _guard: RwLockWriteGuard<'static, ()> },
+}
+
+impl Machine {
+    fn shared() -> Self {
+        Self::Shared { _guard: MACHINE.read().unwrap_or_else(PoisonError::into_inner) }
+    }
+
+    fn alone() -> Self {
+        Self::Alone { _guard: MACHINE.write().unwrap_or_else(PoisonError::into_inner) }
+    }
 }
 
 impl Running {
     fn new() -> Self {
-        Self::with(|_| {})
+        Self::with(Machine::shared(), |_| {})
     }
 
-    fn with(change: impl FnOnce(&mut Config)) -> Self {
+    fn with(machine: Machine, change: impl FnOnce(&mut Config)) -> Self {
         let lab = Lab::new().unwrap();
         let mut config = Config::new(&lab);
         change(&mut config);
         let daemon = Daemon::start(&lab, Launcher::beside_us().unwrap(), &config.yaml()).unwrap();
-        Self { daemon, config, lab }
+        Self { daemon, config, lab, _machine: machine }
     }
 
     fn clients(&self) -> [(&'static str, &NetNs); 3] {
@@ -100,6 +120,7 @@ fn all_kinds() -> [Target; 4] {
 #[test]
 #[ignore = "needs root"]
 fn without_sluice_backends_answer_directly_and_the_vip_does_not() {
+    let _machine = Machine::shared();
     let lab = Lab::new().unwrap();
     for backend in &lab.backends {
         let targets: Vec<Target> = backend
@@ -161,7 +182,7 @@ fn a_megabyte_arrives_whole_from_every_backend() {
 #[test]
 #[ignore = "needs root"]
 fn a_killed_backend_is_out_within_its_checks_and_comes_back() {
-    let mut run = Running::new();
+    let mut run = Running::with(Machine::alone(), |_| {});
     let limit = Duration::from_millis(run.config.interval_ms) * (run.config.fall + 1);
     let traffic =
         Traffic::start(&run.clients(), &all_kinds(), Duration::from_millis(10), Duration::from_secs(1)).unwrap();
@@ -304,6 +325,7 @@ fn connects(from: &NetNs, to: &NetNs, address: SocketAddr) {
 #[test]
 #[ignore = "needs root"]
 fn tunnelled_requests_are_unwrapped_by_decap_and_answered_directly() {
+    let _machine = Machine::shared();
     let lab = Lab::new().unwrap();
     lab.direct_return(TUNNEL_VIP).unwrap();
     let launcher = Launcher::beside_us().unwrap();
@@ -367,6 +389,7 @@ fn launch(lab: &Lab, config: &Path) -> std::process::Output {
 #[test]
 #[ignore = "needs root"]
 fn a_start_that_cannot_work_says_why_and_leaves_nothing_behind() {
+    let _machine = Machine::shared();
     let lab = Lab::new().unwrap();
     let good = Config::new(&lab).yaml();
     let file = lab.dir().join("sluice.yaml");
@@ -442,7 +465,7 @@ fn traffic_goes_on_when_the_controller_is_killed_and_the_next_one_takes_over() {
 #[test]
 #[ignore = "needs root"]
 fn generic_xdp_serves_the_same_and_is_reported_as_what_it_is() {
-    let run = Running::with(|config| config.xdp = "generic");
+    let run = Running::with(Machine::shared(), |config| config.xdp = "generic");
     for (client, ns) in run.clients() {
         answered(client, ns, &all_kinds(), 100);
     }

@@ -294,8 +294,7 @@ impl Lab {
         for capture in self.captures.drain(..) {
             capture.finish();
         }
-        let kept = std::env::temp_dir().join(format!("sluice-{}", self.name()));
-        std::fs::create_dir_all(&kept)?;
+        let kept = nix::unistd::mkdtemp(&std::env::temp_dir().join(format!("sluice-{}-XXXXXX", self.name())))?;
         for entry in std::fs::read_dir(self.home.dir())?.flatten() {
             if entry.file_type()?.is_file() {
                 std::fs::copy(entry.path(), kept.join(entry.file_name()))?;

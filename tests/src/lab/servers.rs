@@ -34,7 +34,7 @@ pub fn http(ns: &NetNs, name: &str, dir: &Path) -> Result<Process> {
         &conf,
         format!(
             "daemon off;\nmaster_process off;\npid {here}/pid;\nerror_log stderr warn;\n\
-             events {{ worker_connections 4096; }}\n\
+             events {{ worker_connections 1000; }}\n\
              http {{\n  access_log off;\n  default_type text/plain;\n  add_header x-backend {name};\n\
              \x20 client_body_temp_path {here}/body;\n  proxy_temp_path {here}/proxy;\n\
              \x20 fastcgi_temp_path {here}/fastcgi;\n  uwsgi_temp_path {here}/uwsgi;\n  scgi_temp_path {here}/scgi;\n\
