@@ -1,1 +1,52 @@
-fn main() {}
+//! The project's commands. A local command and the CI command are the same one.
+//!
+//! stdout belongs to what a verb runs (test output, the demo's JSON); everything xtask itself says goes to stderr.
+
+mod demo;
+mod dist;
+mod image;
+mod lint;
+mod process;
+mod setup;
+mod test;
+mod toolchain;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Sluice's commands", disable_help_subcommand = true)]
+enum Verb {
+    /// Find or install what building, testing and the demo need; quick and silent when all is there
+    Setup,
+    /// Build the release binary, target/release/sluice
+    Build,
+    /// Show the product: a lab of network namespaces, real traffic, a failure and a reload
+    Demo(demo::Demo),
+    /// Run every check and test, or those whose name contains FILTER; the last line counts them
+    Test { filter: Option<String> },
+    /// rustfmt and clippy, as the tests run them
+    Lint,
+    /// Make one stripped, self-contained binary in target/dist
+    Dist,
+    /// Build the OCI image around the binary of `dist`
+    Image,
+}
+
+fn main() -> ExitCode {
+    let done = match Verb::parse() {
+        Verb::Setup => setup::ensure(&setup::Group::ALL).map(|()| ExitCode::SUCCESS),
+        Verb::Build => workspace::build_release(&["sluice"]).map(|()| ExitCode::SUCCESS),
+        Verb::Demo(demo) => demo.run(),
+        Verb::Test { filter } => test::run(filter.as_deref()),
+        Verb::Lint => lint::run(),
+        Verb::Dist => dist::run().map(|_| ExitCode::SUCCESS),
+        Verb::Image => image::build().map(|()| ExitCode::SUCCESS),
+    };
+    done.unwrap_or_else(|why| {
+        eprintln!("\nerror: {why:#}");
+        ExitCode::FAILURE
+    })
+}

@@ -78,17 +78,15 @@ fn inspect(name: &str, bin: &Path) -> Result<Toolchain> {
     if !rustc.exists() || !cargo.exists() {
         bail!("rustc or cargo is missing");
     }
+    // rustup's and the system's compilers both have `bin/` directly in their sysroot.
+    if !sources(&rustc).join("library/core/Cargo.toml").exists() {
+        bail!("no library sources (rust-src)");
+    }
     let version = output(Command::new(&rustc).arg("-vV"))?;
     let field = |key: &str| version.lines().find_map(|l| l.strip_prefix(key)).map(str::trim).unwrap_or_default();
     let release = field("release:");
-    let mut numbers = release.split(['.', '-']).map_while(|n| n.parse().ok());
-    let (major, minor) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if (major, minor) < OLDEST_RUSTC {
+    if !is_new_enough(release) {
         bail!("rustc {release} is older than {}.{}", OLDEST_RUSTC.0, OLDEST_RUSTC.1);
-    }
-    let sysroot = output(Command::new(&rustc).args(["--print", "sysroot"]))?;
-    if !Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core/Cargo.toml").exists() {
-        bail!("rustc {release} without library sources (rust-src)");
     }
     let llvm_major = field("LLVM version:").split('.').next().and_then(|n| n.parse().ok()).unwrap_or(0);
     // What the loader would give this rustc: the name and place of libLLVM differ between rustup and distributions.
@@ -100,6 +98,17 @@ fn inspect(name: &str, bin: &Path) -> Result<Toolchain> {
         .find(|path| path.exists())
         .ok_or_else(|| anyhow!("rustc {release} has LLVM built in, so bpf-linker cannot borrow it"))?;
     Ok(Toolchain { name: name.to_owned(), rustc, cargo, llvm, llvm_major, stable: !release.contains("nightly") })
+}
+
+/// Whether a compiler of this version (`1.96.0`, `1.97.0-nightly`, Debian's `1.96.0+dfsg1-1`) takes lb-ebpf.
+pub fn is_new_enough(version: &str) -> bool {
+    let mut numbers = version.split(['.', '-', '+']).map_while(|number| number.parse().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= OLDEST_RUSTC
+}
+
+/// Where the library sources of a compiler are, if it has them.
+fn sources(rustc: &Path) -> PathBuf {
+    rustc.ancestors().nth(2).unwrap_or(Path::new("/")).join("lib/rustlib/src/rust")
 }
 
 /// Where `cargo xtask setup` puts tools: one directory per tool and version, shared by all checkouts.
@@ -226,10 +235,11 @@ fn rustflags(root: &Path, toolchain: &Toolchain, arch: &str) -> OsString {
         OsString::from(format!("--cfg=bpf_target_arch=\"{arch}\"")),
     ];
     let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(home()?.join(".cargo")));
-    let sources = toolchain.rustc.ancestors().nth(2).map(|prefix| prefix.join("lib/rustlib/src/rust"));
+    let sources = sources(&toolchain.rustc);
     // Debian's is a link, and the compiler records both names.
-    let linked = sources.as_ref().and_then(|path| path.canonicalize().ok());
-    let remapped = [(Some(root.to_owned()), "/sluice"), (cargo_home, "/cargo"), (sources, "/rust"), (linked, "/rust")];
+    let linked = sources.canonicalize().ok();
+    let remapped =
+        [(Some(root.to_owned()), "/sluice"), (cargo_home, "/cargo"), (Some(sources), "/rust"), (linked, "/rust")];
     for (from, to) in remapped {
         let Some(from) = from else { continue };
         let mut flag = OsString::from("--remap-path-prefix=");

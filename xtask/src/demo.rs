@@ -1,0 +1,50 @@
+//! `cargo xtask demo`: everything missing is set up and built, then the demo itself takes over this process.
+
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context as _, Result};
+
+use crate::setup::{self, Group};
+use crate::{image, workspace};
+
+#[derive(Debug, clap::Args)]
+pub struct Demo {
+    /// Print the result as one JSON object, last, on stdout
+    #[arg(long)]
+    json: bool,
+    /// Run Sluice from its OCI image, in a privileged container on the lab's network
+    #[arg(long)]
+    container: bool,
+}
+
+impl Demo {
+    pub fn run(self) -> Result<ExitCode> {
+        let mut demo = self.prepare()?;
+        // Replaced, not waited for: Ctrl-C and the exit code are the demo's own.
+        Err(demo.exec()).with_context(|| format!("cannot run {}", demo.get_program().display()))
+    }
+
+    /// Sets up and builds; the command that is left to run.
+    fn prepare(&self) -> Result<Command> {
+        setup::ensure(&[Group::Build, Group::Lab])?;
+        workspace::build_release(&["sluice", "demo"])?;
+        let release = workspace::target_dir()?.join("release");
+        let mut demo = Command::new(release.join("demo"));
+        if self.container {
+            image::build()?;
+            demo.args(["--container", image::NAME, "--engine", image::ENGINE]);
+        } else {
+            demo.arg("--sluice").arg(release.join("sluice"));
+        }
+        if self.json {
+            demo.arg("--json");
+        }
+        Ok(demo)
+    }
+}
+
+/// The command of the container demo with its result as JSON, for the tests.
+pub fn container_json() -> Result<Command> {
+    Demo { json: true, container: true }.prepare()
+}

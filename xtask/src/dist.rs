@@ -1,0 +1,53 @@
+//! `cargo xtask dist`: one stripped binary with the eBPF programs inside, to be copied to any host of this
+//! architecture.
+//!
+//! Static musl where rustup has its standard library, else a static glibc, which every compiler can link. Sluice
+//! never resolves names, so what a static glibc cannot do (load NSS modules) is not missed.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::process::{self, say};
+use crate::setup::{self, Group};
+use crate::workspace::{self, cargo};
+
+/// Builds it and returns its path, `target/dist/sluice`.
+pub fn build() -> Result<PathBuf> {
+    setup::ensure(&[Group::Build, Group::Dist])?;
+    workspace::build_programs()?;
+    let musl = setup::has_musl_target();
+    let triple = if musl { setup::musl_triple() } else { format!("{}-unknown-linux-gnu", std::env::consts::ARCH) };
+    say(&format!("building a static sluice for {triple}"));
+    let mut cargo = cargo("build");
+    cargo.args(["--profile", "dist", "--bin", "sluice", "--target", &triple]);
+    if !musl {
+        // For this target only: with a plain RUSTFLAGS build scripts would be built anew for every other verb.
+        let variable = format!("CARGO_TARGET_{}_RUSTFLAGS", triple.to_uppercase().replace('-', "_"));
+        cargo.env(variable, "-Ctarget-feature=+crt-static");
+    }
+    process::run(&mut cargo)?;
+
+    let target = workspace::target_dir()?;
+    let built = target.join(&triple).join("dist/sluice");
+    let dist = target.join("dist");
+    std::fs::create_dir_all(&dist)?;
+    let binary = dist.join("sluice");
+    std::fs::copy(&built, &binary).with_context(|| format!("cannot copy {}", built.display()))?;
+    Ok(binary)
+}
+
+/// The verb: builds it and tells where it is, how big, and what it needs at run time.
+pub fn run() -> Result<PathBuf> {
+    let binary = build()?;
+    let size = std::fs::metadata(&binary)?.len();
+    // ldd exits 1 for a static binary, and that is the answer we want.
+    let ldd = Command::new("ldd").arg(&binary).env("LC_ALL", "C").output().context("cannot run ldd")?;
+    let needs = String::from_utf8_lossy(&[ldd.stdout, ldd.stderr].concat()).trim().to_owned();
+    println!("{}\n{:.1} MiB, {needs}", binary.display(), size as f64 / f64::from(1 << 20));
+    if !["statically linked", "not a dynamic executable"].iter().any(|words| needs.contains(words)) {
+        bail!("the binary is not static");
+    }
+    Ok(binary)
+}

@@ -1,0 +1,315 @@
+//! `cargo xtask test`: every check and test, fast ones first, one count at the end.
+//!
+//! Test binaries are run one by one, not by `cargo test`: a binary that crashes or hangs before it prints its result
+//! must count as a failure by name, and cargo's exit code alone would not say which.
+
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+
+use crate::process::{self, as_root, say};
+use crate::setup::{self, Group};
+use crate::workspace::{self, cargo};
+use crate::{demo, lint};
+
+/// No test binary takes this long unless it hangs; all of them together fit into 30 minutes.
+const LIMIT: Duration = Duration::from_secs(900);
+
+pub fn run(filter: Option<&str>) -> Result<ExitCode> {
+    setup::ensure(&[Group::Build, Group::Lab])?;
+    workspace::build_programs()?;
+    let mut suite = Suite { filter, count: Count::default(), failures: Vec::new() };
+
+    for (name, mut command) in lint::checks() {
+        suite.check(name, || Ok(command.status()?.success()));
+    }
+
+    let binaries = match build() {
+        Ok(binaries) => binaries,
+        Err(why) => {
+            // Nothing more can run, and a suite that does not build has failed.
+            suite.check("the tests build", || Err(why));
+            return Ok(suite.finish());
+        }
+    };
+    for binary in &binaries {
+        suite.binary(binary)?;
+    }
+    suite.documentation()?;
+    suite.check("systemd unit", systemd_unit);
+    suite.check("demo in a container", container);
+    Ok(suite.finish())
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Count {
+    passed: u64,
+    failed: u64,
+}
+
+#[derive(Debug)]
+struct Suite<'a> {
+    filter: Option<&'a str>,
+    count: Count,
+    /// Names for the summary.
+    failures: Vec<String>,
+}
+
+impl Suite<'_> {
+    /// A check that is no libtest binary: one test by name.
+    fn check(&mut self, name: &str, run: impl FnOnce() -> Result<bool>) {
+        if self.filter.is_some_and(|filter| !name.contains(filter)) {
+            return;
+        }
+        heading(name);
+        let started = Instant::now();
+        let passed = run().unwrap_or_else(|why| {
+            eprintln!("{why:#}");
+            false
+        });
+        println!("test {name} ... {} ({:.1} s)", if passed { "ok" } else { "FAILED" }, started.elapsed().as_secs_f32());
+        if passed {
+            self.count.passed += 1;
+        } else {
+            self.fail(name, 1);
+        }
+    }
+
+    fn binary(&mut self, binary: &Binary) -> Result<()> {
+        heading(&binary.name);
+        // What needs root does not belong to the user, so it keeps the user's environment but not the user.
+        let mut command = if binary.privileged { as_root("env") } else { Command::new("env") };
+        command.current_dir(&binary.dir);
+        command.env("CARGO_MANIFEST_DIR", &binary.dir).env_remove("LD_LIBRARY_PATH");
+        if let Some(backtrace) = std::env::var_os("RUST_BACKTRACE") {
+            command.arg(format!("RUST_BACKTRACE={}", backtrace.display()));
+        }
+        command.arg(&binary.executable).arg("--include-ignored").args(self.filter);
+        self.libtest(&binary.name, &mut command)
+    }
+
+    /// Examples in the documentation of the libraries.
+    fn documentation(&mut self) -> Result<()> {
+        heading("examples in the documentation");
+        let mut command = cargo("test");
+        command
+            .args(["--quiet", "--doc", "--package", "lb-common", "--package", "lb-userspace", "--"])
+            .args(self.filter);
+        self.libtest("examples in the documentation", &mut command)
+    }
+
+    /// Runs something that speaks libtest's language, shows it as it speaks, and counts.
+    fn libtest(&mut self, name: &str, command: &mut Command) -> Result<()> {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot run {}", command.get_program().display()))?;
+        let mut stdout = child.stdout.take().context("no stdout")?;
+        let (sender, output) = std::sync::mpsc::channel();
+        // Left behind if something the tests started keeps the pipe open after they ended.
+        std::thread::spawn(move || {
+            let mut chunk = [0; 4096];
+            while let Ok(n @ 1..) = stdout.read(&mut chunk) {
+                let _ = std::io::stdout().write_all(&chunk[..n]).and_then(|()| std::io::stdout().flush());
+                if sender.send(chunk[..n].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+
+        let started = Instant::now();
+        let mut said = Vec::new();
+        let mut status = None;
+        loop {
+            match output.recv_timeout(Duration::from_millis(100)) {
+                Ok(chunk) => said.extend(chunk),
+                Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => break,
+                Err(std::sync::mpsc::RecvTimeoutError::Timeout) if status.is_some() => break,
+                Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {}
+            }
+            if status.is_none() {
+                status = child.try_wait()?;
+            }
+            if status.is_none() && started.elapsed() > LIMIT {
+                say(&format!("{name} did not end within {} s; ending it", LIMIT.as_secs()));
+                child.kill()?;
+            }
+        }
+        let status = match status {
+            Some(status) => status,
+            None => child.wait()?,
+        };
+
+        let text = String::from_utf8_lossy(&said);
+        let count = results(&text);
+        self.count.passed += count.passed;
+        let failed: Vec<&str> = failed_names(&text).collect();
+        if count.failed > 0 {
+            let names = if failed.is_empty() { String::new() } else { format!(" {}", failed.join(", ")) };
+            self.fail(&format!("{name}:{names}"), count.failed);
+        } else if !status.success() {
+            self.fail(&format!("{name}: ended with {status} before all tests had a result"), 1);
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, what: &str, tests: u64) {
+        self.count.failed += tests;
+        self.failures.push(what.to_owned());
+    }
+
+    fn finish(self) -> ExitCode {
+        println!();
+        for failure in &self.failures {
+            println!("failed: {failure}");
+        }
+        if self.count == Count::default() {
+            println!("no test has a name with `{}` in it", self.filter.unwrap_or_default());
+        }
+        println!("{} passed, {} failed", self.count.passed, self.count.failed);
+        let ok = self.count.failed == 0 && self.count.passed > 0;
+        if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
+
+fn heading(name: &str) {
+    println!("\n──── {name}");
+    let _ = std::io::stdout().flush();
+}
+
+/// Sums libtest's `test result: ok. 12 passed; 0 failed; …` lines; several, for examples in documentation.
+fn results(text: &str) -> Count {
+    let mut count = Count::default();
+    for line in text.lines().filter_map(|line| line.split_once("test result: ")) {
+        let number = |what: &str| -> u64 {
+            let words: Vec<&str> = line.1.split([' ', ';']).filter(|word| !word.is_empty()).collect();
+            words.windows(2).find(|pair| pair[1] == what).and_then(|pair| pair[0].parse().ok()).unwrap_or(0)
+        };
+        count.passed += number("passed");
+        count.failed += number("failed");
+    }
+    count
+}
+
+fn failed_names(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().filter_map(|line| line.strip_prefix("test ")?.strip_suffix(" ... FAILED"))
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Binary {
+    /// `lb-tests golden`, as people would ask for it.
+    name: String,
+    executable: PathBuf,
+    /// Tests expect to run in their crate's directory.
+    dir: PathBuf,
+    privileged: bool,
+}
+
+/// Builds everything that is tested; the test binaries in the order they should run.
+fn build() -> Result<Vec<Binary>> {
+    say("building the tests");
+    // The daemon the lab starts: cargo builds it for lb-userspace's own tests only.
+    process::run(cargo("build").args(["--package", "lb-userspace", "--bins"]))?;
+    let mut command = cargo("test");
+    command.args(["--no-run", "--message-format=json-render-diagnostics"]);
+    let mut binaries: Vec<Binary> = process::output(&mut command)?.lines().filter_map(binary).collect();
+    binaries.sort_by_key(|binary| (rank(binary), binary.name.clone()));
+    Ok(binaries)
+}
+
+/// Fast ones first: a failure should show early.
+fn rank(binary: &Binary) -> u8 {
+    match binary {
+        Binary { privileged: false, .. } => 0,
+        Binary { name, .. } if name == "lb-tests" => 1,
+        Binary { name, .. } if name.ends_with(" lab") => 3,
+        _ => 2,
+    }
+}
+
+/// One line of cargo's messages, if it announces a test binary.
+fn binary(message: &str) -> Option<Binary> {
+    let message: Value = serde_json::from_str(message).ok()?;
+    if message["reason"] != "compiler-artifact" || message["profile"]["test"] != true {
+        return None;
+    }
+    let executable = message["executable"].as_str()?.into();
+    let dir = Path::new(message["manifest_path"].as_str()?).parent()?.to_owned();
+    let target = &message["target"];
+    let krate = match dir.file_name()?.to_str()? {
+        "tests" => "lb-tests",
+        other => other,
+    };
+    let name = match target["kind"][0].as_str()? {
+        "lib" => krate.to_owned(),
+        _ => format!("{krate} {}", target["name"].as_str()?),
+    };
+    let privileged = krate == "lb-tests";
+    Some(Binary { name, executable, dir, privileged })
+}
+
+/// The unit file means what it says. systemd ignores what it does not know, with a message and exit code 0.
+fn systemd_unit() -> Result<bool> {
+    let unit = workspace::root().join("deploy/systemd/sluice.service");
+    let text = std::fs::read_to_string(&unit)?;
+    // Verified in a copy that starts a program this machine has.
+    let dir = workspace::target_dir()?.join("systemd");
+    std::fs::create_dir_all(&dir)?;
+    let copy = dir.join("sluice.service");
+    std::fs::write(&copy, text.replace("/usr/bin/sluice", "/bin/true"))?;
+    let verify = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&copy).output();
+    let done = verify.context("systemd-analyze (Debian: package systemd) checks the unit")?;
+    let said = String::from_utf8_lossy(&done.stderr);
+    eprint!("{said}");
+    Ok(done.status.success() && said.trim().is_empty())
+}
+
+/// The image is built, and the whole demo passes with Sluice in it.
+fn container() -> Result<bool> {
+    let demo = demo::container_json()?;
+    let mut command = as_root("env");
+    command.arg(demo.get_program()).args(demo.get_args());
+    let done = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
+    let said = String::from_utf8_lossy(&done.stdout);
+    println!("{}", said.trim_end());
+    let last: Value = said.trim_end().lines().last().map(serde_json::from_str).transpose()?.unwrap_or_default();
+    Ok(done.status.success()
+        && last["requests"].as_u64() >= Some(5000)
+        && last["failed_after_failover"] == 0
+        && last["xdp_mode"] == "native")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Count, binary, failed_names, results};
+
+    #[test]
+    fn results_of_every_binary_are_summed() {
+        let said = "running 3 tests\ntest a ... ok\ntest b ... FAILED\n\
+            test result: FAILED. 2 passed; 1 failed; 4 ignored; 0 measured; 0 filtered out; finished in 0.01s\n\
+            test result: ok. 40 passed; 0 failed; 0 ignored; 0 measured; 7 filtered out; finished in 1.20s\n";
+        assert_eq!(results(said), Count { passed: 42, failed: 1 });
+        assert_eq!(failed_names(said).collect::<Vec<_>>(), ["b"]);
+        assert_eq!(results("Segmentation fault"), Count::default());
+    }
+
+    #[test]
+    fn a_test_binary_is_told_from_other_artifacts() {
+        let artifact = |test: bool, dir: &str, kind: &str, target: &str| {
+            format!(
+                r#"{{"reason":"compiler-artifact","manifest_path":"/w/{dir}/Cargo.toml","profile":{{"test":{test}}},
+                    "target":{{"kind":["{kind}"],"name":"{target}"}},"executable":"/w/target/{target}-1"}}"#
+            )
+        };
+        let named = |message: String| binary(&message).map(|b| (b.name, b.privileged));
+        assert_eq!(named(artifact(true, "lb-common", "lib", "lb_common")), Some(("lb-common".into(), false)));
+        assert_eq!(named(artifact(true, "tests", "test", "golden")), Some(("lb-tests golden".into(), true)));
+        assert_eq!(named(artifact(false, "lb-userspace", "bin", "sluice")), None);
+        assert_eq!(named("{\"reason\":\"build-finished\"}".into()), None);
+    }
+}
