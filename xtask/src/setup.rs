@@ -14,7 +14,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 
 use crate::process::{as_root, find_program, is_root, say, step};
-use crate::{toolchain, workspace};
+use crate::toolchain::{self, Toolchain};
+use crate::workspace;
 
 /// What a verb needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +107,8 @@ impl Missing {
     fn install(self) -> Result<()> {
         let mut apt = Apt::default();
         if self.compiler {
-            install_compiler(&mut apt)?;
+            let compiler = install_compiler(&mut apt)?;
+            say(&format!("eBPF programs will be built with {}", compiler.name));
         }
         if self.linker {
             install_linker()?;
@@ -134,7 +136,7 @@ impl Missing {
 }
 
 /// First rustup, which most people have; then the distribution's compiler.
-fn install_compiler(apt: &mut Apt) -> Result<()> {
+fn install_compiler(apt: &mut Apt) -> Result<Toolchain> {
     let mut tried = Vec::new();
     if find_program("rustup").is_some() {
         match rustup_server() {
@@ -153,7 +155,7 @@ fn install_compiler(apt: &mut Apt) -> Result<()> {
                     match step(&said, Command::new("rustup").args(words), DOWNLOAD) {
                         Err(why) => tried.push(format!("{why:#}")),
                         Ok(()) => match toolchain::find() {
-                            Ok(found) => return Ok(say(&format!("eBPF programs will be built with {}", found.name))),
+                            Ok(found) => return Ok(found),
                             Err(why) => tried.push(format!("{why:#}")),
                         },
                     }
@@ -167,7 +169,7 @@ fn install_compiler(apt: &mut Apt) -> Result<()> {
     match apt.newest(&DEBIAN_COMPILERS) {
         Err(why) => tried.push(format!("{why:#}")),
         Ok(packages) => match apt.install(packages).and_then(|()| toolchain::find()) {
-            Ok(found) => return Ok(say(&format!("eBPF programs will be built with {}", found.name))),
+            Ok(found) => return Ok(found),
             Err(why) => tried.push(format!("apt: {why:#}")),
         },
     }

@@ -8,6 +8,7 @@
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -150,7 +151,7 @@ pub struct Target<'a> {
 /// Builds [`PROGRAMS`] and returns their paths, in that order. `root` is the workspace; `target_dir` is cargo's output
 /// directory for the BPF build, kept apart from the outer build's because cargo locks it.
 ///
-/// Diagnostics of the compiler are handed to `diagnostic`, line by line. With `loud`, cargo's progress goes to stderr too.
+/// Diagnostics of the compiler are handed to `diagnostic`, line by line; with `loud`, cargo's progress too.
 pub fn build(
     root: &Path,
     target_dir: &Path,
@@ -196,35 +197,36 @@ pub fn build(
         command.arg("--quiet");
     }
 
-    if loud {
-        command.stdin(Stdio::null());
-        let status = command.status().with_context(|| format!("cannot run {}", toolchain.cargo.display()))?;
-        if !status.success() {
-            bail!("the eBPF programs do not build ({}, {status})", toolchain.name);
+    command.stdin(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().with_context(|| format!("cannot run {}", toolchain.cargo.display()))?;
+    let mut said = Vec::new();
+    let mut remark = false;
+    for line in BufReader::new(child.stderr.take().context("no stderr")?).lines() {
+        let line = line?;
+        // A remark of several lines that ends with an empty one, and cargo's count of it.
+        remark = (remark && !line.is_empty()) || line.contains(REMARK);
+        if remark || line.is_empty() || (line.starts_with("warning: `") && line.contains(" generated ")) {
+            continue;
         }
-    } else {
-        let done = command.stdin(Stdio::null()).output();
-        let done = done.with_context(|| format!("cannot run {}", toolchain.cargo.display()))?;
-        let said = String::from_utf8_lossy(&done.stderr);
-        if !done.status.success() {
-            bail!("the eBPF programs do not build ({}, {}):\n{said}", toolchain.name, done.status);
-        }
-        said.lines().filter(|line| !line.is_empty() && !remarks_on_misaligned(line)).for_each(diagnostic);
+        diagnostic(&line);
+        said.push(line);
+    }
+    let status = child.wait()?;
+    if !status.success() {
+        // Said again: cargo hides what a build script printed as warnings when the script fails.
+        let said = if loud { String::new() } else { format!(":\n{}", said.join("\n")) };
+        bail!("the eBPF programs do not build ({}, {status}){said}", toolchain.name);
     }
     Ok(PROGRAMS.map(|program| target_dir.join(triple).join("release").join(program)))
 }
 
-/// The same sources give the same bytes wherever the checkout, cargo's home and the compiler are.
 /// LLVM 22's name for "this BPF machine may load and store at any address", which holds for XDP's on x86-64 and arm64.
 const MISALIGNED: &str = "-Ctarget-feature=+allows-misaligned-mem-access";
 
-/// rustc's remark, three lines long, that it does not vouch for [`MISALIGNED`] itself. Not news to anybody.
-fn remarks_on_misaligned(line: &str) -> bool {
-    line.contains("unstable feature specified for `-Ctarget-feature`")
-        || line.trim() == "|"
-        || line.contains("= note: this feature is not stably supported")
-}
+/// rustc's remark, for every crate, that it does not vouch for [`MISALIGNED`] itself. Not news to anybody.
+const REMARK: &str = "warning: unstable feature specified for `-Ctarget-feature`";
 
+/// The same sources give the same bytes wherever the checkout, cargo's home and the compiler are.
 fn rustflags(root: &Path, toolchain: &Toolchain, arch: &str) -> OsString {
     let mut flags = vec![
         OsString::from("-Cdebuginfo=2"),

@@ -35,7 +35,7 @@ pub fn target_dir() -> Result<PathBuf> {
 /// build of `core` takes a minute.
 pub fn build_programs() -> Result<()> {
     let target = toolchain::Target { little_endian: cfg!(target_endian = "little"), arch: std::env::consts::ARCH };
-    toolchain::build(root(), &target_dir()?.join("bpf"), target, true, &mut |_| ()).map(drop)
+    toolchain::build(root(), &target_dir()?.join("bpf"), target, true, &mut |line| eprintln!("{line}")).map(drop)
 }
 
 /// Builds release binaries by name into `target/release`.
