@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
 use std::str::FromStr;
 
 use tracing::Level;
@@ -92,8 +93,11 @@ where
 /// `JOURNAL_STREAM` alone does not say so: it is inherited by children whose stderr goes elsewhere. It holds the
 /// device and inode of the stream to compare with (systemd.exec(5)).
 fn stderr_is_the_journal() -> bool {
-    let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
-    nix::sys::stat::fstat(io::stderr()).is_ok_and(|stat| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
+    std::env::var("JOURNAL_STREAM").is_ok_and(|stream| is_stream(&stream, io::stderr()))
+}
+
+fn is_stream(name: &str, file: impl AsFd) -> bool {
+    nix::sys::stat::fstat(file).is_ok_and(|stat| name == format!("{}:{}", stat.st_dev, stat.st_ino))
 }
 
 /// Puts the syslog priority in front of a line, where journald looks for it (sd-daemon(3)).
@@ -182,6 +186,17 @@ mod tests {
     fn text_for_the_journal_begins_with_the_priority_and_has_no_time() {
         let text = logged("info", Format::Text, true);
         assert_eq!(text, "<4> WARN sluice::health: backend is down backend=\"b1\"\n");
+    }
+
+    #[test]
+    fn a_stream_is_known_by_device_and_inode_not_by_being_named() {
+        use std::os::unix::fs::MetadataExt;
+        let (journal, other) = (std::fs::File::open("/dev/null").unwrap(), std::fs::File::open("/dev/zero").unwrap());
+        let stat = journal.metadata().unwrap();
+        let name = format!("{}:{}", stat.dev(), stat.ino());
+        assert!(is_stream(&name, &journal));
+        assert!(!is_stream(&name, &other), "an inherited JOURNAL_STREAM was believed");
+        assert!(!is_stream("", &journal));
     }
 
     #[test]

@@ -12,7 +12,13 @@ use crate::model::BackendState;
 #[derive(Debug, clap::Args)]
 pub struct Connection {
     /// The daemon's admin socket
-    #[arg(long, value_name = "PATH", env = "SLUICE_SOCKET", default_value = "/run/sluice/admin.sock")]
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "SLUICE_SOCKET",
+        hide_env_values = true,
+        default_value = "/run/sluice/admin.sock"
+    )]
     socket: PathBuf,
 }
 

@@ -23,10 +23,10 @@ pub struct Decap {
     #[arg(long, value_name = "MODE", default_value = "auto", value_parser = xdp_mode)]
     xdp: XdpMode,
     /// error, warn, info, debug, trace, or `tracing` directives
-    #[arg(long, value_name = "LEVEL", env = "SLUICE_LOG", default_value = "info")]
+    #[arg(long, value_name = "LEVEL", env = "SLUICE_LOG", hide_env_values = true, default_value = "info")]
     log_level: logging::Filter,
     /// How log lines look on stderr
-    #[arg(long, value_name = "FORMAT", env = "SLUICE_LOG_FORMAT", default_value = "text")]
+    #[arg(long, value_name = "FORMAT", env = "SLUICE_LOG_FORMAT", hide_env_values = true, default_value = "text")]
     log_format: logging::Format,
 }
 

@@ -22,10 +22,10 @@ pub struct Run {
     #[arg(short, long, value_name = "FILE")]
     config: PathBuf,
     /// error, warn, info, debug, trace, or `tracing` directives
-    #[arg(long, value_name = "LEVEL", env = "SLUICE_LOG", default_value = "info")]
+    #[arg(long, value_name = "LEVEL", env = "SLUICE_LOG", hide_env_values = true, default_value = "info")]
     log_level: logging::Filter,
     /// How log lines look on stderr
-    #[arg(long, value_name = "FORMAT", env = "SLUICE_LOG_FORMAT", default_value = "text")]
+    #[arg(long, value_name = "FORMAT", env = "SLUICE_LOG_FORMAT", hide_env_values = true, default_value = "text")]
     log_format: logging::Format,
 }
 

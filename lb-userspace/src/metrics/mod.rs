@@ -247,7 +247,8 @@ mod tests {
     #[test]
     fn values_are_those_of_the_status_in_base_units() {
         let families = read(&render(&fixture::status()));
-        let table: [(&str, &[(&str, &str)], Option<f64>); 17] = [
+        type Labels = &'static [(&'static str, &'static str)];
+        let table: [(&str, Labels, Option<f64>); 17] = [
             ("sluice_build_info", &[("version", "0.1.0")], Some(1.0)),
             ("sluice_config_last_reload_success", &[], Some(0.0)),
             ("sluice_interface_xdp_mode", &[("interface", "eth0"), ("mode", "native")], Some(1.0)),
