@@ -284,6 +284,18 @@ async fn without_a_controller_the_process_is_alive_and_not_ready() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_stuck_controller_is_alive_and_not_ready() {
+    let bound = server::bind_http("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = bound.local_addr().unwrap();
+    let (handle, _requests) = Handle::new();
+    let _served = serve(bound, handle);
+    for (path, wanted) in [("/healthz", "200"), ("/readyz", "503"), ("/metrics", "503")] {
+        let answer = raw(TcpStream::connect(address).await.unwrap(), &get(path)).await;
+        assert_eq!(code(&answer), wanted, "{path}: {answer}");
+    }
+}
+
 #[tokio::test]
 async fn an_address_in_use_says_how_to_find_who_has_it() {
     let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -3,6 +3,8 @@
 //! The trap: `/healthz` answers as long as the process does, whatever the backends do. A supervisor that restarts
 //! Sluice because a backend is down makes things worse; `/readyz` is the one that looks at services.
 
+use std::time::Duration;
+
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::{ALLOW, HeaderValue};
@@ -12,6 +14,10 @@ use crate::api::server::{text, typed};
 use crate::api::types::{ServiceState, Status};
 use crate::control::handle::Handle;
 use crate::metrics;
+
+/// How long the controller may take; probes and scrapers give up after some ten seconds themselves, and without a
+/// reason.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 const INDEX: &str = "\
 sluice
@@ -34,9 +40,10 @@ pub(super) async fn answer(handle: &Handle, method: &Method, path: &str) -> Resp
         "/healthz" => return text(StatusCode::OK, "alive\n"),
         _ => {}
     }
-    let status = match handle.status().await {
-        Ok(status) => status,
-        Err(e) => return text(StatusCode::SERVICE_UNAVAILABLE, format!("{e}\n")),
+    let status = match tokio::time::timeout(PATIENCE, handle.status()).await {
+        Ok(Ok(status)) => status,
+        Ok(Err(e)) => return text(StatusCode::SERVICE_UNAVAILABLE, format!("{e}\n")),
+        Err(_) => return text(StatusCode::SERVICE_UNAVAILABLE, "the controller does not answer\n"),
     };
     if path == "/metrics" {
         return typed(StatusCode::OK, metrics::CONTENT_TYPE, metrics::render(&status));
