@@ -13,7 +13,9 @@ use crate::lab::traffic::Outcome;
 
 /// What the panel's figures are over: recent enough to see a change, long enough to be steady.
 const WINDOW: Duration = Duration::from_secs(3);
-const BAR: usize = 30;
+const BAR: usize = 28;
+/// What the panel fits into; a line that wraps would throw its redrawing off.
+const WIDTH: usize = 80;
 
 #[derive(Debug)]
 pub(super) struct View {
@@ -49,6 +51,7 @@ impl View {
         let recent = Recent::new(phase, outcomes);
         if self.terminal {
             let panel = panel(phase, outcomes.len(), goal, &recent, config, self.began.elapsed());
+            let panel: String = panel.lines().map(|line| clip(line, self.columns()) + "\n").collect();
             let clear = self.clear();
             self.height = panel.lines().count();
             self.write(&format!("{clear}{panel}"));
@@ -70,6 +73,15 @@ impl View {
             0 => String::new(),
             height => format!("\x1b[{height}A\r\x1b[J"),
         }
+    }
+
+    /// The terminal's width.
+    fn columns(&self) -> usize {
+        let fd = if self.to_stderr { libc::STDERR_FILENO } else { libc::STDOUT_FILENO };
+        let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+        // SAFETY: TIOCGWINSZ writes one `struct winsize`, which `size` is.
+        let known = unsafe { libc::ioctl(fd, libc::TIOCGWINSZ, &raw mut size) } == 0 && size.ws_col > 0;
+        if known { usize::from(size.ws_col) } else { WIDTH }
     }
 
     /// A reader that went away is no reason to stop: the lab has to be removed and the exit code told.
@@ -133,7 +145,7 @@ fn panel(phase: &Phase, requests: usize, goal: usize, recent: &Recent, config: &
     {
         let _ = writeln!(
             text,
-            "    {backend}  weight {weight:>4} [{}] {:>5.1} % of answers, {:>5.1} % by weight",
+            "    {backend} [{}] {:>5.1} % answered, weight {weight} promises {:.1} %",
             bar(*measured, Some(expected)),
             measured * 100.0,
             expected * 100.0
@@ -160,6 +172,11 @@ fn line(phase: &Phase, outcomes: &[Outcome], recent: &Recent, elapsed: Duration)
     text
 }
 
+/// As much of a line as fits; the last column stays free, because some terminals wrap when it is written.
+fn clip(line: &str, columns: usize) -> String {
+    line.chars().take(columns.saturating_sub(1)).collect()
+}
+
 /// A bar filled to `fraction`, with a mark where it should end.
 fn bar(fraction: f64, mark: Option<f64>) -> String {
     let place = |f: f64| (f * BAR as f64).round() as usize;
@@ -176,6 +193,32 @@ fn bar(fraction: f64, mark: Option<f64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_panel_fits_into_80_columns_and_says_who_answers_how_much() {
+        let began = Instant::now();
+        let phase = Phase {
+            name: "the backend returns",
+            began,
+            ended: None,
+            expected: vec![("b1", 0.25), ("b2", 0.0), ("b3", 0.75)],
+        };
+        let answer = |name: &str| Outcome {
+            client: "client",
+            target: crate::lab::traffic::Target::http([192, 0, 2, 1], 80),
+            started: Instant::now(),
+            latency: Duration::from_millis(12_345),
+            answer: Ok(name.to_owned()),
+        };
+        let outcomes = [answer("b1"), answer("b3"), answer("b3"), answer("b3")];
+        let config = Config::at("/run/lab".into(), "/run/lab/bpf".into());
+        let panel = panel(&phase, 123_456, 5000, &Recent::new(&phase, &outcomes), &config, Duration::from_secs(100));
+        assert!(panel.lines().all(|line| line.chars().count() < WIDTH), "{panel}");
+        for words in ["123456 requests", "p50 12345.00 ms", " 25.0 % answered", "weight 200 promises 75.0 %"] {
+            assert!(panel.contains(words), "{words} is not in {panel}");
+        }
+        assert_eq!(clip("wide", 4), "wid");
+    }
 
     #[test]
     fn a_bar_is_as_full_as_its_fraction_and_marks_the_promise() {

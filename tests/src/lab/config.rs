@@ -39,7 +39,7 @@ impl Config {
         Self::at(lab.dir().to_owned(), lab.bpf_dir())
     }
 
-    fn at(dir: PathBuf, bpf_dir: PathBuf) -> Self {
+    pub(crate) fn at(dir: PathBuf, bpf_dir: PathBuf) -> Self {
         let weights = [100, 100, 200];
         let rows = BACKENDS.into_iter().zip(weights).map(|((name, address), weight)| Row { name, address, weight });
         Self {
