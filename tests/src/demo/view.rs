@@ -13,7 +13,7 @@ use crate::lab::traffic::Outcome;
 
 /// What the panel's figures are over: recent enough to see a change, long enough to be steady.
 const WINDOW: Duration = Duration::from_secs(3);
-const BAR: usize = 28;
+const BAR: usize = 24;
 /// What the panel fits into; a line that wraps would throw its redrawing off.
 const WIDTH: usize = 80;
 
