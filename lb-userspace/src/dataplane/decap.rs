@@ -1,13 +1,15 @@
 //! The decapsulation program for backend hosts.
 
+use std::net::IpAddr;
+
 use crate::exit::{Exit, Failure};
-use crate::model::XdpMode;
 
 /// What `sluice decap` was told on the command line.
 #[derive(Clone, Debug)]
 pub struct Options {
     pub interface: String,
-    pub xdp: XdpMode,
+    /// Packets are unwrapped only if their inner destination is one of these.
+    pub vips: Vec<IpAddr>,
 }
 
 /// Attaches the program and stays until it is told to stop.
