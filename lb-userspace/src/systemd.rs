@@ -9,19 +9,23 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
 
-/// The connection to the service manager; does nothing when there is none.
+/// How long the manager may let us wait; it is PID 1 and usually quick.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The way to the service manager; does nothing when there is none.
 #[derive(Debug, Default)]
 pub struct Notify {
-    socket: Option<UnixDatagram>,
+    manager: Option<(UnixDatagram, SocketAddr)>,
 }
 
 impl Notify {
     /// From the environment systemd gave us.
     pub fn from_env() -> Self {
         let Some(name) = std::env::var_os("NOTIFY_SOCKET") else { return Self::default() };
-        match connect(&name) {
-            Ok(socket) => Self { socket: Some(socket) },
+        match reach(&name) {
+            Ok(manager) => Self { manager: Some(manager) },
             Err(e) => {
                 tracing::warn!("cannot notify systemd at {}: {e}", name.display());
                 Self::default()
@@ -50,24 +54,25 @@ impl Notify {
     }
 
     fn send(&self, message: &str) {
-        let Some(socket) = &self.socket else { return };
-        // Never fatal and never blocking: the balancer works without its supervisor.
-        if let Err(e) = socket.send(message.as_bytes()) {
+        let Some((socket, manager)) = &self.manager else { return };
+        // By address each time: the manager may have been replaced since. Never fatal, because the balancer works
+        // without its supervisor.
+        if let Err(e) = socket.send_to_addr(message.as_bytes(), manager) {
             tracing::warn!("cannot notify systemd: {e}");
         }
     }
 }
 
 /// A path, or `@name` for the abstract namespace (sd_notify(3)).
-fn connect(name: &OsString) -> io::Result<UnixDatagram> {
+fn reach(name: &OsString) -> io::Result<(UnixDatagram, SocketAddr)> {
     let address = match name.as_bytes() {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
         _ => SocketAddr::from_pathname(name)?,
     };
     let socket = UnixDatagram::unbound()?;
-    socket.connect_addr(&address)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket)
+    // Waiting a little beats losing the READY=1 without which the unit fails to start; waiting for ever does not.
+    socket.set_write_timeout(Some(PATIENCE))?;
+    Ok((socket, address))
 }
 
 /// A newline would begin another assignment.
@@ -96,7 +101,7 @@ mod tests {
         let name = format!("sluice-notify-test-{}", std::process::id());
         let address = SocketAddr::from_abstract_name(&name).unwrap();
         let manager = UnixDatagram::bind_addr(&address).unwrap();
-        let notify = Notify { socket: Some(connect(&format!("@{name}").into()).unwrap()) };
+        let notify = Notify { manager: Some(reach(&format!("@{name}").into()).unwrap()) };
 
         let before = monotonic_usec();
         notify.reloading();
@@ -119,13 +124,30 @@ mod tests {
     }
 
     #[test]
-    fn a_manager_that_went_away_stops_nothing() {
-        let directory = std::env::temp_dir().join(format!("sluice-notify-{}", std::process::id()));
-        let manager = UnixDatagram::bind(&directory).unwrap();
-        let notify = Notify { socket: Some(connect(&directory.clone().into_os_string()).unwrap()) };
-        drop(manager);
-        std::fs::remove_file(&directory).unwrap();
-        notify.ready("still here");
-        Notify::default().ready("nobody listens");
+    fn a_manager_that_went_away_stops_nothing_and_its_successor_is_told() {
+        let path = std::env::temp_dir().join(format!("sluice-notify-{}", std::process::id()));
+        let first = UnixDatagram::bind(&path).unwrap();
+        let notify = Notify { manager: Some(reach(&path.clone().into_os_string()).unwrap()) };
+        drop(first);
+        std::fs::remove_file(&path).unwrap();
+        notify.ready("nobody hears this");
+
+        let second = UnixDatagram::bind(&path).unwrap();
+        notify.status("somebody does");
+        assert_eq!(receive(&second), "STATUS=somebody does\n");
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn a_manager_that_never_reads_is_waited_for_a_moment_only() {
+        let name = format!("sluice-notify-full-{}", std::process::id());
+        let _manager = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        let (socket, address) = reach(&format!("@{name}").into()).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        while socket.send_to_addr(b"STATUS=full\n", &address).is_ok() {}
+        socket.set_nonblocking(false).unwrap();
+        let began = std::time::Instant::now();
+        Notify { manager: Some((socket, address)) }.status("one more");
+        assert!((PATIENCE / 2..PATIENCE * 5).contains(&began.elapsed()), "{:?}", began.elapsed());
     }
 }

@@ -11,7 +11,7 @@ use crate::cli::memory::{self, Estimate};
 use crate::cli::output::{self, Format};
 use crate::cli::{Ended, table};
 use crate::config;
-use crate::exit::{Exit, Failure};
+use crate::exit::Exit;
 use crate::model::Model;
 
 /// Check a configuration file without touching anything
@@ -70,7 +70,8 @@ impl Check {
 
     fn refuse(&self, diagnostics: &config::Diagnostics) -> Ended {
         match self.output {
-            Format::Table | Format::Wide => Err(Failure::new(Exit::ConfigInvalid, diagnostics.to_string())),
+            // As a compiler does: each line begins with the place, so that editors can jump to it.
+            Format::Table | Format::Wide => output::talk(&diagnostics.to_string()),
             Format::Json | Format::Yaml => {
                 let mut report = serde_json::json!({ "valid": false });
                 if let (Some(report), serde_json::Value::Object(errors)) =
@@ -79,9 +80,9 @@ impl Check {
                     report.extend(errors);
                 }
                 output::data(self.output, &report, |_| String::new())?;
-                Ok(Exit::ConfigInvalid)
             }
         }
+        Ok(Exit::ConfigInvalid)
     }
 }
 
