@@ -39,12 +39,15 @@ fn main() -> anyhow::Result<()> {
         .into_iter()
         .map(|case| trial(case.name.clone(), Box::new(move |world| case.run(world))))
         .collect();
+    for sweep in cases::sweeps() {
+        trials.push(trial(sweep.name.clone(), Box::new(move |world| sweep.run(world))));
+    }
     for (name, run) in more::TESTS {
         trials.push(trial(name.to_owned(), Box::new(run)));
     }
     trials.push(trial(
         "a ring of weights 10 and 1 shares 200,000 random flows 90.9 % to 9.1 %".to_owned(),
-        Box::new(|world| weighted_ring_shares(world, 200_000).map(|shares| eprintln!("{shares}"))),
+        Box::new(|world| weighted_ring_shares(world, 200_000)),
     ));
     libtest_mimic::run(&arguments, trials).exit()
 }

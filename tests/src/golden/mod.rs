@@ -11,7 +11,7 @@ pub mod more;
 pub mod oracle;
 pub mod world;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use lb_common::counters::DropReason;
 
@@ -44,6 +44,20 @@ pub struct Case {
     pub counts: Counts,
     /// What is counted as the packet's bytes: the IP packet's length.
     length: u64,
+}
+
+/// Many cases of one sentence, which are one test.
+#[derive(Clone, Debug)]
+pub struct Sweep {
+    pub name: String,
+    pub cases: Vec<Case>,
+}
+
+impl Sweep {
+    /// Runs all cases up to the first that fails.
+    pub fn run(&self, world: &mut World) -> Result<()> {
+        self.cases.iter().try_for_each(|case| case.run(world).with_context(|| case.name.clone()))
+    }
 }
 
 /// A case by the sentence that must hold. Unless told otherwise its frame passes untouched, counted as the host's.

@@ -1,24 +1,29 @@
 //! What one packet in a table cannot show: settings, events, the clock, and real wires.
 
-use anyhow::{Context as _, Result, ensure};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
 
 use lb_common::event::EVENT_WANT_NEIGHBOUR;
 
+use super::cases::{outer4, outer6};
 use super::oracle::{hash4, hash6};
 use super::world::*;
-use super::{Case, case};
-use crate::packet::{ethernet, ipv4, ipv6, tcp, udp};
+use super::{Case, Expect, case};
+use crate::packet::{decode, ethernet, ipv4, ipv6, tcp, udp};
+use crate::progrun::wire::Wire;
 use crate::progrun::{Program, Settings};
 
 type Test = fn(&mut World) -> Result<()>;
 
-pub const TESTS: [(&str, Test); 6] = [
+pub const TESTS: [(&str, Test); 7] = [
     ("every combination of load-time settings passes the verifier", every_setting_loads),
     ("what a setting switches off passes untouched", switched_off),
     ("tunnel sources vary with the flow inside the mask", tunnel_sources_vary),
     ("a missing neighbour is told to the controller, once per packet and by address", missing_neighbours_are_told),
     ("events are limited to 64 per second", events_are_limited),
     ("an unreachable client tells the controller nothing", no_route_is_no_event),
+    ("what is sent arrives at the other end of the right wire", arrives_on_the_wire),
 ];
 
 fn every_setting_loads(_: &mut World) -> Result<()> {
@@ -177,5 +182,66 @@ fn no_route_is_no_event(world: &mut World) -> Result<()> {
     world.program.run(&packet.bytes(), LAN)?;
     let events = world.program.events()?;
     ensure!(events.is_empty(), "{events:?}");
+    Ok(())
+}
+
+/// Test runs give a verdict and bytes; these frames are really sent, through the device map and the drivers.
+fn arrives_on_the_wire(world: &mut World) -> Result<()> {
+    world.program.set_devices(&DEVICES)?;
+    let from_router = || ethernet(ROUTER_MAC, LAN_MAC);
+    let from_b2 = || ethernet(B2_MAC, DC_MAC);
+    let hash = hash6(&world.key, (CLIENT6, 40_000), (VIP6, 444));
+    let cases = [
+        case("NAT to another link")
+            .enters(LAN, from_router() / ipv4(CLIENT4, VIP4) / tcp(40_000, 80) / "over the wire")
+            .leaves(
+                DC,
+                ethernet(DC_MAC, B2_MAC) / ipv4(CLIENT4, backend4(B2)).ttl(63) / tcp(40_000, 8080) / "over the wire",
+            ),
+        case("NAT back to the same link")
+            .enters(LAN, from_router() / ipv6(CLIENT6, VIP6) / udp(40_000, 8443) / "over the wire")
+            .leaves(
+                LAN,
+                ethernet(LAN_MAC, ARM_MAC)
+                    / ipv6(CLIENT6, backend6(ARM)).hop_limit(63)
+                    / udp(40_000, 8443)
+                    / "over the wire",
+            ),
+        case("a reply")
+            .enters(DC, from_b2() / ipv4(backend4(B2), NEAR_CLIENT4) / tcp(8080, 40_000) / "and back")
+            .leaves(
+                LAN,
+                ethernet(LAN_MAC, NEAR_CLIENT_MAC) / ipv4(VIP4, NEAR_CLIENT4).ttl(63) / tcp(80, 40_000) / "and back",
+            ),
+        case("4in4").enters(LAN, from_router() / ipv4(CLIENT4, VIP4) / tcp(40_000, 444) / "in a tunnel").leaves(
+            DC,
+            ethernet(DC_MAC, B1_MAC) / outer4(T1, 0) / ipv4(CLIENT4, VIP4).ttl(63) / tcp(40_000, 444) / "in a tunnel",
+        ),
+        case("6in6").enters(LAN, from_router() / ipv6(CLIENT6, VIP6) / tcp(40_000, 444) / "in a tunnel").leaves(
+            DC,
+            ethernet(DC_MAC, B1_MAC)
+                / outer6(T1, 0, hash)
+                / ipv6(CLIENT6, VIP6).hop_limit(63)
+                / tcp(40_000, 444)
+                / "in a tunnel",
+        ),
+    ];
+    for case in cases {
+        let Expect::Send(interface, expected) = &case.expect else { bail!("{} sends nothing", case.name) };
+        let wires = [LAN, DC].map(|near| Wire::listen(near + 1).map(|wire| (near, wire)));
+        world.program.run_live(&case.frame, case.ingress)?;
+        for wire in wires {
+            let (near, wire) = wire?;
+            let (right, patience) = if near == *interface { (true, 2_000) } else { (false, 50) };
+            let frames = wire.until(Duration::from_millis(patience), |frame| right && frame == expected)?;
+            let arrived = frames.iter().filter(|frame| *frame == expected).count();
+            ensure!(
+                arrived == usize::from(right),
+                "{}: arrived {arrived} times at the end of {near}, wanted on {interface}; there came:\n{}",
+                case.name,
+                frames.iter().map(|f| decode::text(f)).collect::<Vec<_>>().join("\n\n"),
+            );
+        }
+    }
     Ok(())
 }

@@ -234,7 +234,7 @@ const HOP_ROUTER2: u32 = 8;
 
 /// MTU of [`HOP_NARROW`].
 pub const NARROW_MTU: usize = 1400;
-/// MTU of the kernel's route to [`SLOW_NARROW`].
+/// MTU of the kernel's route to [`SLOW_NARROW`]. Locked: forwarding heeds no other route's MTU.
 pub const SLOW_MTU: usize = 1300;
 
 #[derive(Debug)]
@@ -285,8 +285,8 @@ pub fn network() -> Result<()> {
          route add unreachable 100.65.0.0/16
          route add unreachable 2001:db8:f0b::/64
          route add 100.64.0.0/16 via 192.0.2.1
-         route add 10.13.0.0/16 via 10.0.0.1 mtu {SLOW_MTU}
-         route add 2001:db8:d13::/64 via 2001:db8:d::1 mtu {SLOW_MTU}
+         route add 10.13.0.0/16 via 10.0.0.1 mtu lock {SLOW_MTU}
+         route add 2001:db8:d13::/64 via 2001:db8:d::1 mtu lock {SLOW_MTU}
         ",
         lan_far = LAN + 1,
         dc_far = DC + 1,
@@ -294,6 +294,9 @@ pub fn network() -> Result<()> {
         slow4 = backend4(SLOW),
         slow6 = backend6(SLOW),
     ))?;
+    for far in ["lan-far", "dc-far"] {
+        netns::receive_redirects(far)?;
+    }
     // `bpf_fib_lookup` answers only for interfaces that forward.
     netns::sysctl("ipv4/conf/all/forwarding", "1")?;
     netns::sysctl("ipv6/conf/all/forwarding", "1")

@@ -10,6 +10,7 @@
 pub mod counters;
 pub mod netns;
 mod program;
+pub mod wire;
 
 pub use counters::{Counts, counted};
 pub use program::{Outcome, Program, Settings, Verdict};

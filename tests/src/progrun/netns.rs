@@ -30,6 +30,19 @@ pub fn ip(script: &str) -> Result<()> {
     Ok(())
 }
 
+/// Lets a veth receive redirected frames: without GRO (or an XDP program) on the receiving end it has no NAPI, and
+/// what is redirected to it is silently lost.
+pub fn receive_redirects(interface: &str) -> Result<()> {
+    let output = Command::new("ethtool")
+        .args(["-K", interface, "gro", "on"])
+        .output()
+        .context("cannot run `ethtool`; install ethtool")?;
+    if !output.status.success() {
+        bail!("ethtool -K {interface} gro on: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}
+
 /// Writes a setting below `/proc/sys/net`, which shows the namespace of whoever opens it.
 pub fn sysctl(name: &str, value: &str) -> Result<()> {
     let path = format!("/proc/sys/net/{name}");

@@ -20,8 +20,8 @@ use sluice::dataplane::object::LOAD_BALANCER;
 use super::Counts;
 
 /// Map sizes of test programs: enough for every table here, small enough to read counters whole.
-const SERVICES: u32 = 128;
-const BACKENDS: u32 = 256;
+const SERVICES: u32 = 96;
+const BACKENDS: u32 = 64;
 const NEXT_HOPS: u32 = 64;
 const RING_SLOTS: u32 = 128;
 

@@ -2,7 +2,8 @@
 //! incremental update (RFC 1624) must get all of it right without reading the payload.
 
 use super::super::world::*;
-use super::super::{Case, case};
+use super::super::{Case, Expect, case};
+use super::tunnel::outer4;
 use super::{from_router, to_dc};
 use crate::packet::{Packet, ipv4, ipv6, tcp, udp};
 
@@ -61,13 +62,18 @@ fn tcp6_out(payload: Vec<u8>) -> Packet {
     to_dc(B2_MAC) / ipv6(CLIENT6, backend6(B2)).hop_limit(63) / tcp(40_000, 8080) / payload
 }
 
-/// A case whose frames have the given checksums, which is what the case is about.
-fn at_corner(case: Case, at: usize, input: u16, output: u16) -> Case {
-    let read = |frame: &[u8]| u16::from_be_bytes([frame[at], frame[at + 1]]);
-    assert_eq!(read(&case.frame), input, "{}: the input is not at the corner", case.name);
-    if let super::super::Expect::Send(_, frame) = &case.expect {
-        assert_eq!(read(frame), output, "{}: the output is not at the corner", case.name);
-    }
+/// The checksum a case's name speaks of is really there, in the frame that enters.
+fn entering_with(case: Case, at: usize, sum: u16) -> Case {
+    let there = u16::from_be_bytes([case.frame[at], case.frame[at + 1]]);
+    assert_eq!(there, sum, "{}: the input is not at the corner", case.name);
+    case
+}
+
+/// As [`entering_with`], in the frame that leaves.
+fn leaving_with(case: Case, at: usize, sum: u16) -> Case {
+    let Expect::Send(_, frame) = &case.expect else { panic!("{}: nothing leaves", case.name) };
+    let there = u16::from_be_bytes([frame[at], frame[at + 1]]);
+    assert_eq!(there, sum, "{}: the output is not at the corner", case.name);
     case
 }
 
@@ -90,85 +96,54 @@ fn none() -> Vec<Case> {
     ]
 }
 
+/// What a client sends and a backend gets, by payload, and where that is counted and the checksum sits.
+struct Pair {
+    name: &'static str,
+    enters: fn(Vec<u8>) -> Packet,
+    leaves: fn(Vec<u8>) -> Packet,
+    service: u32,
+    backend: u16,
+    at: usize,
+}
+
 /// Sums that come out as one of the two zeroes, on either side.
 fn zeroes() -> Vec<Case> {
-    let udp_to_zero = word_for_zero(udp_out, UDP4_FIELD);
-    let udp_from_zero = word_for_zero(udp_in, UDP4_FIELD);
-    let udp6_to_zero = word_for_zero(udp6_out, UDP6_FIELD);
-    let udp6_from_zero = word_for_zero(udp6_in, UDP6_FIELD);
-    let tcp_to_zero = word_for_zero(tcp_out, TCP4_FIELD);
-    let tcp_from_zero = word_for_zero(tcp_in, TCP4_FIELD);
-    let tcp6_to_zero = word_for_zero(tcp6_out, TCP6_FIELD);
-    let tcp6_from_zero = word_for_zero(tcp6_in, TCP6_FIELD);
-    let sums = |input: &Packet, output: &Packet, at| (field(input, at), field(output, at));
+    let (tcp_id, udp_id) = (SITE.id, MDNS.id);
+    let tcp4 =
+        Pair { name: "TCP over IPv4", enters: tcp_in, leaves: tcp_out, service: tcp_id, backend: B2, at: TCP4_FIELD };
+    let udp4 =
+        Pair { name: "UDP over IPv4", enters: udp_in, leaves: udp_out, service: udp_id, backend: B3, at: UDP4_FIELD };
+    let tcp6 = Pair {
+        name: "TCP over IPv6",
+        enters: tcp6_in,
+        leaves: tcp6_out,
+        service: tcp_id + ID6,
+        backend: B2 + V6,
+        at: TCP6_FIELD,
+    };
+    let udp6 = Pair {
+        name: "UDP over IPv6",
+        enters: udp6_in,
+        leaves: udp6_out,
+        service: udp_id + ID6,
+        backend: B3 + V6,
+        at: UDP6_FIELD,
+    };
     let mut cases = Vec::new();
-    for (name, input, output, at, corner) in [
-        (
-            "NAT, UDP over IPv4: a checksum that comes out as zero is sent as ffff",
-            udp_in(udp_to_zero.clone()),
-            udp_out(udp_to_zero),
-            UDP4_FIELD,
-            (None, Some(0xffff)),
-        ),
-        (
-            "NAT, UDP over IPv4: a checksum of ffff is a sum of zero and not none",
-            udp_in(udp_from_zero.clone()),
-            udp_out(udp_from_zero),
-            UDP4_FIELD,
-            (Some(0xffff), None),
-        ),
-        (
-            "NAT, UDP over IPv6: a checksum that comes out as zero is sent as ffff",
-            udp6_in(udp6_to_zero.clone()),
-            udp6_out(udp6_to_zero),
-            UDP6_FIELD,
-            (None, Some(0xffff)),
-        ),
-        (
-            "NAT, UDP over IPv6: a checksum of ffff is a sum of zero and not none",
-            udp6_in(udp6_from_zero.clone()),
-            udp6_out(udp6_from_zero),
-            UDP6_FIELD,
-            (Some(0xffff), None),
-        ),
-        (
-            "NAT, TCP over IPv4: a checksum that comes out as zero is sent as zero",
-            tcp_in(tcp_to_zero.clone()),
-            tcp_out(tcp_to_zero),
-            TCP4_FIELD,
-            (None, Some(0)),
-        ),
-        (
-            "NAT, TCP over IPv4: a checksum of zero is a sum like any other",
-            tcp_in(tcp_from_zero.clone()),
-            tcp_out(tcp_from_zero),
-            TCP4_FIELD,
-            (Some(0), None),
-        ),
-        (
-            "NAT, TCP over IPv6: a checksum that comes out as zero is sent as zero",
-            tcp6_in(tcp6_to_zero.clone()),
-            tcp6_out(tcp6_to_zero),
-            TCP6_FIELD,
-            (None, Some(0)),
-        ),
-        (
-            "NAT, TCP over IPv6: a checksum of zero is a sum like any other",
-            tcp6_in(tcp6_from_zero.clone()),
-            tcp6_out(tcp6_from_zero),
-            TCP6_FIELD,
-            (Some(0), None),
-        ),
-    ] {
-        let (before, after) = sums(&input, &output, at);
-        let (service, backend, mac_case) = match at {
-            UDP4_FIELD => (MDNS.id, B3, case(name).enters(LAN, input)),
-            UDP6_FIELD => (MDNS.id + ID6, B3 + V6, case(name).enters(LAN, input)),
-            TCP4_FIELD => (SITE.id, B2, case(name).enters(LAN, input)),
-            _ => (SITE.id + ID6, B2 + V6, case(name).enters(LAN, input)),
-        };
-        let case = mac_case.leaves(DC, output).forwarded(service, backend);
-        cases.push(at_corner(case, at, corner.0.unwrap_or(before), corner.1.unwrap_or(after)));
+    for (pair, zero) in [(&tcp4, 0), (&tcp6, 0), (&udp4, 0xffff), (&udp6, 0xffff)] {
+        let Pair { name, enters, leaves, service, backend, at } = pair;
+        let word = word_for_zero(leaves, *at);
+        let row = case(format!("NAT, {name}: a sum that comes out as zero is sent as {zero:04x}"))
+            .enters(LAN, enters(word.clone()))
+            .leaves(DC, leaves(word))
+            .forwarded(*service, *backend);
+        cases.push(leaving_with(row, *at, zero));
+        let word = word_for_zero(enters, *at);
+        let row = case(format!("NAT, {name}: {zero:04x} coming in is a sum like any other"))
+            .enters(LAN, enters(word.clone()))
+            .leaves(DC, leaves(word))
+            .forwarded(*service, *backend);
+        cases.push(entering_with(row, *at, zero));
     }
     // The other zero, which no sender computes but some send: it verifies, and must still do so afterwards.
     let word = word_for_zero(tcp_in, TCP4_FIELD);
@@ -232,7 +207,7 @@ fn wrong() -> Vec<Case> {
             .leaves(
                 DC,
                 to_dc(B1_MAC)
-                    / super::tunnel::outer4(T1, 0)
+                    / outer4(T1, 0)
                     / ipv4(CLIENT4, VIP4).ttl(63)
                     / tcp(40_000, 444).checksum(0x1234)
                     / payload(),
@@ -253,33 +228,24 @@ fn header() -> Vec<Case> {
     let inner_to_zero = field(&(from_router() / inner(0)), IPV4_FIELD);
     let damaged_in = damaged(field(&input(7), IPV4_FIELD));
     let damaged_out = damaged(field(&output(7), IPV4_FIELD));
+    let forwarded = |name: &str, id| case(name).enters(LAN, input(id)).leaves(DC, output(id)).forwarded(MDNS.id, B3);
     vec![
-        at_corner(
-            case("NAT: an IPv4 header checksum of zero is a sum like any other")
-                .enters(LAN, input(from_zero))
-                .leaves(DC, output(from_zero))
-                .forwarded(MDNS.id, B3),
+        entering_with(
+            forwarded("NAT: an IPv4 header checksum of zero is a sum like any other", from_zero),
             IPV4_FIELD,
             0,
-            field(&output(from_zero), IPV4_FIELD),
         ),
-        at_corner(
-            case("NAT: an IPv4 header checksum that comes out as zero is sent as zero")
-                .enters(LAN, input(to_zero))
-                .leaves(DC, output(to_zero))
-                .forwarded(MDNS.id, B3),
+        leaving_with(
+            forwarded("NAT: an IPv4 header checksum that comes out as zero is sent as zero", to_zero),
             IPV4_FIELD,
-            field(&input(to_zero), IPV4_FIELD),
             0,
         ),
-        at_corner(
+        leaving_with(
             case("4in4: an inner header checksum that comes out as zero is sent as zero")
                 .enters(LAN, tunnel_input(inner_to_zero))
-                .leaves(DC, to_dc(B1_MAC) / super::tunnel::outer4(T1, 0) / inner(inner_to_zero))
+                .leaves(DC, to_dc(B1_MAC) / outer4(T1, 0) / inner(inner_to_zero))
                 .forwarded(TUNNEL_UDP.id, T1),
             IPV4_FIELD + 20,
-            // In the input these bytes lie elsewhere; only the output is at the corner.
-            u16::from_be_bytes([tunnel_input(inner_to_zero).bytes()[44], tunnel_input(inner_to_zero).bytes()[45]]),
             0,
         ),
         case("NAT: a wrong IPv4 header checksum stays wrong by as much")

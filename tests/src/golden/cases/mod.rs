@@ -19,6 +19,8 @@ use super::world::{DC_MAC, LAN_MAC, ROUTER_MAC};
 use crate::packet::{Ethernet, Mac, ethernet};
 
 pub use rows::needle_rows;
+pub use truncated::sweeps;
+pub(super) use tunnel::{outer4, outer6};
 
 /// Every case. Some depend on where the flow hash puts them, so the program's key is needed.
 pub fn all(key: &HashKey) -> Vec<Case> {
@@ -32,7 +34,6 @@ pub fn all(key: &HashKey) -> Vec<Case> {
         checksums::cases(),
         lengths::cases(key),
         fragments::cases(),
-        truncated::cases(),
         rows::cases(),
     ]
     .concat()

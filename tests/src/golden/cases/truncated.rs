@@ -4,29 +4,30 @@
 use lb_common::counters::DropReason;
 
 use super::super::world::*;
-use super::super::{Case, case};
+use super::super::{Sweep, case};
 use super::from_router;
 use crate::packet::{Packet, ethernet, ipv4, ipv6, tcp, udp};
 
 /// The shortest frame that the kernel runs.
 const ETHERNET: usize = 14;
 
-/// Cases for every length from an Ethernet header to one byte less than the whole.
-fn every_cut(name: &str, ingress: u32, packet: &Packet, ports_end: usize, service: u32) -> Vec<Case> {
+/// Every length from an Ethernet header to one byte less than the whole.
+fn every_cut(name: &str, ingress: u32, packet: &Packet, ports_end: usize, service: u32) -> Sweep {
     let whole = packet.bytes();
-    (ETHERNET..whole.len())
+    let cases = (ETHERNET..whole.len())
         .map(|length| {
             let name = format!("{name}, cut after {length} of {} bytes", whole.len());
             let case = case(name).enters_as_bytes(ingress, whole[..length].to_vec());
             if length < ports_end { case } else { case.dropped(service, DropReason::Truncated) }
         })
-        .collect()
+        .collect();
+    Sweep { name: format!("{name}: cut at any byte, it passes or is truncated"), cases }
 }
 
-pub fn cases() -> Vec<Case> {
+pub fn sweeps() -> Vec<Sweep> {
     let (v4, v6) = (ETHERNET + 20 + 4, ETHERNET + 40 + 4);
     let options = ipv4(CLIENT4, VIP4).options(&[0x94, 4, 0, 0, 1, 1, 1, 0]);
-    [
+    vec![
         every_cut(
             "NAT, TCP over IPv4",
             LAN,
@@ -73,5 +74,4 @@ pub fn cases() -> Vec<Case> {
             DNS.id + ID6,
         ),
     ]
-    .concat()
 }

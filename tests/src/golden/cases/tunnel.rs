@@ -10,12 +10,12 @@ use super::{from_router, to_dc, to_lan};
 use crate::packet::{Ipv4, Ipv6, ipv4, ipv6, tcp, udp};
 
 /// The outer IPv4 header (RFC 2003 §3.1): DF, identification 0 as DF allows (RFC 6864 §4.1), a TTL of its own.
-pub(super) fn outer4(backend: u16, tos: u8) -> Ipv4 {
+pub(in super::super) fn outer4(backend: u16, tos: u8) -> Ipv4 {
     ipv4(TUNNEL_SOURCE4, backend4(backend)).identification(0).dont_fragment().ttl(64).tos(tos)
 }
 
 /// The outer IPv6 header (RFC 2473 §5.1). Its flow label is the lower 20 bits of the flow's hash (RFC 6438).
-pub(super) fn outer6(backend: u16, class: u8, hash: u32) -> Ipv6 {
+pub(in super::super) fn outer6(backend: u16, class: u8, hash: u32) -> Ipv6 {
     ipv6(TUNNEL_SOURCE6, backend6(backend)).hop_limit(64).traffic_class(class).flow_label(hash & 0xf_ffff)
 }
 
