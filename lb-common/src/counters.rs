@@ -16,13 +16,14 @@ pub enum DropReason {
     NoHeadroom = 8,
     NotRedirectable = 9,
     Internal = 10,
+    ForwardingDisabled = 11,
 }
 
 /// How many reasons the ABI has room for.
 pub const DROP_SLOTS: usize = 24;
 
 impl DropReason {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::NoBackend,
         Self::NoRing,
         Self::Truncated,
@@ -34,6 +35,7 @@ impl DropReason {
         Self::NoHeadroom,
         Self::NotRedirectable,
         Self::Internal,
+        Self::ForwardingDisabled,
     ];
 
     /// The one name an operator sees: in metrics, on the command line, in the docs.
@@ -50,6 +52,7 @@ impl DropReason {
             Self::NoHeadroom => "no_headroom",
             Self::NotRedirectable => "not_redirectable",
             Self::Internal => "internal",
+            Self::ForwardingDisabled => "forwarding_disabled",
         }
     }
 
@@ -70,6 +73,10 @@ impl DropReason {
             Self::NoNeighbour => "the next hop's MAC address is not known (yet); see `ip neigh`",
             Self::NoHeadroom => "the driver leaves no room in front of the packet for an outer header",
             Self::NotRedirectable => "the way out is an interface that cannot take redirected packets",
+            Self::ForwardingDisabled => {
+                "the kernel does not route for this interface, so it could not be asked for a next hop; \
+                 sysctl -w net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1"
+            }
             Self::Internal => "a map contradicts itself; please report it with `sluice status -o json`",
         }
     }

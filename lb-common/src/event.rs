@@ -3,7 +3,7 @@
 /// The program needed a neighbour the kernel has not resolved; the controller asks the kernel to.
 pub const EVENT_WANT_NEIGHBOUR: u32 = 1;
 
-#[repr(C)]
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Event {
     pub kind: u32,

@@ -18,7 +18,7 @@ pub const ABI_VERSION: u32 = 1;
 const _: () = {
     assert!(size_of::<Endpoint4>() == 8);
     assert!(offset_of!(Endpoint4, port) == 4);
-    assert!(size_of::<Endpoint6>() == 20);
+    assert!(size_of::<Endpoint6>() == 24);
     assert!(offset_of!(Endpoint6, port) == 16);
     assert!(size_of::<Service>() == 16);
     assert!(size_of::<Reverse4>() == 16);
@@ -33,7 +33,7 @@ const _: () = {
     assert!(size_of::<NextHop>() == 24);
     assert!(size_of::<Route>() == 16);
     assert!(size_of::<Neighbour4>() == 8);
-    assert!(size_of::<Neighbour6>() == 20);
+    assert!(size_of::<Neighbour6>() == 24);
     assert!(size_of::<Row>() == 8);
     assert!(size_of::<Flow4>() == 16);
     assert!(size_of::<Flow6>() == 40);

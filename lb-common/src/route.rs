@@ -13,6 +13,15 @@ pub struct NextHop {
     pub reserved: u32,
 }
 
+impl NextHop {
+    /// The first twelve bytes of an Ethernet header towards this hop, as three words.
+    #[inline(always)]
+    pub const fn mac_words(&self) -> [u32; 3] {
+        let ([a, b, c, d, e, f], [g, h, i, j, k, l]) = (self.destination_mac, self.source_mac);
+        [u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h]), u32::from_ne_bytes([i, j, k, l])]
+    }
+}
+
 /// The route has a gateway: `next_hop` is its index.
 pub const ROUTE_GATEWAY: u32 = 1;
 /// The destination is a neighbour on `ifindex`: look it up there.
@@ -40,10 +49,11 @@ pub struct Neighbour4 {
     pub addr: u32,
 }
 
-/// Key of `neighbours6`.
-#[repr(C)]
+/// Key of `neighbours6`. Aligned to 8 for the same reason as [`crate::addr::Endpoint6`].
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Neighbour6 {
-    pub ifindex: u32,
     pub addr: [u32; 4],
+    pub ifindex: u32,
+    pub pad: u32,
 }

@@ -2,10 +2,11 @@
 //! packet to the host as if it had arrived so. Everything else passes untouched.
 //!
 //! A host that unwraps whatever anybody sends can be used to smuggle packets past address filters. So a packet
-//! is unwrapped only when the *inner* destination is one of the addresses the operator listed (the VIPs), and
-//! the outer one is the host's own.
+//! is unwrapped only when the *inner* destination is one of the addresses the operator listed (the VIPs).
 #![no_std]
 #![no_main]
+
+use core::mem::offset_of;
 
 use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::btf_maps::{HashMap, PerCpuArray};
@@ -14,7 +15,6 @@ use aya_ebpf::programs::XdpContext;
 use network_types::eth::EthHdr;
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
-use lb_common::addr::words6;
 use lb_ebpf::packet::Packet;
 
 #[unsafe(link_section = "license")]
@@ -35,43 +35,48 @@ const PROTO_IPV6: u8 = 41;
 const ETHERTYPE_IPV4: u16 = 0x0800_u16.to_be();
 const ETHERTYPE_IPV6: u16 = 0x86dd_u16.to_be();
 
+/// More-fragments bit and fragment offset.
+const FRAGMENTED: u16 = 0x3fff_u16.to_be();
+
 #[xdp]
 pub fn sluice_decap(ctx: XdpContext) -> u32 {
     let packet = Packet::new(ctx.ctx);
-    match unwrap(packet) {
-        Some(()) => xdp_action::XDP_PASS,
-        None => xdp_action::XDP_PASS,
-    }
+    // Unwrapped or not, the host takes it from here.
+    let _ = unwrap(packet);
+    xdp_action::XDP_PASS
 }
 
 #[inline(always)]
 fn unwrap(packet: Packet) -> Option<()> {
-    let ethernet: *mut [u8; EthHdr::LEN] = packet.at(0)?;
-    // SAFETY: bounds checked by `at`; copied, because moving the head voids the pointer.
-    let ethernet = unsafe { *ethernet };
-    let (outer, inner_destination) = match u16::from_ne_bytes([ethernet[12], ethernet[13]]) {
+    let ethernet = packet.header::<EthHdr>(0)?;
+    let ethertype = ethernet.u16::<12>();
+    let (outer_length, inner_destination) = match ethertype {
         ETHERTYPE_IPV4 => {
-            let outer: *mut Ipv4Hdr = packet.at(EthHdr::LEN)?;
-            // SAFETY: bounds checked by `at`.
-            let outer = unsafe { &*outer };
+            let outer = packet.header::<Ipv4Hdr>(EthHdr::LEN)?;
             // Sluice writes no options and no fragments; others' tunnels are left to the host.
-            let fragment = u16::from_be_bytes(outer.frags) & 0x3fff;
-            if outer.vihl != 0x45 || outer.proto != PROTO_IPIP || fragment != 0 {
+            if outer.u8::<0>() != 0x45
+                || outer.u8::<{ offset_of!(Ipv4Hdr, proto) }>() != PROTO_IPIP
+                || outer.u16::<{ offset_of!(Ipv4Hdr, frags) }>() & FRAGMENTED != 0
+            {
                 return None;
             }
-            let inner: *mut Ipv4Hdr = packet.at(EthHdr::LEN + Ipv4Hdr::LEN)?;
-            // SAFETY: bounds checked by `at`.
-            (Ipv4Hdr::LEN, [u32::from_ne_bytes(unsafe { (*inner).dst_addr }), 0, 0, 0])
+            let inner = packet.header::<Ipv4Hdr>(EthHdr::LEN + Ipv4Hdr::LEN)?;
+            (Ipv4Hdr::LEN, [inner.u32::<{ offset_of!(Ipv4Hdr, dst_addr) }>(), 0, 0, 0])
         }
         ETHERTYPE_IPV6 => {
-            let outer: *mut Ipv6Hdr = packet.at(EthHdr::LEN)?;
-            // SAFETY: bounds checked by `at`.
-            if unsafe { (*outer).next_hdr } != PROTO_IPV6 {
+            const DESTINATION: usize = offset_of!(Ipv6Hdr, dst_addr);
+            let outer = packet.header::<Ipv6Hdr>(EthHdr::LEN)?;
+            if outer.u8::<{ offset_of!(Ipv6Hdr, next_hdr) }>() != PROTO_IPV6 {
                 return None;
             }
-            let inner: *mut Ipv6Hdr = packet.at(EthHdr::LEN + Ipv6Hdr::LEN)?;
-            // SAFETY: bounds checked by `at`.
-            (Ipv6Hdr::LEN, words6(unsafe { (*inner).dst_addr }))
+            let inner = packet.header::<Ipv6Hdr>(EthHdr::LEN + Ipv6Hdr::LEN)?;
+            let destination = [
+                inner.u32::<DESTINATION>(),
+                inner.u32::<{ DESTINATION + 4 }>(),
+                inner.u32::<{ DESTINATION + 8 }>(),
+                inner.u32::<{ DESTINATION + 12 }>(),
+            ];
+            (Ipv6Hdr::LEN, destination)
         }
         _ => return None,
     };
@@ -82,15 +87,17 @@ fn unwrap(packet: Packet) -> Option<()> {
         unsafe { (*counters)[1] += 1 };
         return None;
     }
-    if !packet.move_head(outer as i32) {
+    let macs = [ethernet.u32::<0>(), ethernet.u32::<4>(), ethernet.u32::<8>()];
+    if !packet.move_head(outer_length as i32) {
         return None;
     }
-    let header: *mut [u8; EthHdr::LEN] = packet.at(0)?;
-    // SAFETY: bounds checked by `at`; per-CPU memory of our own.
-    unsafe {
-        *header = ethernet;
-        (*counters)[0] += 1;
-    }
+    let header = packet.header::<EthHdr>(0)?;
+    header.set_u32::<0>(macs[0]);
+    header.set_u32::<4>(macs[1]);
+    header.set_u32::<8>(macs[2]);
+    header.set_u16::<12>(ethertype);
+    // SAFETY: per-CPU memory of our own.
+    unsafe { (*counters)[0] += 1 };
     Some(())
 }
 

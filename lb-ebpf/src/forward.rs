@@ -4,8 +4,8 @@
 //! answer (a policy rule, a table too large to mirror, a neighbour not resolved), the kernel's own FIB is asked.
 
 use aya_ebpf::bindings::{
-    BPF_FIB_LKUP_RET_BLACKHOLE, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_PROHIBIT,
-    BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LKUP_RET_UNREACHABLE, bpf_fib_lookup, xdp_action,
+    BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS,
+    bpf_fib_lookup, xdp_action,
 };
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::generated::bpf_fib_lookup as ask_fib;
@@ -15,21 +15,37 @@ use lb_common::event::{EVENT_WANT_NEIGHBOUR, Event};
 use lb_common::route::{Neighbour4, Neighbour6, NextHop, ROUTE_GATEWAY, ROUTE_ON_LINK};
 use lb_ebpf::packet::Packet;
 
-use crate::maps::{DEVICES, EVENT_BUDGET, EVENTS, NEIGHBOURS4, NEIGHBOURS6, NEXT_HOPS, ROUTES4, ROUTES6};
+use crate::maps::{DEVICES, EVENT_BUDGET, EVENTS, FIB_REQUEST, NEIGHBOURS4, NEIGHBOURS6, NEXT_HOPS, ROUTES4, ROUTES6};
 use crate::{account, clock};
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
-/// What the FIB needs to know of the packet as it will leave.
+/// What the FIB needs to know of the packet as it will leave. Aligned to 8, as everything on the stack must be
+/// that the compiler may write in 8-byte pieces.
 #[derive(Clone, Copy)]
+#[repr(C, align(8))]
 pub struct Outgoing<A> {
     pub source: A,
     pub destination: A,
-    pub protocol: u8,
     pub length: usize,
     /// For the counter of slow lookups.
     pub service: u32,
+    pub protocol: u8,
+}
+
+/// A trie key whose address starts at a multiple of 8.
+#[repr(C, align(8))]
+struct Aligned<K> {
+    pad: u32,
+    key: Key<K>,
+}
+
+impl<K> Aligned<K> {
+    #[inline(always)]
+    fn new(addr: K) -> Self {
+        Self { pad: 0, key: Key::new(size_of::<K>() as u32 * 8, addr) }
+    }
 }
 
 /// A next hop by its index; 0 and empty entries are none.
@@ -65,7 +81,7 @@ pub fn to_backend6(packet: Packet, index: u32, out: Outgoing<[u32; 4]>) -> Resul
 /// The next hop towards a client: by the mirrored routes, else the FIB's.
 #[inline(always)]
 pub fn to_client4(packet: Packet, out: Outgoing<u32>) -> Result<NextHop, DropReason> {
-    let hop = match ROUTES4.get(&Key::new(32, out.destination.to_ne_bytes())) {
+    let hop = match ROUTES4.get(&Aligned::new(out.destination.to_ne_bytes()).key) {
         Some(route) if route.kind == ROUTE_GATEWAY => indexed(route.next_hop),
         Some(route) if route.kind == ROUTE_ON_LINK => {
             let key = Neighbour4 { ifindex: route.ifindex, addr: out.destination };
@@ -83,10 +99,10 @@ pub fn to_client4(packet: Packet, out: Outgoing<u32>) -> Result<NextHop, DropRea
 /// As [`to_client4`].
 #[inline(always)]
 pub fn to_client6(packet: Packet, out: Outgoing<[u32; 4]>) -> Result<NextHop, DropReason> {
-    let hop = match ROUTES6.get(&Key::new(128, octets6(out.destination))) {
+    let hop = match ROUTES6.get(&Aligned::new(octets6(out.destination)).key) {
         Some(route) if route.kind == ROUTE_GATEWAY => indexed(route.next_hop),
         Some(route) if route.kind == ROUTE_ON_LINK => {
-            let key = Neighbour6 { ifindex: route.ifindex, addr: out.destination };
+            let key = Neighbour6 { addr: out.destination, ifindex: route.ifindex, pad: 0 };
             // SAFETY: as above.
             unsafe { NEIGHBOURS6.get(key) }.copied()
         }
@@ -103,27 +119,35 @@ fn fits(hop: NextHop, length: usize) -> Result<NextHop, DropReason> {
     if length > hop.mtu as usize { Err(DropReason::TooBig) } else { Ok(hop) }
 }
 
-/// Asks the kernel's FIB. A function of its own in the object too: it is the slow path, and its 64 bytes of
-/// parameters would otherwise sit in every caller's frame.
+/// Asks the kernel's FIB. A function of its own in the object too: it is the slow path, and must cost the fast one
+/// no stack. The request is built in per-CPU memory for the same reason.
 #[inline(never)]
 fn fib4(packet: Packet, out: &Outgoing<u32>) -> Result<NextHop, DropReason> {
-    // SAFETY: integers only; all zeroes is a valid request.
-    let mut request: bpf_fib_lookup = unsafe { core::mem::zeroed() };
+    let request = FIB_REQUEST.get_ptr_mut(0).ok_or(DropReason::Internal)?;
+    // SAFETY: per-CPU memory of our own; integers only, for which all zeroes is a valid request.
+    let request = unsafe {
+        request.write_bytes(0, 1);
+        &mut *request
+    };
     request.family = AF_INET;
     request.__bindgen_anon_3.ipv4_src = out.source;
     request.__bindgen_anon_4.ipv4_dst = out.destination;
-    ask(packet, &mut request, out.protocol, out.length, out.service, [out.destination, 0, 0, 0])
+    ask(packet, request, out.protocol, out.length, out.service)
 }
 
 /// As [`fib4`].
 #[inline(never)]
 fn fib6(packet: Packet, out: &Outgoing<[u32; 4]>) -> Result<NextHop, DropReason> {
+    let request = FIB_REQUEST.get_ptr_mut(0).ok_or(DropReason::Internal)?;
     // SAFETY: as above.
-    let mut request: bpf_fib_lookup = unsafe { core::mem::zeroed() };
+    let request = unsafe {
+        request.write_bytes(0, 1);
+        &mut *request
+    };
     request.family = AF_INET6;
     request.__bindgen_anon_3.ipv6_src = out.source;
     request.__bindgen_anon_4.ipv6_dst = out.destination;
-    ask(packet, &mut request, out.protocol, out.length, out.service, out.destination)
+    ask(packet, request, out.protocol, out.length, out.service)
 }
 
 #[inline(always)]
@@ -133,7 +157,6 @@ fn ask(
     protocol: u8,
     length: usize,
     service: u32,
-    destination: [u32; 4],
 ) -> Result<NextHop, DropReason> {
     account::fib_lookup(service);
     request.l4_protocol = protocol;
@@ -151,13 +174,11 @@ fn ask(
             reserved: 0,
         }),
         BPF_FIB_LKUP_RET_NO_NEIGH => {
-            want_neighbour(request, destination);
+            want_neighbour(request);
             Err(DropReason::NoNeighbour)
         }
+        BPF_FIB_LKUP_RET_FWD_DISABLED => Err(DropReason::ForwardingDisabled),
         BPF_FIB_LKUP_RET_FRAG_NEEDED => Err(DropReason::TooBig),
-        BPF_FIB_LKUP_RET_BLACKHOLE | BPF_FIB_LKUP_RET_UNREACHABLE | BPF_FIB_LKUP_RET_PROHIBIT => {
-            Err(DropReason::NoRoute)
-        }
         _ => Err(DropReason::NoRoute),
     }
 }
@@ -169,7 +190,7 @@ const EVENTS_PER_SECOND: u64 = 64;
 /// Tells the controller which neighbour is missing. On this answer the kernel has set the out interface and
 /// replaced the destination by the gateway's address where there is one.
 #[inline(always)]
-fn want_neighbour(request: &bpf_fib_lookup, destination: [u32; 4]) {
+fn want_neighbour(request: &bpf_fib_lookup) {
     let Some(budget) = EVENT_BUDGET.get_ptr_mut(0) else { return };
     // SAFETY: per-CPU memory of our own.
     let [second, sent] = unsafe { &mut *budget };
@@ -182,14 +203,13 @@ fn want_neighbour(request: &bpf_fib_lookup, destination: [u32; 4]) {
     }
     *sent += 1;
     // SAFETY: both union members are plain integers.
-    let addr = unsafe {
-        match request.family {
-            AF_INET => [request.__bindgen_anon_4.ipv4_dst, 0, 0, 0],
-            AF_INET6 => request.__bindgen_anon_4.ipv6_dst,
-            _ => destination,
+    let (family, addr) = unsafe {
+        if request.family == AF_INET6 {
+            (6, request.__bindgen_anon_4.ipv6_dst)
+        } else {
+            (4, [request.__bindgen_anon_4.ipv4_dst, 0, 0, 0])
         }
     };
-    let family = if request.family == AF_INET6 { 6 } else { 4 };
     let event = Event { kind: EVENT_WANT_NEIGHBOUR, family, ifindex: request.ifindex, reserved: 0, addr };
     // A full ring buffer loses this one; the next packet tells again.
     let _ = EVENTS.output(event, 0);

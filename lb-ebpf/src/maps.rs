@@ -2,7 +2,7 @@
 //!
 //! Sizes marked *limits* are the defaults here; the loader overrides them from the configuration.
 
-use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_fib_lookup};
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps, DevMapHash, HashMap, LpmTrie, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use lb_common::addr::{Endpoint4, Endpoint6};
@@ -114,6 +114,10 @@ pub static EVENTS: RingBuf<Event, 65536> = RingBuf::new();
 /// This CPU's event budget: the second it is for, and how many were sent in it.
 #[btf_map]
 pub static EVENT_BUDGET: PerCpuArray<[u64; 2], 1> = PerCpuArray::new();
+
+/// Where the slow path builds its question to the kernel's FIB. Written and read within one packet.
+#[btf_map]
+pub static FIB_REQUEST: PerCpuArray<bpf_fib_lookup, 1> = PerCpuArray::new();
 
 /// The time in seconds when [`lb_common::settings::TEST_CLOCK`] is set. Written by tests, read by `clock`.
 #[btf_map]

@@ -3,6 +3,13 @@
 //! The verifier's rule: a pointer into the packet may be used only after *that very pointer plus size* was
 //! compared with `data_end`. So [`Packet::at`] computes the pointer once, compares it, and hands that one out;
 //! computing it again from the same offset would be a different pointer to the verifier.
+//!
+//! Nothing in a frame is aligned: Ethernet's 14 bytes see to that. The machine does not mind, the compiler does —
+//! told the truth it reads byte by byte, told that it may misalign it also misaligns its own stack, which the
+//! verifier forbids. So a [`Header`] is read and written by the very instruction that is meant.
+
+use core::arch::asm;
+use core::marker::PhantomData;
 
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::bpf_xdp_adjust_head;
@@ -44,16 +51,14 @@ impl Packet {
         unsafe { (*self.md).ingress_ifindex }
     }
 
-    /// A pointer to a `T` at `offset`, if the frame holds all of it. `T` must have no alignment of its own
-    /// (headers are arrays of bytes): nothing in a frame is aligned.
+    /// The header `T` at `offset`, if the frame holds all of it.
     #[inline(always)]
-    pub fn at<T>(self, offset: usize) -> Option<*mut T> {
-        const { assert!(align_of::<T>() == 1) };
+    pub fn header<T>(self, offset: usize) -> Option<Header<T>> {
         let pointer = self.start() + offset;
         if pointer + size_of::<T>() > self.end() {
             return None;
         }
-        Some(pointer as *mut T)
+        Some(Header { pointer, layout: PhantomData })
     }
 
     /// Moves the start of the frame: negative makes room in front. Every pointer taken before is void.
@@ -68,4 +73,45 @@ impl Packet {
     pub fn context(self) -> *mut xdp_md {
         self.md
     }
+}
+
+/// A header inside the frame, bounds checked, laid out as `T`. Void once the head was moved.
+///
+/// Offsets are constants within `T`, checked when compiled; values are as they lie in the frame (network order).
+#[derive(Debug)]
+pub struct Header<T> {
+    pointer: usize,
+    layout: PhantomData<T>,
+}
+
+macro_rules! access {
+    ($load:ident, $store:ident, $type:ty, $load_asm:literal, $store_asm:literal) => {
+        #[inline(always)]
+        pub fn $load<const OFFSET: usize>(&self) -> $type {
+            const { assert!(OFFSET + size_of::<$type>() <= size_of::<T>()) };
+            let value: u64;
+            // SAFETY: reads inside the header, whose bounds were checked. Not `pure`: the frame is written to.
+            unsafe {
+                asm!($load_asm, value = lateout(reg) value, pointer = in(reg) self.pointer, offset = const OFFSET,
+                     options(nostack, readonly));
+            }
+            value as $type
+        }
+
+        #[inline(always)]
+        pub fn $store<const OFFSET: usize>(&self, value: $type) {
+            const { assert!(OFFSET + size_of::<$type>() <= size_of::<T>()) };
+            // SAFETY: writes inside the header, whose bounds were checked; no reference into a frame exists.
+            unsafe {
+                asm!($store_asm, value = in(reg) u64::from(value), pointer = in(reg) self.pointer,
+                     offset = const OFFSET, options(nostack));
+            }
+        }
+    };
+}
+
+impl<T> Header<T> {
+    access!(u8, set_u8, u8, "{value} = *(u8 *)({pointer} + {offset})", "*(u8 *)({pointer} + {offset}) = {value}");
+    access!(u16, set_u16, u16, "{value} = *(u16 *)({pointer} + {offset})", "*(u16 *)({pointer} + {offset}) = {value}");
+    access!(u32, set_u32, u32, "{value} = *(u32 *)({pointer} + {offset})", "*(u32 *)({pointer} + {offset}) = {value}");
 }

@@ -200,12 +200,10 @@ pub fn build(
     command.stdin(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().with_context(|| format!("cannot run {}", toolchain.cargo.display()))?;
     let mut said = Vec::new();
-    let mut remark = false;
     for line in BufReader::new(child.stderr.take().context("no stderr")?).lines() {
         let line = line?;
-        // A remark of several lines that ends with an empty one, and cargo's count of it.
-        remark = (remark && !line.is_empty()) || line.contains(REMARK);
-        if remark || line.is_empty() || (line.starts_with("warning: `") && line.contains(" generated ")) {
+        // Cargo's count of what it has just said.
+        if line.is_empty() || (line.starts_with("warning: `") && line.contains(" generated ")) {
             continue;
         }
         diagnostic(&line);
@@ -220,20 +218,11 @@ pub fn build(
     Ok(PROGRAMS.map(|program| target_dir.join(triple).join("release").join(program)))
 }
 
-/// LLVM 22's name for "this BPF machine may load and store at any address", which holds for XDP's on x86-64 and arm64.
-const MISALIGNED: &str = "-Ctarget-feature=+allows-misaligned-mem-access";
-
-/// rustc's remark, for every crate, that it does not vouch for [`MISALIGNED`] itself. Not news to anybody.
-const REMARK: &str = "warning: unstable feature specified for `-Ctarget-feature`";
-
 /// The same sources give the same bytes wherever the checkout, cargo's home and the compiler are.
 fn rustflags(root: &Path, toolchain: &Toolchain, arch: &str) -> OsString {
     let mut flags = vec![
         OsString::from("-Cdebuginfo=2"),
         OsString::from("-Clink-arg=--btf"),
-        // Headers in a frame are never aligned: without this every field is read and joined byte by byte, which
-        // costs time, stack, and verifier states.
-        OsString::from(MISALIGNED),
         OsString::from(format!("--cfg=bpf_target_arch=\"{arch}\"")),
     ];
     let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(home()?.join(".cargo")));

@@ -1,5 +1,7 @@
 //! IPv4 (RFC 791), with options.
 
+use core::mem::offset_of;
+
 use network_types::ip::Ipv4Hdr;
 
 use lb_ebpf::packet::Packet;
@@ -29,31 +31,31 @@ const FRAGMENT_OFFSET: u16 = 0x1fff_u16.to_be();
 /// `None`: no ports to look a service up by.
 #[inline(always)]
 pub fn parse(packet: Packet) -> Option<Ipv4> {
-    let header: *mut Ipv4Hdr = packet.at(IP)?;
-    // SAFETY: bounds checked by `at`; the fields are bytes.
-    let header = unsafe { &*header };
-    let header_length = usize::from(header.vihl & 0x0f) * 4;
-    if header.vihl >> 4 != 4 || header_length < Ipv4Hdr::LEN {
+    let header = packet.header::<Ipv4Hdr>(IP)?;
+    let vihl = header.u8::<{ offset_of!(Ipv4Hdr, vihl) }>();
+    let header_length = usize::from(vihl & 0x0f) * 4;
+    if vihl >> 4 != 4 || header_length < Ipv4Hdr::LEN {
         return None;
     }
-    let fragment = u16::from_ne_bytes(header.frags);
-    if fragment & FRAGMENT_OFFSET != 0 || !l4::balanced(header.proto) {
+    let fragment = header.u16::<{ offset_of!(Ipv4Hdr, frags) }>();
+    let protocol = header.u8::<{ offset_of!(Ipv4Hdr, proto) }>();
+    if fragment & FRAGMENT_OFFSET != 0 || !l4::balanced(protocol) {
         return None;
     }
-    let length = usize::from(u16::from_be_bytes(header.tot_len));
+    let length = usize::from(u16::from_be(header.u16::<{ offset_of!(Ipv4Hdr, tot_len) }>()));
     if length < header_length + l4::PORTS {
         return None;
     }
     let l4 = IP + header_length;
     Some(Ipv4 {
-        source: u32::from_ne_bytes(header.src_addr),
-        destination: u32::from_ne_bytes(header.dst_addr),
-        protocol: header.proto,
+        source: header.u32::<{ offset_of!(Ipv4Hdr, src_addr) }>(),
+        destination: header.u32::<{ offset_of!(Ipv4Hdr, dst_addr) }>(),
+        protocol,
         l4,
         ports: l4::ports(packet, l4)?,
         length,
-        tos: header.tos,
-        ttl: header.ttl,
+        tos: header.u8::<{ offset_of!(Ipv4Hdr, tos) }>(),
+        ttl: header.u8::<{ offset_of!(Ipv4Hdr, ttl) }>(),
         fragmented: fragment & MORE_FRAGMENTS != 0,
     })
 }

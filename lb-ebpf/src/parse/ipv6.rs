@@ -1,8 +1,9 @@
 //! IPv6 (RFC 8200), without extension headers: a packet that has any carries no ports we can see.
 
+use core::mem::offset_of;
+
 use network_types::ip::Ipv6Hdr;
 
-use lb_common::addr::words6;
 use lb_ebpf::packet::Packet;
 
 use super::{IP, l4};
@@ -18,32 +19,44 @@ pub struct Ipv6 {
     pub ports: l4::Ports,
     /// Header and payload, without Ethernet padding.
     pub length: usize,
-    /// Version, traffic class and flow label as loaded.
-    pub first_word: [u8; 4],
+    /// Version, traffic class and flow label, in network order.
+    pub first_word: u32,
     pub hop_limit: u8,
+}
+
+/// The four words of an address that starts `OFFSET` bytes into the header.
+macro_rules! address {
+    ($header:expr, $field:ident) => {
+        [
+            $header.u32::<{ offset_of!(Ipv6Hdr, $field) }>(),
+            $header.u32::<{ offset_of!(Ipv6Hdr, $field) + 4 }>(),
+            $header.u32::<{ offset_of!(Ipv6Hdr, $field) + 8 }>(),
+            $header.u32::<{ offset_of!(Ipv6Hdr, $field) + 12 }>(),
+        ]
+    };
 }
 
 /// `None`: no ports to look a service up by.
 #[inline(always)]
 pub fn parse(packet: Packet) -> Option<Ipv6> {
-    let header: *mut Ipv6Hdr = packet.at(IP)?;
-    // SAFETY: bounds checked by `at`; the fields are bytes.
-    let header = unsafe { &*header };
-    if header.vcf[0] >> 4 != 6 || !l4::balanced(header.next_hdr) {
+    let header = packet.header::<Ipv6Hdr>(IP)?;
+    let first_word = header.u32::<{ offset_of!(Ipv6Hdr, vcf) }>();
+    let protocol = header.u8::<{ offset_of!(Ipv6Hdr, next_hdr) }>();
+    if u32::from_be(first_word) >> 28 != 6 || !l4::balanced(protocol) {
         return None;
     }
-    let payload = usize::from(u16::from_be_bytes(header.payload_len));
+    let payload = usize::from(u16::from_be(header.u16::<{ offset_of!(Ipv6Hdr, payload_len) }>()));
     if payload < l4::PORTS {
         return None;
     }
     Some(Ipv6 {
-        source: words6(header.src_addr),
-        destination: words6(header.dst_addr),
-        protocol: header.next_hdr,
+        source: address!(header, src_addr),
+        destination: address!(header, dst_addr),
+        protocol,
         ports: l4::ports(packet, L4)?,
         length: Ipv6Hdr::LEN + payload,
-        first_word: header.vcf,
-        hop_limit: header.hop_limit,
+        first_word,
+        hop_limit: header.u8::<{ offset_of!(Ipv6Hdr, hop_limit) }>(),
     })
 }
 

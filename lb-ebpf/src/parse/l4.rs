@@ -30,14 +30,8 @@ pub fn header_length(protocol: u8) -> usize {
 
 #[inline(always)]
 pub fn ports(packet: Packet, l4: usize) -> Option<Ports> {
-    let bytes: *mut [u8; 4] = packet.at(l4)?;
-    // SAFETY: bounds checked by `at`.
-    let bytes = unsafe { *bytes };
-    Some(Ports {
-        source: u16::from_ne_bytes([bytes[0], bytes[1]]),
-        destination: u16::from_ne_bytes([bytes[2], bytes[3]]),
-        word: u32::from_ne_bytes(bytes),
-    })
+    let header = packet.header::<[u8; PORTS]>(l4)?;
+    Some(Ports { source: header.u16::<0>(), destination: header.u16::<2>(), word: header.u32::<0>() })
 }
 
 const TCP_FLAGS: usize = 13;
@@ -50,9 +44,8 @@ pub fn opens(packet: Packet, protocol: u8, l4: usize) -> bool {
     if protocol != PROTO_TCP {
         return false;
     }
-    match packet.at::<[u8; 1]>(l4 + TCP_FLAGS) {
-        // SAFETY: bounds checked by `at`.
-        Some(flags) => unsafe { (*flags)[0] & (SYN | ACK) == SYN },
+    match packet.header::<TcpHdr>(l4) {
+        Some(tcp) => tcp.u8::<TCP_FLAGS>() & (SYN | ACK) == SYN,
         None => false,
     }
 }

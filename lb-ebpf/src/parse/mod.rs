@@ -4,6 +4,8 @@ pub mod ipv4;
 pub mod ipv6;
 pub mod l4;
 
+use core::mem::offset_of;
+
 use network_types::eth::EthHdr;
 
 use lb_ebpf::packet::Packet;
@@ -18,7 +20,5 @@ pub const ETHERTYPE_IPV6: u16 = 0x86dd_u16.to_be();
 /// The frame's EtherType, in network order.
 #[inline(always)]
 pub fn ethertype(packet: Packet) -> Option<u16> {
-    let bytes: *mut [u8; 2] = packet.at(IP - 2)?;
-    // SAFETY: bounds checked by `at`.
-    Some(u16::from_ne_bytes(unsafe { *bytes }))
+    Some(packet.header::<EthHdr>(0)?.u16::<{ offset_of!(EthHdr, ether_type) }>())
 }

@@ -8,11 +8,11 @@ use lb_ebpf::packet::Packet;
 /// Writes both MAC addresses and the EtherType. False when the frame has no room for them.
 #[inline(always)]
 pub fn write(packet: Packet, next_hop: &NextHop, ethertype: u16) -> bool {
-    let Some(header) = packet.at::<[u8; EthHdr::LEN]>(0) else { return false };
-    let [a, b, c, d, e, f] = next_hop.destination_mac;
-    let [g, h, i, j, k, l] = next_hop.source_mac;
-    let [m, n] = ethertype.to_ne_bytes();
-    // SAFETY: bounds checked by `at`.
-    unsafe { *header = [a, b, c, d, e, f, g, h, i, j, k, l, m, n] };
+    let Some(header) = packet.header::<EthHdr>(0) else { return false };
+    let [first, second, third] = next_hop.mac_words();
+    header.set_u32::<0>(first);
+    header.set_u32::<4>(second);
+    header.set_u32::<8>(third);
+    header.set_u16::<12>(ethertype);
     true
 }

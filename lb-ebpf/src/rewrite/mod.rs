@@ -3,3 +3,4 @@
 pub mod encap;
 pub mod mac;
 pub mod nat;
+pub mod ttl;

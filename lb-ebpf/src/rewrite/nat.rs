@@ -7,10 +7,11 @@ use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 use network_types::tcp::TcpHdr;
 use network_types::udp::UdpHdr;
 
-use lb_common::addr::{PROTO_TCP, octets6};
+use lb_common::addr::PROTO_TCP;
 use lb_common::csum::Delta;
 use lb_ebpf::packet::Packet;
 
+use super::ttl;
 use crate::parse::IP;
 
 /// Which end of the packet is translated.
@@ -25,19 +26,23 @@ pub enum End {
 /// Adds a port change and applies the whole difference to the L4 checksum.
 #[inline(always)]
 fn l4(packet: Packet, offset: usize, protocol: u8, end: End, old: u16, new: u16, addresses: Delta) -> bool {
-    let port_offset = if end == End::Destination { 2 } else { 0 };
-    let Some(port) = packet.at::<[u8; 2]>(offset + port_offset) else { return false };
-    // SAFETY: bounds checked by `at`.
-    unsafe { *port = new.to_ne_bytes() };
     let delta = addresses.word16(old, new);
     if protocol == PROTO_TCP {
-        let Some(field) = packet.at::<[u8; 2]>(offset + offset_of!(TcpHdr, check)) else { return false };
-        // SAFETY: bounds checked by `at`.
-        unsafe { *field = delta.apply(u16::from_ne_bytes(*field)).to_ne_bytes() };
+        const CHECK: usize = offset_of!(TcpHdr, check);
+        let Some(tcp) = packet.header::<TcpHdr>(offset) else { return false };
+        match end {
+            End::Destination => tcp.set_u16::<{ offset_of!(TcpHdr, dest) }>(new),
+            End::Source => tcp.set_u16::<{ offset_of!(TcpHdr, source) }>(new),
+        }
+        tcp.set_u16::<CHECK>(delta.apply(tcp.u16::<CHECK>()));
     } else {
-        let Some(field) = packet.at::<[u8; 2]>(offset + offset_of!(UdpHdr, check)) else { return false };
-        // SAFETY: bounds checked by `at`.
-        unsafe { *field = delta.apply_udp(u16::from_ne_bytes(*field)).to_ne_bytes() };
+        const CHECK: usize = offset_of!(UdpHdr, check);
+        let Some(udp) = packet.header::<UdpHdr>(offset) else { return false };
+        match end {
+            End::Destination => udp.set_u16::<{ offset_of!(UdpHdr, dst) }>(new),
+            End::Source => udp.set_u16::<{ offset_of!(UdpHdr, src) }>(new),
+        }
+        udp.set_u16::<CHECK>(delta.apply_udp(udp.u16::<CHECK>()));
     }
     true
 }
@@ -52,31 +57,39 @@ pub struct Side<A> {
 /// Translates one end of an IPv4 packet and takes one from its TTL, which must be above 1.
 #[inline(always)]
 pub fn ipv4(packet: Packet, offset: usize, protocol: u8, end: End, old: Side<u32>, new: Side<u32>) -> bool {
-    let Some(header) = packet.at::<Ipv4Hdr>(IP) else { return false };
-    // SAFETY: bounds checked by `at`; no other reference into the packet is alive.
-    let header = unsafe { &mut *header };
-    let before = u16::from_ne_bytes([header.ttl, header.proto]);
-    header.ttl -= 1;
-    let after = u16::from_ne_bytes([header.ttl, header.proto]);
+    const CHECK: usize = offset_of!(Ipv4Hdr, check);
+    let Some(header) = packet.header::<Ipv4Hdr>(IP) else { return false };
     let address = Delta::new().word32(old.addr, new.addr);
     match end {
-        End::Destination => header.dst_addr = new.addr.to_ne_bytes(),
-        End::Source => header.src_addr = new.addr.to_ne_bytes(),
+        End::Destination => header.set_u32::<{ offset_of!(Ipv4Hdr, dst_addr) }>(new.addr),
+        End::Source => header.set_u32::<{ offset_of!(Ipv4Hdr, src_addr) }>(new.addr),
     }
-    header.check = address.word16(before, after).apply(u16::from_ne_bytes(header.check)).to_ne_bytes();
+    let delta = ttl::ipv4(&header, address);
+    header.set_u16::<CHECK>(delta.apply(header.u16::<CHECK>()));
     l4(packet, offset, protocol, end, old.port, new.port, address)
 }
 
 /// Translates one end of an IPv6 packet and takes one from its hop limit, which must be above 1.
 #[inline(always)]
 pub fn ipv6(packet: Packet, offset: usize, protocol: u8, end: End, old: Side<[u32; 4]>, new: Side<[u32; 4]>) -> bool {
-    let Some(header) = packet.at::<Ipv6Hdr>(IP) else { return false };
-    // SAFETY: as above.
-    let header = unsafe { &mut *header };
-    header.hop_limit -= 1;
+    const SOURCE: usize = offset_of!(Ipv6Hdr, src_addr);
+    const DESTINATION: usize = offset_of!(Ipv6Hdr, dst_addr);
+    let Some(header) = packet.header::<Ipv6Hdr>(IP) else { return false };
+    let [a, b, c, d] = new.addr;
     match end {
-        End::Destination => header.dst_addr = octets6(new.addr),
-        End::Source => header.src_addr = octets6(new.addr),
+        End::Destination => {
+            header.set_u32::<DESTINATION>(a);
+            header.set_u32::<{ DESTINATION + 4 }>(b);
+            header.set_u32::<{ DESTINATION + 8 }>(c);
+            header.set_u32::<{ DESTINATION + 12 }>(d);
+        }
+        End::Source => {
+            header.set_u32::<SOURCE>(a);
+            header.set_u32::<{ SOURCE + 4 }>(b);
+            header.set_u32::<{ SOURCE + 8 }>(c);
+            header.set_u32::<{ SOURCE + 12 }>(d);
+        }
     }
+    ttl::ipv6(&header);
     l4(packet, offset, protocol, end, old.port, new.port, Delta::new().words128(old.addr, new.addr))
 }

@@ -9,6 +9,7 @@ use crate::cli::{Ended, run};
 use crate::dataplane;
 use crate::exit::{Exit, Failure};
 use crate::logging;
+use crate::model::XdpMode;
 
 /// Take off the outer header of tunnelled packets, on a backend host
 ///
@@ -28,6 +29,9 @@ pub struct Decap {
     /// other interfaces, at the moment of the start
     #[arg(long = "vip", value_name = "ADDRESS")]
     vips: Vec<IpAddr>,
+    /// How to attach: auto, native or generic
+    #[arg(long, value_name = "MODE", default_value = "auto", value_parser = xdp_mode)]
+    xdp: XdpMode,
     /// error, warn, info, debug, trace, or `tracing` directives
     #[arg(long, value_name = "LEVEL", env = "SLUICE_LOG", hide_env_values = true, default_value = "info")]
     log_level: logging::Filter,
@@ -40,7 +44,7 @@ impl Decap {
     pub fn execute(self) -> Ended {
         logging::init(&self.log_level, self.log_format);
         let vips = if self.vips.is_empty() { local_vips(&self.interface)? } else { self.vips };
-        let options = dataplane::decap::Options { interface: self.interface, vips };
+        let options = dataplane::decap::Options { interface: self.interface, xdp: self.xdp, vips };
         run::runtime()?.block_on(dataplane::decap::run(options))?;
         Ok(Exit::Ok)
     }
@@ -101,4 +105,8 @@ mod tests {
             assert_eq!(is_vip("eth0", interface, ip.parse().unwrap(), length), wanted, "{ip}/{length} on {interface}");
         }
     }
+}
+
+fn xdp_mode(text: &str) -> Result<XdpMode, String> {
+    serde_json::from_value(text.into()).map_err(|_| "use auto, native or generic".to_owned())
 }

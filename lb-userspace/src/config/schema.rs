@@ -338,7 +338,7 @@ pub(super) fn decode(root: &Node<'_>, problems: &mut Problems<'_>) -> Option<Raw
         }
         Some(entry) => {
             let at = at.key("version");
-            if let Some(v) = d.integer(&entry.value, &at, "1", 0, u32::MAX.into())
+            if let Some(v) = d.integer(&entry.value, &at, "1", 0, u32::MAX)
                 && v.value != 1
             {
                 let message = format!("version {} of the configuration format is unknown to this Sluice", v.value);

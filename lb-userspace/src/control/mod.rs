@@ -1,10 +1,32 @@
 //! The controller: one task that owns the desired state and every map.
+//!
+//! [`run`] is the runbook: take the lock, look at the host, load, serve, loop, stop. [`controller::Controller`] is
+//! the state and the only place that changes it; [`desired`] computes what the kernel should hold.
 
+pub mod changes;
+pub mod controller;
+pub mod desired;
 pub mod handle;
+pub mod ids;
+mod secret;
+mod status;
 
 use std::path::PathBuf;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::api::server;
+use crate::config;
+use crate::dataplane::lock;
 use crate::exit::{Exit, Failure};
+use crate::net::watch::Watcher;
+use crate::systemd::Notify;
+
+use controller::Controller;
+use handle::Handle;
 
 /// What `sluice run` was told on the command line.
 #[derive(Clone, Debug)]
@@ -14,8 +36,103 @@ pub struct Options {
 
 /// Runs the controller until it is told to stop.
 pub async fn run(options: Options) -> Result<(), Failure> {
-    Err(Failure::new(
-        Exit::Failed,
-        format!("cannot run {} yet: the controller is not built in", options.config.display()),
-    ))
+    let model = config::load(&options.config)?;
+    let notify = Notify::from_env();
+    raise_file_limit();
+
+    let _lock = lock::acquire(&model.node.run_dir)?;
+    let mut net = Watcher::start().map_err(Failure::from)?;
+    for interface in &model.node.interfaces {
+        net.borrow().link_by_name(&interface.name).map_err(Failure::from)?;
+    }
+
+    // Everything that can be refused without touching the host comes first.
+    let (stop, stopped) = watch::channel(false);
+    let (handle, mut requests) = Handle::new();
+    let mut servers = tokio::task::JoinSet::new();
+    let unix = server::bind_unix(&model.admin.socket)?;
+    let http = match model.admin.http {
+        Some(address) => Some(server::bind_http(address).await?),
+        None => None,
+    };
+    let mut hangup = listen(SignalKind::hangup())?;
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut interrupt = listen(SignalKind::interrupt())?;
+
+    let (mut controller, mut transitions) = Controller::start(options.config, model, net.clone())?;
+    let mut events = match controller.events() {
+        Ok(events) => events,
+        Err(failure) => {
+            controller.stop();
+            return Err(failure);
+        }
+    };
+    servers.spawn(unix.serve(handle.clone(), stopped.clone()));
+    if let Some(http) = http {
+        servers.spawn(http.serve(handle, stopped));
+    }
+    notify.ready(&controller.summary());
+    info!("{}", controller.summary());
+
+    loop {
+        tokio::select! {
+            Some(request) = requests.recv() => controller.answer(request, &notify),
+            Some(first) = transitions.recv() => {
+                let mut batch = vec![first];
+                while let Ok(next) = transitions.try_recv() {
+                    batch.push(next);
+                }
+                controller.health_changed(batch);
+                notify.status(&controller.summary());
+            }
+            Ok(()) = net.changed() => {
+                let state = net.borrow_and_update().clone();
+                controller.network_changed(state);
+            }
+            heard = events.next() => match heard {
+                Ok(heard) => controller.heard(&heard),
+                Err(e) => warn!("cannot read the program's events: {e}"),
+            },
+            _ = hangup.recv() => {
+                // The outcome is logged; a signal has nobody to answer to.
+                let _ = controller.reload(&notify);
+            }
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+
+    notify.stopping();
+    info!("stopping");
+    let _ = stop.send(true);
+    controller.stop();
+    while servers.join_next().await.is_some() {}
+    Ok(())
+}
+
+fn listen(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Failure> {
+    signal(kind).map_err(|e| Failure::new(Exit::Failed, format!("cannot listen for signals: {e}")))
+}
+
+/// Every check under way holds a descriptor, and the usual soft limit of 1,024 is not many.
+fn raise_file_limit() {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && let Err(e) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        warn!("cannot raise the limit of open files: {e}");
+    }
+}
+
+impl From<crate::net::Error> for Failure {
+    fn from(error: crate::net::Error) -> Self {
+        use crate::net::Error as E;
+        match &error {
+            E::NoSuchInterface { .. } => Self::new(Exit::HostUnsupported, error.to_string())
+                .hint("name an interface of this host under node.interfaces; `ip link` lists them"),
+            E::Kernel { .. } if matches!(error.errno(), Some(libc::EPERM | libc::EACCES)) => {
+                Self::new(Exit::HostUnsupported, error.to_string())
+            }
+            _ => Self::new(Exit::Failed, error.to_string()),
+        }
+    }
 }

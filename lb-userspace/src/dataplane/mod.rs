@@ -1,4 +1,157 @@
 //! The kernel side: the loaded program, its maps, and one owner for each.
+//!
+//! [`Dataplane`] is the only writer. It is given a whole [`tables::Tables`] — what the kernel should hold — and
+//! makes it so, in an order that never shows a packet a service without its ring or a row without its backend.
 
+pub mod attach;
 pub mod decap;
+pub mod error;
+pub mod events;
+pub mod loader;
+pub mod lock;
+pub mod maps;
+pub mod next_hops;
 pub mod object;
+pub mod pins;
+pub mod stats;
+mod sys;
+pub mod tables;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crate::model::XdpMode;
+
+pub use attach::{Attached, Mode};
+pub use error::DataplaneError;
+pub use loader::{Features, Sizes, Tunables};
+pub use tables::Tables;
+
+use attach::Program;
+use maps::Maps;
+
+/// What is fixed for the life of the maps.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Directory below a bpffs, made when absent.
+    pub bpf_dir: PathBuf,
+    pub sizes: Sizes,
+    pub tunables: Tunables,
+}
+
+/// The loaded program, what it is attached to, and its maps.
+#[derive(Debug)]
+pub struct Dataplane {
+    options: Options,
+    features: Features,
+    program: Program,
+    maps: Maps,
+    attached: BTreeMap<u32, Attached>,
+}
+
+impl Dataplane {
+    /// Loads the program with fresh maps; leftovers of a dead controller are removed first. The caller holds the
+    /// host's [`lock`].
+    pub fn open(options: Options, features: Features) -> Result<Self, DataplaneError> {
+        pins::prepare(&options.bpf_dir)?;
+        // The program is verified first: it names its maps by descriptors that taking them out may close.
+        let mut program = Program::new(loader::load(&options, features)?)?;
+        let maps = Maps::take(program.object_mut(), &options.sizes)?;
+        Ok(Self { options, features, program, maps, attached: BTreeMap::new() })
+    }
+
+    pub fn features(&self) -> Features {
+        self.features
+    }
+
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Makes the program serve these features: a variant is loaded on the same maps and replaces the running one
+    /// inside every attached link, so no packet meets an interface without a program.
+    pub fn set_features(&mut self, features: Features) -> Result<bool, DataplaneError> {
+        if features == self.features {
+            return Ok(false);
+        }
+        let object = loader::load(&self.options, features)?;
+        let next = Program::new(object)?;
+        self.program.replace_with(next, &mut self.attached)?;
+        self.features = features;
+        Ok(true)
+    }
+
+    /// Attaches to an interface. Attaching to one that is attached already changes nothing.
+    pub fn attach(&mut self, name: &str, ifindex: u32, mode: XdpMode) -> Result<&Attached, DataplaneError> {
+        if !self.attached.contains_key(&ifindex) {
+            let attached = self.program.attach(name, ifindex, mode)?;
+            self.attached.insert(ifindex, attached);
+        }
+        Ok(&self.attached[&ifindex])
+    }
+
+    /// Takes the program off an interface.
+    pub fn detach(&mut self, ifindex: u32) -> Result<(), DataplaneError> {
+        match self.attached.remove(&ifindex) {
+            Some(attached) => self.program.detach(attached),
+            None => Ok(()),
+        }
+    }
+
+    pub fn attached(&self) -> impl Iterator<Item = &Attached> {
+        self.attached.values()
+    }
+
+    /// The kernel's id of the running program.
+    pub fn program_id(&self) -> u32 {
+        self.program.id()
+    }
+
+    /// Makes the kernel hold exactly `tables`.
+    pub fn apply(&mut self, tables: Tables) -> Result<(), DataplaneError> {
+        self.maps.apply(tables)
+    }
+
+    /// The counters of a service id, summed over CPUs.
+    pub fn service_counters(&self, id: u32) -> Result<lb_common::counters::ServiceCounters, DataplaneError> {
+        self.maps.service_counters(id)
+    }
+
+    /// The counters of a backend id, summed over CPUs.
+    pub fn backend_counters(&self, id: u16) -> Result<lb_common::counters::BackendCounters, DataplaneError> {
+        self.maps.backend_counters(id)
+    }
+
+    /// Starts counting from zero for an id that is given to somebody new.
+    pub fn reset_service_counters(&mut self, id: u32) -> Result<(), DataplaneError> {
+        self.maps.reset_service_counters(id)
+    }
+
+    /// As [`Dataplane::reset_service_counters`].
+    pub fn reset_backend_counters(&mut self, id: u16) -> Result<(), DataplaneError> {
+        self.maps.reset_backend_counters(id)
+    }
+
+    /// The ring buffer of events; it can be taken once.
+    pub fn take_events(&mut self) -> Option<events::Events> {
+        self.maps.take_events()
+    }
+
+    /// Direct access for the packet harness; nothing else may write maps.
+    pub fn maps_mut(&mut self) -> &mut Maps {
+        &mut self.maps
+    }
+
+    /// The program itself, for test runs.
+    pub fn program_mut(&mut self) -> &mut Program {
+        &mut self.program
+    }
+
+    /// Takes the program off every interface and removes every pin.
+    pub fn close(mut self) -> Result<(), DataplaneError> {
+        for (_, attached) in std::mem::take(&mut self.attached) {
+            self.program.detach(attached)?;
+        }
+        pins::remove(&self.options.bpf_dir)
+    }
+}

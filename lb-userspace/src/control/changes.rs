@@ -1,0 +1,67 @@
+//! What a reload changes, in sentences for the operator who asked for it.
+
+use std::collections::BTreeMap;
+
+use crate::model::{Model, Service};
+
+/// One sentence per change; empty when both are the same to the operator.
+pub fn describe(old: &Model, new: &Model) -> Vec<String> {
+    let mut out = Vec::new();
+    if old.node.interfaces != new.node.interfaces {
+        let names = |m: &Model| m.node.interfaces.iter().map(|i| i.name.as_str()).collect::<Vec<_>>().join(", ");
+        out.push(format!("interfaces: {} → {}", names(old), names(new)));
+    }
+    if old.node.vip_addresses != new.node.vip_addresses {
+        out.push(format!("vip_addresses: {:?} → {:?}", old.node.vip_addresses, new.node.vip_addresses).to_lowercase());
+    }
+    let by_name =
+        |m: &Model| -> BTreeMap<String, Service> { m.services.iter().map(|s| (s.name.clone(), s.clone())).collect() };
+    let (before, after) = (by_name(old), by_name(new));
+    for name in before.keys().filter(|name| !after.contains_key(*name)) {
+        out.push(format!("service {name} removed"));
+    }
+    for (name, service) in &after {
+        match before.get(name) {
+            None => out.push(format!("service {name} added with {} backends", service.backends.len())),
+            Some(old) => service_changes(old, service, &mut out),
+        }
+    }
+    out
+}
+
+fn service_changes(old: &Service, new: &Service, out: &mut Vec<String>) {
+    let name = &new.name;
+    let mut field = |what: &str, changed: bool| {
+        if changed {
+            out.push(format!("service {name}: {what} changed"));
+        }
+    };
+    field("listen", old.listen != new.listen);
+    field("protocol", old.protocols != new.protocols);
+    field("scheduler", old.scheduler != new.scheduler);
+    field("forward", old.forward != new.forward);
+    field("timeouts", old.timeouts != new.timeouts);
+    field("health", old.health != new.health);
+    field("min_healthy", old.min_healthy != new.min_healthy);
+    for gone in old.backends.iter().filter(|b| !new.backends.iter().any(|n| n.name == b.name)) {
+        out.push(format!("service {name}: backend {} removed", gone.name));
+    }
+    for backend in &new.backends {
+        let Some(before) = old.backends.iter().find(|b| b.name == backend.name) else {
+            out.push(format!("service {name}: backend {} added", backend.name));
+            continue;
+        };
+        if before.weight != backend.weight {
+            out.push(format!("service {name}: backend {} weight {} → {}", backend.name, before.weight, backend.weight));
+        }
+        if before.state != backend.state {
+            out.push(
+                format!("service {name}: backend {} {:?} → {:?}", backend.name, before.state, backend.state)
+                    .to_lowercase(),
+            );
+        }
+        if (before.address, before.port) != (backend.address, backend.port) {
+            out.push(format!("service {name}: backend {} has another address or port", backend.name));
+        }
+    }
+}

@@ -1,0 +1,491 @@
+//! The controller's state, and every way it changes.
+//!
+//! A change of configuration goes through [`Controller::transition`]: each step is undone when a later one fails,
+//! so a refused configuration leaves the host as it was. Health and network changes only compute the tables anew.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::{mpsc, watch};
+use tracing::{error, info, warn};
+
+use lb_common::addr::octets6;
+use lb_common::event::{EVENT_WANT_NEIGHBOUR, Event};
+
+use crate::api::types::{Applied, DrainAnswer};
+use crate::config;
+use crate::dataplane::events::Listener;
+use crate::dataplane::{Dataplane, Mode, Options as DataplaneOptions, Sizes, Tunables};
+use crate::exit::{Exit, Failure};
+use crate::health::{Checker, Key, Target, Transition};
+use crate::model::{Backend, BackendState, Model, Service, VipAddresses};
+use crate::net::neigh::{Keeper, resolve_soon};
+use crate::net::vip::VipManager;
+use crate::net::{NetState, vip};
+use crate::ring::Seed;
+use crate::systemd::Notify;
+
+use super::desired::{self, BackendName, Ids, Rings, View};
+use super::handle::Request;
+use super::{changes, secret, status};
+
+/// All of it.
+pub struct Controller {
+    pub(super) path: PathBuf,
+    pub(super) model: Model,
+    pub(super) started: Instant,
+    pub(super) generation: u64,
+    pub(super) applied_at: u64,
+    pub(super) last_error: Option<String>,
+    pub(super) dataplane: Dataplane,
+    pub(super) checker: Checker,
+    /// Verdicts by backend; absent means not checked yet.
+    pub(super) verdicts: HashMap<BackendName, bool>,
+    pub(super) overrides: BTreeMap<BackendName, BackendState>,
+    pub(super) ids: Ids,
+    pub(super) rings: Rings,
+    /// What could not be done as configured when the tables were last computed.
+    pub(super) problems: Vec<String>,
+    net: Arc<NetState>,
+    keeper: Keeper,
+    vips: VipManager,
+    seed: Seed,
+}
+
+impl std::fmt::Debug for Controller {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Controller").field("generation", &self.generation).finish_non_exhaustive()
+    }
+}
+
+impl Controller {
+    /// Brings the host from nothing to serving `model`. When it fails, the host is as it was.
+    pub fn start(
+        path: PathBuf,
+        model: Model,
+        net: watch::Receiver<Arc<NetState>>,
+    ) -> Result<(Self, mpsc::UnboundedReceiver<Transition>), Failure> {
+        let (hash_key, made) = secret::load_or_create(&model.hash_key)?;
+        if made {
+            warn!(
+                "made a new hash key in {}: copy it to every node that serves the same addresses",
+                model.hash_key.display()
+            );
+        }
+        let sizes = Sizes { services: model.limits.services, backends: model.limits.backends };
+        let options = DataplaneOptions {
+            bpf_dir: model.node.bpf_dir.clone(),
+            sizes,
+            tunables: Tunables {
+                hash_key,
+                tunnel_source_mask4: desired::host_mask(model.node.tunnel_source4),
+                tunnel_source_mask6: desired::host_mask(model.node.tunnel_source6),
+            },
+        };
+        let vips = VipManager::open(&model.node.run_dir)?;
+        let keeper = Keeper::start(net.clone())?;
+        let (transitions, heard) = mpsc::unbounded_channel();
+        let net = net.borrow().clone();
+        let dataplane = Dataplane::open(options, desired::features(&model))?;
+
+        // Nothing is served yet: what is there when the first transition fails is what it goes back to.
+        let mut nothing = model.clone();
+        nothing.services.clear();
+        nothing.node.interfaces.clear();
+        let mut controller = Self {
+            path,
+            model: nothing,
+            started: Instant::now(),
+            generation: 0,
+            applied_at: 0,
+            last_error: None,
+            dataplane,
+            checker: Checker::new(transitions),
+            verdicts: HashMap::new(),
+            overrides: BTreeMap::new(),
+            ids: Ids::new(sizes),
+            rings: Rings::new(),
+            problems: Vec::new(),
+            net,
+            keeper,
+            vips,
+            seed: Seed::from(&hash_key),
+        };
+        match controller.transition(model) {
+            Ok(_) => Ok((controller, heard)),
+            Err(failure) => {
+                controller.stop();
+                Err(failure)
+            }
+        }
+    }
+
+    /// The program's events, to be polled.
+    pub fn events(&mut self) -> Result<Listener, Failure> {
+        let events = self.dataplane.take_events();
+        let events = events.ok_or_else(|| Failure::new(Exit::Failed, "the program's events are read already"))?;
+        events.listen().map_err(|e| Failure::new(Exit::Failed, format!("cannot read the program's events: {e}")))
+    }
+
+    fn view(&self) -> View<'_> {
+        View { verdicts: &self.verdicts, overrides: &self.overrides }
+    }
+
+    /// One line for systemd and the log.
+    pub fn summary(&self) -> String {
+        let backends = || self.model.services.iter().flat_map(|s| s.backends.iter().map(move |b| (s, b)));
+        let up = backends().filter(|(s, b)| self.view().is_up(s, b)).count();
+        format!(
+            "serving {} services, {up} of {} backends up, generation {}",
+            self.model.services.len(),
+            backends().count(),
+            self.generation
+        )
+    }
+
+    /// Takes everything off the host.
+    pub fn stop(mut self) {
+        if let Err(e) = self.vips.clear() {
+            error!("cannot remove the VIPs: {e}");
+        }
+        if let Err(e) = self.dataplane.close() {
+            error!("cannot remove the program: {e}");
+        }
+    }
+
+    pub fn answer(&mut self, request: Request, notify: &Notify) {
+        // Nobody waits for an answer any more when sending one fails.
+        match request {
+            Request::Status(answer) => {
+                let _ = answer.send(status::build(self));
+            }
+            Request::Reload(answer) => {
+                let _ = answer.send(self.reload(notify));
+            }
+            Request::SetBackendState { service, backend, state, answer } => {
+                let _ = answer.send(self.set_backend_state(&service, &backend, state));
+            }
+        }
+    }
+
+    /// Reads the file again and applies it whole, or refuses it whole.
+    pub fn reload(&mut self, notify: &Notify) -> Result<Applied, Failure> {
+        notify.reloading();
+        let outcome = config::load(&self.path).map_err(Failure::from).and_then(|model| {
+            restart_needed(&self.model, &model)?;
+            self.transition(model)
+        });
+        match &outcome {
+            Ok(applied) if applied.changes.is_empty() => info!("reloaded: nothing changed"),
+            Ok(applied) => info!("reloaded: {}", applied.changes.join("; ")),
+            Err(failure) => {
+                self.last_error = Some(failure.message.clone());
+                error!("reload refused, the old configuration stays: {}", failure.message);
+            }
+        }
+        notify.ready(&self.summary());
+        outcome
+    }
+
+    /// From the running model to `next`, whole or not at all.
+    fn transition(&mut self, next: Model) -> Result<Applied, Failure> {
+        let attach: Vec<(String, u32, crate::model::XdpMode)> = next
+            .node
+            .interfaces
+            .iter()
+            .map(|i| Ok((i.name.clone(), self.net.link_by_name(&i.name)?.index, i.xdp)))
+            .collect::<Result<_, crate::net::Error>>()?;
+
+        let old_features = self.dataplane.features();
+        let new_features = desired::features(&next);
+        // Both configurations are served while the maps change from one to the other.
+        let both = crate::dataplane::Features {
+            ipv4: old_features.ipv4 | new_features.ipv4,
+            ipv6: old_features.ipv6 | new_features.ipv6,
+            nat: old_features.nat | new_features.nat,
+            ipip: old_features.ipip | new_features.ipip,
+            ..new_features
+        };
+        self.dataplane.set_features(both)?;
+
+        let old = std::mem::replace(&mut self.model, next);
+        let before: BTreeSet<u32> = self.dataplane.attached().map(|a| a.ifindex).collect();
+        let steps = self.apply_tables().and_then(|()| self.apply_vips()).and_then(|()| {
+            for (name, ifindex, mode) in &attach {
+                self.attach(name, *ifindex, *mode)?;
+            }
+            Ok(())
+        });
+        if let Err(failure) = steps {
+            self.model = old;
+            self.revert(&before);
+            return Err(failure);
+        }
+        let kept: BTreeSet<u32> = attach.iter().map(|(_, ifindex, _)| *ifindex).collect();
+        for gone in before.difference(&kept) {
+            if let Err(e) = self.dataplane.detach(*gone) {
+                warn!("{e}");
+            }
+        }
+        if let Err(e) = self.dataplane.set_features(new_features) {
+            warn!("the program keeps features that are not used any more: {e}");
+        }
+
+        let known: BTreeSet<BackendName> = self
+            .model
+            .services
+            .iter()
+            .flat_map(|s| s.backends.iter().map(|b| (s.name.clone(), b.name.clone())))
+            .collect();
+        self.overrides.retain(|name, _| known.contains(name));
+        self.verdicts.retain(|name, _| known.contains(name));
+        let targets = targets(&self.model);
+        self.checker.set_targets(targets);
+        self.forget_moved_verdicts();
+
+        self.generation += 1;
+        self.applied_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        self.last_error = None;
+        Ok(Applied { generation: self.generation, changes: changes::describe(&old, &self.model) })
+    }
+
+    /// A backend whose address changed is another one to the checker; its old verdict must not outlive that.
+    fn forget_moved_verdicts(&mut self) {
+        let checker = &self.checker;
+        self.verdicts.retain(|(service, backend), _| {
+            let key = Key { service: service.clone(), backend: backend.clone() };
+            checker.snapshot(&key).is_some_and(|s| s.health != crate::api::types::Health::Checking)
+        });
+    }
+
+    /// Back to `self.model` after a failed transition; what cannot be undone is said.
+    fn revert(&mut self, attached_before: &BTreeSet<u32>) {
+        let now: Vec<u32> = self.dataplane.attached().map(|a| a.ifindex).collect();
+        for ifindex in now.into_iter().filter(|i| !attached_before.contains(i)) {
+            if let Err(e) = self.dataplane.detach(ifindex) {
+                error!("undoing a refused configuration: {e}");
+            }
+        }
+        if let Err(failure) = self.apply_vips().and_then(|()| self.apply_tables()) {
+            error!("undoing a refused configuration: {}", failure.message);
+        }
+    }
+
+    fn attach(&mut self, name: &str, ifindex: u32, mode: crate::model::XdpMode) -> Result<(), Failure> {
+        let fresh = !self.dataplane.attached().any(|a| a.ifindex == ifindex);
+        let attached = self.dataplane.attach(name, ifindex, mode)?;
+        if !fresh {
+            return Ok(());
+        }
+        match (&attached.fallback, attached.mode) {
+            (Some(why), Mode::Generic) => warn!(
+                "{name}: XDP runs in GENERIC mode, several times slower, because the driver refused native mode: {why}"
+            ),
+            (None, Mode::Generic) => warn!("{name}: XDP runs in generic mode, as configured: several times slower"),
+            (_, Mode::Native) => info!("{name}: XDP attached in native mode"),
+        }
+        Ok(())
+    }
+
+    fn managed_vips(&self) -> BTreeSet<IpAddr> {
+        match self.model.node.vip_addresses {
+            VipAddresses::Managed => {
+                self.model.services.iter().flat_map(|s| s.listen.iter().map(SocketAddr::ip)).collect()
+            }
+            VipAddresses::External => BTreeSet::new(),
+        }
+    }
+
+    fn apply_vips(&mut self) -> Result<(), Failure> {
+        let indices: Vec<u32> = self
+            .model
+            .node
+            .interfaces
+            .iter()
+            .filter_map(|i| self.net.link_by_name(&i.name).ok().map(|link| link.index))
+            .collect();
+        let wanted = self.managed_vips();
+        self.vips.set(&indices, wanted.clone())?;
+        for warning in vip::warnings(&indices, &wanted, &self.net) {
+            warn!("{warning}");
+        }
+        Ok(())
+    }
+
+    /// Computes the tables anew and makes the kernel hold them.
+    fn apply_tables(&mut self) -> Result<(), Failure> {
+        let now = Instant::now();
+        let mut ids = self.ids.clone();
+        let desired = desired::compute(&self.model, self.view(), &self.net, &self.seed, &mut ids, &self.rings, now)?;
+
+        for id in std::mem::take(&mut ids.fresh_services) {
+            self.dataplane.reset_service_counters(id)?;
+        }
+        for id in std::mem::take(&mut ids.fresh_backends) {
+            self.dataplane.reset_backend_counters(id)?;
+        }
+        self.dataplane.apply(desired.tables)?;
+        desired::release_slots(&mut ids, &desired.rings, now);
+        self.ids = ids;
+        self.rings = desired.rings;
+        self.keeper.want(desired.neighbours);
+        for problem in desired.problems.iter().filter(|p| !self.problems.contains(p)) {
+            warn!("{problem}");
+        }
+        self.problems = desired.problems;
+        Ok(())
+    }
+
+    pub fn health_changed(&mut self, transitions: Vec<Transition>) {
+        for t in transitions {
+            // A transition of a backend that a reload has just removed is stale.
+            let key = (t.key.service, t.key.backend);
+            if self.find(&key.0, &key.1).is_ok() {
+                self.verdicts.insert(key, t.up);
+            }
+        }
+        self.refresh("health changed");
+    }
+
+    pub fn network_changed(&mut self, net: Arc<NetState>) {
+        self.net = net;
+        if let Err(e) = self.vips.refresh(&self.net) {
+            warn!("{e}");
+        }
+        self.reattach();
+        self.refresh("the network changed");
+    }
+
+    /// An interface that went away and came back is a new one under the old name.
+    fn reattach(&mut self) {
+        for interface in self.model.node.interfaces.clone() {
+            let current = self.net.link_by_name(&interface.name).ok().map(|link| link.index);
+            let attached = self.dataplane.attached().find(|a| a.name == interface.name).map(|a| a.ifindex);
+            if current == attached {
+                continue;
+            }
+            if let Some(gone) = attached {
+                warn!("{}: the interface went away", interface.name);
+                if let Err(e) = self.dataplane.detach(gone) {
+                    warn!("{e}");
+                }
+            }
+            if let Some(index) = current {
+                match self.attach(&interface.name, index, interface.xdp).and_then(|()| self.apply_vips()) {
+                    Ok(()) => info!("{}: the interface is back", interface.name),
+                    Err(failure) => error!("{}", failure.message),
+                }
+            }
+        }
+    }
+
+    fn refresh(&mut self, why: &str) {
+        if let Err(failure) = self.apply_tables() {
+            error!("{why}, but the maps could not follow: {}", failure.message);
+        }
+    }
+
+    /// What the program said.
+    pub fn heard(&mut self, events: &[Event]) {
+        let wanted: BTreeSet<(u32, IpAddr)> = events
+            .iter()
+            .filter(|event| event.kind == EVENT_WANT_NEIGHBOUR)
+            .map(|event| {
+                let ip = match event.family {
+                    6 => IpAddr::from(octets6(event.addr)),
+                    _ => IpAddr::V4(Ipv4Addr::from(event.addr[0].to_ne_bytes())),
+                };
+                (event.ifindex, ip)
+            })
+            .collect();
+        for (ifindex, ip) in wanted {
+            if let Err(e) = resolve_soon(ifindex, ip) {
+                warn!("{e}");
+            }
+        }
+    }
+
+    /// The service and backend of these names.
+    fn find(&self, service: &str, backend: &str) -> Result<(&Service, &Backend), Failure> {
+        let names = |names: Vec<&str>| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        let Some(found) = self.model.services.iter().find(|s| s.name == service) else {
+            let known = names(self.model.services.iter().map(|s| s.name.as_str()).collect());
+            return Err(Failure::new(Exit::Failed, format!("there is no service called {service}"))
+                .hint(format!("services: {known}")));
+        };
+        match found.backends.iter().find(|b| b.name == backend) {
+            Some(b) => Ok((found, b)),
+            None => {
+                let known = names(found.backends.iter().map(|b| b.name.as_str()).collect());
+                Err(Failure::new(Exit::Failed, format!("service {service} has no backend called {backend}"))
+                    .hint(format!("backends: {known}")))
+            }
+        }
+    }
+
+    fn set_backend_state(&mut self, service: &str, backend: &str, state: BackendState) -> Result<DrainAnswer, Failure> {
+        let (found, member) = self.find(service, backend)?;
+        let key = (found.name.clone(), member.name.clone());
+        let configured = member.state;
+        let before = self.overrides.get(&key).copied();
+        let changed = before.unwrap_or(configured) != state;
+        // What the file says anyway needs no override.
+        if state == configured {
+            self.overrides.remove(&key);
+        } else {
+            self.overrides.insert(key.clone(), state);
+        }
+        if changed {
+            if let Err(failure) = self.apply_tables() {
+                match before {
+                    Some(state) => self.overrides.insert(key, state),
+                    None => self.overrides.remove(&key),
+                };
+                return Err(failure);
+            }
+            info!("{service}/{backend} set to {state:?} by an operator");
+        }
+        Ok(DrainAnswer { service: service.to_owned(), backend: backend.to_owned(), state, changed })
+    }
+}
+
+/// What a running controller cannot change about itself.
+fn restart_needed(old: &Model, new: &Model) -> Result<(), Failure> {
+    let differing = [
+        ("node.bpf_dir", old.node.bpf_dir != new.node.bpf_dir),
+        ("node.run_dir", old.node.run_dir != new.node.run_dir),
+        (
+            "node.tunnel_source",
+            (old.node.tunnel_source4, old.node.tunnel_source6) != (new.node.tunnel_source4, new.node.tunnel_source6),
+        ),
+        ("admin", old.admin != new.admin),
+        ("hash_key", old.hash_key != new.hash_key),
+        ("limits", old.limits != new.limits),
+    ];
+    match differing.iter().find(|(_, differs)| *differs) {
+        None => Ok(()),
+        Some((what, _)) => Err(Failure::new(Exit::Failed, format!("{what} cannot change while sluice runs"))
+            .hint("restart sluice to change it, or put the old value back and reload")),
+    }
+}
+
+fn targets(model: &Model) -> Vec<Target> {
+    let mut out = Vec::new();
+    for service in &model.services {
+        let Some(check) = &service.health else { continue };
+        for backend in &service.backends {
+            let listen = service.listen.iter().find(|l| l.is_ipv4() == backend.address.is_ipv4());
+            let port = check.port.or(backend.port).or(listen.map(SocketAddr::port));
+            let Some(port) = port else { continue };
+            out.push(Target {
+                key: Key { service: service.name.clone(), backend: backend.name.clone() },
+                address: SocketAddr::new(backend.address, port),
+                check: check.clone(),
+            });
+        }
+    }
+    out
+}

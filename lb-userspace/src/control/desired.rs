@@ -1,0 +1,486 @@
+//! What the kernel should hold, computed from everything we know: configuration, health, overrides, network.
+//!
+//! Pure but for the ids it hands out: the same inputs give the same tables. A change of any input computes the
+//! whole again — it is thousands of small lookups — and the data plane writes the difference. Only rings are
+//! remembered, because building one is not small.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use lb_common::addr::{Endpoint4, Endpoint6, words6};
+use lb_common::backend::{BACKEND_ALIVE, BACKEND_V6};
+use lb_common::ring::{Row, rows};
+use lb_common::route::{Neighbour4, Neighbour6};
+use lb_common::service::{FORWARD_IPIP, FORWARD_NAT, Reverse4, Reverse6, Service as ServiceEntry};
+
+use crate::dataplane::maps::{MAX_NEIGHBOURS, MAX_ROUTES};
+use crate::dataplane::tables::{Backend as BackendEntry, RingPlace, RingRows, RouteTo, Tables};
+use crate::dataplane::{Features, Sizes};
+use crate::exit::{Exit, Failure};
+use crate::model::{Backend, BackendState, Forward, Model, Node, Prefix, Protocol, Service};
+use crate::net::{NetState, Resolution, RouteView, route};
+use crate::ring::{self, Fingerprint, Member, Seed};
+
+use super::ids::{Exhausted, Pool};
+
+/// A backend of a service, by the names the configuration gives them.
+pub type BackendName = (String, String);
+
+/// An address family, as rings and maps are split by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    pub fn of(ip: IpAddr) -> Self {
+        if ip.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "ipv4",
+            Self::V6 => "ipv6",
+        }
+    }
+}
+
+/// What a ring belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RingKey {
+    pub service: String,
+    pub protocol: Protocol,
+    pub family: Family,
+}
+
+/// What makes a backend the same one over reloads: renaming it in the file does not give it another id.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct BackendKey {
+    service: String,
+    address: IpAddr,
+    port: Option<u16>,
+}
+
+impl BackendKey {
+    fn new(service: &Service, backend: &Backend) -> Self {
+        Self { service: service.name.clone(), address: backend.address, port: backend.port }
+    }
+}
+
+/// The numbers the kernel knows things by.
+#[derive(Clone, Debug)]
+pub struct Ids {
+    services: Pool<String>,
+    backends: Pool<BackendKey>,
+    /// How many lives each backend id has had.
+    generations: BTreeMap<u32, u32>,
+    slots: BTreeMap<u8, Pool<RingKey>>,
+    last_slot: u32,
+    /// Service and backend ids whose counters belong to somebody else's past.
+    pub fresh_services: BTreeSet<u32>,
+    pub fresh_backends: BTreeSet<u16>,
+}
+
+impl Ids {
+    pub fn new(sizes: Sizes) -> Self {
+        Self {
+            services: Pool::new(1, sizes.services),
+            backends: Pool::new(1, sizes.backends - 1),
+            generations: BTreeMap::new(),
+            slots: BTreeMap::new(),
+            last_slot: sizes.services * 4 - 1,
+            fresh_services: BTreeSet::new(),
+            fresh_backends: BTreeSet::new(),
+        }
+    }
+
+    pub fn service(&self, name: &str) -> Option<u32> {
+        self.services.get(&name.to_owned())
+    }
+
+    pub fn backend(&self, service: &Service, backend: &Backend) -> Option<u16> {
+        self.backends.get(&BackendKey::new(service, backend)).map(|id| id as u16)
+    }
+}
+
+/// What is known of backends beyond the file.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    /// The checks' verdicts; absent means not checked yet.
+    pub verdicts: &'a HashMap<BackendName, bool>,
+    /// What an operator set at run time.
+    pub overrides: &'a BTreeMap<BackendName, BackendState>,
+}
+
+impl View<'_> {
+    /// Whether a backend may take traffic, as far as health goes: checked and up, or not checked at all.
+    pub fn is_up(&self, service: &Service, backend: &Backend) -> bool {
+        service.health.is_none()
+            || self.verdicts.get(&(service.name.clone(), backend.name.clone())).copied().unwrap_or(false)
+    }
+
+    /// The state in force.
+    pub fn state(&self, service: &Service, backend: &Backend) -> BackendState {
+        self.overrides.get(&(service.name.clone(), backend.name.clone())).copied().unwrap_or(backend.state)
+    }
+}
+
+/// A ring as last built, with what it was built from.
+#[derive(Clone, Debug)]
+pub struct BuiltRing {
+    pub place: RingPlace,
+    pub fingerprint: Option<Fingerprint>,
+    /// Rows by backend id.
+    pub rows_of: BTreeMap<u16, u32>,
+    members: Vec<(Member, u16)>,
+    rows: RingRows,
+}
+
+impl BuiltRing {
+    /// Rows in the ring.
+    pub fn len(&self) -> u32 {
+        rows(usize::from(self.place.class))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.rows_of.is_empty()
+    }
+}
+
+pub type Rings = BTreeMap<RingKey, BuiltRing>;
+
+/// The result.
+#[derive(Debug)]
+pub struct Desired {
+    pub tables: Tables,
+    pub rings: Rings,
+    /// Neighbours whose MAC addresses are needed, as (interface, address).
+    pub neighbours: BTreeSet<(u32, IpAddr)>,
+    /// What could not be done as configured, one sentence each.
+    pub problems: Vec<String>,
+}
+
+/// What the program must be able to do for this configuration.
+pub fn features(model: &Model) -> Features {
+    let listens = || model.services.iter().flat_map(|s| &s.listen);
+    Features {
+        ipv4: listens().any(SocketAddr::is_ipv4),
+        ipv6: listens().any(SocketAddr::is_ipv6),
+        nat: model.services.iter().any(|s| s.forward == Forward::Nat),
+        ipip: model.services.iter().any(|s| s.forward == Forward::Ipip),
+        ..Features::default()
+    }
+}
+
+/// Computes it all.
+pub fn compute(
+    model: &Model,
+    view: View<'_>,
+    net: &NetState,
+    seed: &Seed,
+    ids: &mut Ids,
+    known: &Rings,
+    now: Instant,
+) -> Result<Desired, Failure> {
+    allocate(model, ids, now)?;
+    let mut out =
+        Desired { tables: Tables::default(), rings: Rings::new(), neighbours: BTreeSet::new(), problems: Vec::new() };
+    for service in &model.services {
+        let service_id = ids.service(&service.name).unwrap_or(0);
+        for backend in &service.backends {
+            let id = ids.backend(service, backend).unwrap_or(0);
+            let entry = backend_entry(&model.node, service, backend, id, view, net, ids, &mut out.problems);
+            out.tables.backends.insert(id, entry);
+            match net.resolve(backend.address) {
+                Resolution::OnLink { ifindex } => out.neighbours.insert((ifindex, backend.address)),
+                Resolution::Gateway { ifindex, gateway } => out.neighbours.insert((ifindex, gateway)),
+                _ => false,
+            };
+            if service.forward == Forward::Nat {
+                reverse_entries(service, service_id, backend, id, &mut out.tables);
+            }
+        }
+        let families: BTreeSet<Family> = service.listen.iter().map(|l| Family::of(l.ip())).collect();
+        for family in families {
+            for protocol in &service.protocols {
+                let key = RingKey { service: service.name.clone(), protocol: *protocol, family };
+                let ring = ring_for(service, &key, view, seed, ids, known.get(&key), now)?;
+                out.tables.rings.insert(ring.place, Arc::clone(&ring.rows));
+                service_entries(service, service_id, &key, ring.place, &mut out.tables);
+                out.rings.insert(key, ring);
+            }
+        }
+    }
+    network(model, net, &mut out);
+    Ok(out)
+}
+
+fn allocate(model: &Model, ids: &mut Ids, now: Instant) -> Result<(), Failure> {
+    let full = |what: &str, limit: &str| {
+        Failure::new(Exit::Failed, format!("no {what} id is free (ids of removed ones rest for a minute)"))
+            .hint(format!("wait a minute and reload, or raise limits.{limit} and restart"))
+    };
+    let services: BTreeSet<&String> = model.services.iter().map(|s| &s.name).collect();
+    ids.services.retain(|name| services.contains(name), now);
+    let backends: BTreeSet<BackendKey> =
+        model.services.iter().flat_map(|s| s.backends.iter().map(|b| BackendKey::new(s, b))).collect();
+    ids.backends.retain(|key| backends.contains(key), now);
+    for name in services {
+        let given = ids.services.give(name, now).map_err(|Exhausted| full("service", "services"))?;
+        if given.fresh {
+            ids.fresh_services.insert(given.number);
+        }
+    }
+    for key in &backends {
+        let given = ids.backends.give(key, now).map_err(|Exhausted| full("backend", "backends"))?;
+        if given.fresh {
+            ids.fresh_backends.insert(given.number as u16);
+            *ids.generations.entry(given.number).or_default() += 1;
+        }
+    }
+    Ok(())
+}
+
+#[expect(clippy::too_many_arguments, reason = "one record is made of all there is to know about a backend")]
+fn backend_entry(
+    node: &Node,
+    service: &Service,
+    backend: &Backend,
+    id: u16,
+    view: View<'_>,
+    net: &NetState,
+    ids: &Ids,
+    problems: &mut Vec<String>,
+) -> BackendEntry {
+    let mut entry = BackendEntry {
+        addr: words(backend.address),
+        port: backend.port.unwrap_or(0).to_be(),
+        flags: if backend.address.is_ipv6() { BACKEND_V6 } else { 0 },
+        generation: ids.generations.get(&u32::from(id)).copied().unwrap_or(0),
+        next_hop: net.next_hop(backend.address),
+        ..BackendEntry::default()
+    };
+    if view.is_up(service, backend) {
+        entry.flags |= BACKEND_ALIVE;
+    }
+    if service.forward == Forward::Ipip {
+        let configured = match backend.address {
+            IpAddr::V4(_) => node.tunnel_source4,
+            IpAddr::V6(_) => node.tunnel_source6,
+        };
+        let source =
+            configured.map(|p| p.address).or_else(|| net.source_for(backend.address)).or_else(
+                || match route::ask_kernel(backend.address) {
+                    Ok(route::Answer::Via { source, .. }) => source,
+                    _ => None,
+                },
+            );
+        match source {
+            Some(source) => entry.tunnel_source = words(source),
+            None => problems.push(format!(
+                "service {}: this host has no address to send tunnelled packets to {} from",
+                service.name, backend.name
+            )),
+        }
+    }
+    entry
+}
+
+/// An address as the packet path holds it: IPv4 in the first word.
+fn words(ip: IpAddr) -> [u32; 4] {
+    match ip {
+        IpAddr::V4(a) => [u32::from_ne_bytes(a.octets()), 0, 0, 0],
+        IpAddr::V6(a) => words6(a.octets()),
+    }
+}
+
+/// The bits of a tunnel source prefix that vary with the flow, as the program wants them: network order, of the
+/// whole IPv4 address or the last word of the IPv6 one.
+pub fn host_mask(prefix: Option<Prefix>) -> u32 {
+    let Some(prefix) = prefix else { return 0 };
+    let width = if prefix.address.is_ipv4() { 32 } else { 128 };
+    let host_bits = width - u32::from(prefix.length);
+    let mask = if host_bits >= 32 { u32::MAX } else { (1 << host_bits) - 1 };
+    mask.to_be()
+}
+
+fn reverse_entries(service: &Service, service_id: u32, backend: &Backend, id: u16, tables: &mut Tables) {
+    for protocol in &service.protocols {
+        for listen in &service.listen {
+            let port = backend.port.unwrap_or(listen.port());
+            match (backend.address, listen.ip()) {
+                (IpAddr::V4(address), IpAddr::V4(vip)) => {
+                    let key = Endpoint4::from_host(address.octets(), port, protocol.number());
+                    let value = Reverse4 {
+                        vip: u32::from_ne_bytes(vip.octets()),
+                        port: listen.port().to_be(),
+                        backend: id,
+                        service: service_id,
+                        reserved: 0,
+                    };
+                    tables.reverse4.insert(key, value);
+                }
+                (IpAddr::V6(address), IpAddr::V6(vip)) => {
+                    let key = Endpoint6::from_host(address.octets(), port, protocol.number());
+                    let value = Reverse6 {
+                        vip: words6(vip.octets()),
+                        port: listen.port().to_be(),
+                        backend: id,
+                        service: service_id,
+                    };
+                    tables.reverse6.insert(key, value);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+fn service_entries(service: &Service, service_id: u32, key: &RingKey, place: RingPlace, tables: &mut Tables) {
+    let entry = ServiceEntry {
+        id: service_id,
+        ring: place.slot,
+        class: place.class,
+        forward: match service.forward {
+            Forward::Nat => FORWARD_NAT,
+            Forward::Ipip => FORWARD_IPIP,
+        },
+        ..ServiceEntry::default()
+    };
+    for listen in service.listen.iter().filter(|l| Family::of(l.ip()) == key.family) {
+        let protocol = key.protocol.number();
+        match listen.ip() {
+            IpAddr::V4(ip) => {
+                tables.services4.insert(Endpoint4::from_host(ip.octets(), listen.port(), protocol), entry);
+            }
+            IpAddr::V6(ip) => {
+                tables.services6.insert(Endpoint6::from_host(ip.octets(), listen.port(), protocol), entry);
+            }
+        }
+    }
+}
+
+fn ring_for(
+    service: &Service,
+    key: &RingKey,
+    view: View<'_>,
+    seed: &Seed,
+    ids: &mut Ids,
+    known: Option<&BuiltRing>,
+    now: Instant,
+) -> Result<BuiltRing, Failure> {
+    let of_family = || service.backends.iter().filter(|b| Family::of(b.address) == key.family);
+    let member = |b: &Backend| Member::new(b.address, b.port.unwrap_or(0), b.weight);
+
+    // The size follows the file, not the health: a backend that dies must not resize the ring.
+    let configured: Vec<Member> = of_family().map(member).collect();
+    let class = ring::class_for(&configured);
+    let last_slot = ids.last_slot;
+    let slots = ids.slots.entry(class as u8).or_insert_with(|| Pool::new(0, last_slot));
+    let slot = slots.give(key, now).map_err(|Exhausted| {
+        Failure::new(Exit::Failed, "no ring slot is free").hint("raise limits.services and restart")
+    })?;
+    let place = RingPlace { class: class as u8, slot: slot.number };
+
+    let mut members: Vec<(Member, u16)> = of_family()
+        .filter(|b| view.is_up(service, b) && view.state(service, b) == BackendState::Active)
+        .map(|b| (member(b), ids.backend(service, b).unwrap_or(0)))
+        .collect();
+    // The ring does not depend on their order; recognising an unchanged one does.
+    members.sort_by_key(|(m, _)| m.identity);
+
+    if let Some(known) = known
+        && known.place == place
+        && known.members == members
+    {
+        return Ok(known.clone());
+    }
+    let pool: Vec<Member> = members.iter().map(|(m, _)| *m).collect();
+    let built = ring::build(seed, class, &pool);
+    let words: Vec<u64> = match &built {
+        Some(owners) => owners.iter().map(|&owner| Row::steady(members[usize::from(owner)].1).0).collect(),
+        None => vec![Row::steady(0).0; rows(class) as usize],
+    };
+    let mut rows_of = BTreeMap::new();
+    for owner in built.iter().flatten() {
+        *rows_of.entry(members[usize::from(*owner)].1).or_default() += 1;
+    }
+    Ok(BuiltRing {
+        place,
+        fingerprint: built.as_ref().map(|owners| ring::fingerprint(owners, &pool)),
+        rows_of,
+        members,
+        rows: Arc::new(words),
+    })
+}
+
+/// Slots of rings that are no longer there are given back once the tables without them are applied.
+pub fn release_slots(ids: &mut Ids, rings: &Rings, now: Instant) {
+    for (class, pool) in &mut ids.slots {
+        pool.retain(|key| rings.get(key).is_some_and(|ring| ring.place.class == *class), now);
+    }
+}
+
+/// Routes, neighbours, own addresses and devices, as far as the packet path needs them.
+fn network(model: &Model, net: &NetState, out: &mut Desired) {
+    let tables = &mut out.tables;
+    tables.devices.extend(tables.backends.values().filter_map(|b| b.next_hop).map(|hop| hop.ifindex));
+    // Only NAT sees replies, and only replies are routed by destination.
+    if !features(model).nat {
+        return;
+    }
+    for ip in net.local_addresses() {
+        match ip {
+            IpAddr::V4(a) => tables.local4.insert(u32::from_ne_bytes(a.octets())),
+            IpAddr::V6(a) => tables.local6.insert(words6(a.octets())),
+        };
+    }
+    let routes = net.routes_for_dataplane(MAX_ROUTES - 1);
+    for (family, count) in ["IPv4", "IPv6"].into_iter().zip(routes.over_limit) {
+        if let Some(count) = count {
+            out.problems.push(format!(
+                "this host has {count} {family} routes, more than the {MAX_ROUTES} that are mirrored: replies take the slow path"
+            ));
+        }
+    }
+    for (prefix, view) in routes.routes {
+        let to = match view {
+            RouteView::Gateway { ifindex, gateway } => {
+                out.neighbours.insert((ifindex, gateway));
+                RouteTo::Gateway(net.hop(ifindex, gateway))
+            }
+            RouteView::OnLink { ifindex } => {
+                tables.devices.insert(ifindex);
+                RouteTo::OnLink(ifindex)
+            }
+            RouteView::AskKernel => RouteTo::AskKernel,
+        };
+        if let RouteTo::Gateway(Some(hop)) = to {
+            tables.devices.insert(hop.ifindex);
+        }
+        match prefix.address {
+            IpAddr::V4(a) => tables.routes4.insert((prefix.length, a.octets()), to),
+            IpAddr::V6(a) => tables.routes6.insert((prefix.length, a.octets()), to),
+        };
+    }
+    for (ifindex, ip, _) in net.neighbours() {
+        let Some(hop) = net.hop(ifindex, ip) else { continue };
+        match ip {
+            IpAddr::V4(a) if tables.neighbours4.len() < MAX_NEIGHBOURS => {
+                tables.neighbours4.insert(Neighbour4 { ifindex, addr: u32::from_ne_bytes(a.octets()) }, hop);
+            }
+            IpAddr::V6(a) if tables.neighbours6.len() < MAX_NEIGHBOURS => {
+                tables.neighbours6.insert(Neighbour6 { addr: words6(a.octets()), ifindex, pad: 0 }, hop);
+            }
+            _ => {}
+        }
+    }
+    // More devices than the map holds: those nobody needs for backends go first, which is what the set's order
+    // cannot know; a host with over 250 interfaces asks the kernel's FIB and may be refused the redirect.
+    while tables.devices.len() > 250 {
+        tables.devices.pop_last();
+    }
+}

@@ -1,0 +1,148 @@
+//! The controller's state as the admin API shows it.
+
+use std::collections::BTreeMap;
+
+use lb_common::counters::{BackendCounters, DropReason, ServiceCounters};
+
+use crate::api::types::{
+    BackendStatus, ConfigStatus, Health, InterfaceStatus, RingStatus, ServiceState, ServiceStatus, Status, Traffic,
+};
+use crate::dataplane::Mode;
+use crate::health::Key;
+use crate::model::{Backend, Scheduler, Service};
+
+use super::controller::Controller;
+use super::desired::Family;
+
+pub(super) fn build(c: &Controller) -> Status {
+    let mut degraded = c.problems.clone();
+    let services: Vec<ServiceStatus> = c.model.services.iter().map(|s| service(c, s, &mut degraded)).collect();
+    let program_id = c.dataplane.program_id();
+    let mut interfaces = Vec::new();
+    for configured in &c.model.node.interfaces {
+        match c.dataplane.attached().find(|a| a.name == configured.name) {
+            Some(attached) => {
+                if let (Mode::Generic, Some(why)) = (attached.mode, &attached.fallback) {
+                    degraded.push(format!("{}: XDP runs in generic mode: {why}", attached.name));
+                }
+                interfaces.push(InterfaceStatus {
+                    name: attached.name.clone(),
+                    ifindex: attached.ifindex,
+                    xdp_mode: attached.mode.name().to_owned(),
+                    program_id,
+                });
+            }
+            None => degraded.push(format!("{}: the interface is gone", configured.name)),
+        }
+    }
+    if let Some(error) = &c.last_error {
+        let first = error.lines().next().unwrap_or_default();
+        degraded.push(format!("the last reload was refused: {first}"));
+    }
+    let host = counters(c.dataplane.service_counters(0), &mut degraded);
+    Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        uptime_seconds: c.started.elapsed().as_secs(),
+        config: ConfigStatus {
+            path: c.path.display().to_string(),
+            generation: c.generation,
+            applied_at: c.applied_at,
+            last_error: c.last_error.clone(),
+        },
+        interfaces,
+        passed: Traffic { packets: host.packets, bytes: host.bytes },
+        services,
+        degraded,
+    }
+}
+
+/// Counters that cannot be read are a problem to tell, not a reason to tell nothing.
+fn counters<C: Default>(read: Result<C, crate::dataplane::DataplaneError>, degraded: &mut Vec<String>) -> C {
+    read.unwrap_or_else(|e| {
+        degraded.push(e.to_string());
+        C::default()
+    })
+}
+
+fn service(c: &Controller, service: &Service, degraded: &mut Vec<String>) -> ServiceStatus {
+    let id = c.ids.service(&service.name).unwrap_or(0);
+    let count: ServiceCounters = counters(c.dataplane.service_counters(id), degraded);
+    let backends: Vec<BackendStatus> = service.backends.iter().map(|b| backend(c, service, b, degraded)).collect();
+    let healthy = backends.iter().filter(|b| matches!(b.health, Health::Up | Health::Unchecked)).count();
+    let state = match healthy {
+        0 => ServiceState::Down,
+        n if n < service.min_healthy as usize => ServiceState::Degraded,
+        _ => ServiceState::Up,
+    };
+    match state {
+        ServiceState::Up => {}
+        ServiceState::Degraded => degraded.push(format!(
+            "service {}: {healthy} backends up, fewer than min_healthy {}",
+            service.name, service.min_healthy
+        )),
+        ServiceState::Down => degraded.push(format!("service {}: no backend is up", service.name)),
+    }
+    let rings = c.rings.iter().filter(|(key, _)| key.service == service.name);
+    let drops: BTreeMap<String, u64> = DropReason::ALL
+        .iter()
+        .map(|reason| (reason.name().to_owned(), count.drops[*reason as usize]))
+        .filter(|(_, n)| *n > 0)
+        .collect();
+    ServiceStatus {
+        name: service.name.clone(),
+        listen: service.listen.iter().map(ToString::to_string).collect(),
+        protocols: service.protocols.clone(),
+        forward: service.forward,
+        scheduler: match service.scheduler {
+            Scheduler::Maglev => "maglev".to_owned(),
+        },
+        state,
+        rings: rings
+            .map(|(key, ring)| RingStatus {
+                family: key.family.name().to_owned(),
+                protocol: key.protocol,
+                rows: ring.len(),
+                fingerprint: ring.fingerprint.map_or_else(|| "empty".to_owned(), |f| f.to_string()),
+            })
+            .collect(),
+        forwarded: Traffic { packets: count.packets, bytes: count.bytes },
+        replies: Traffic { packets: count.reply_packets, bytes: count.reply_bytes },
+        syns: count.syns,
+        fib_lookups: count.fib_lookups,
+        drops,
+        backends,
+    }
+}
+
+fn backend(c: &Controller, service: &Service, backend: &Backend, degraded: &mut Vec<String>) -> BackendStatus {
+    let id = c.ids.backend(service, backend).unwrap_or(0);
+    let name = (service.name.clone(), backend.name.clone());
+    let count: BackendCounters = counters(c.dataplane.backend_counters(id), degraded);
+    let key = Key { service: name.0.clone(), backend: name.1.clone() };
+    let snapshot = c.checker.snapshot(&key);
+    // A ring per protocol holds the same rows, so the first of the backend's family stands for all.
+    let family = Family::of(backend.address);
+    let ring = c.rings.iter().find(|(key, _)| key.service == service.name && key.family == family);
+    let share =
+        ring.map_or(0.0, |(_, ring)| f64::from(ring.rows_of.get(&id).copied().unwrap_or(0)) / f64::from(ring.len()));
+    BackendStatus {
+        name: backend.name.clone(),
+        id,
+        address: backend.address.to_string(),
+        port: backend.port,
+        weight: backend.weight,
+        state: c.overrides.get(&name).copied().unwrap_or(backend.state),
+        overridden: c.overrides.contains_key(&name),
+        health: match (&service.health, &snapshot) {
+            (None, _) => Health::Unchecked,
+            (Some(_), Some(snapshot)) => snapshot.health,
+            (Some(_), None) => Health::Checking,
+        },
+        reason: snapshot.as_ref().and_then(|s| s.reason.clone()),
+        latency_ms: snapshot.and_then(|s| s.latency).map(|l| l.as_secs_f64() * 1000.0),
+        share,
+        forwarded: Traffic { packets: count.packets, bytes: count.bytes },
+        replies: Traffic { packets: count.reply_packets, bytes: count.reply_bytes },
+    }
+}

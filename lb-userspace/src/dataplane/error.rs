@@ -1,0 +1,73 @@
+//! What can go wrong between us and the kernel, in words that say what to do.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::exit::{Exit, Failure};
+
+#[derive(Debug, thiserror::Error)]
+pub enum DataplaneError {
+    #[error("not permitted to load BPF programs")]
+    NotPermitted,
+    #[error("the kernel refused the program: {0}")]
+    Refused(String),
+    #[error("the kernel cannot create the map {name}: {why}")]
+    Map { name: String, why: String },
+    #[error("writing the map {name} failed: {why}")]
+    Write { name: &'static str, why: String },
+    #[error("the map {name} is full: it has room for {room} entries, {wanted} are wanted")]
+    Full { name: &'static str, room: usize, wanted: usize },
+    #[error("cannot use {path}: {why}")]
+    Directory { path: PathBuf, why: String },
+    #[error("{interface}: another program already runs at XDP there{holder}")]
+    Occupied { interface: String, holder: String },
+    #[error("{interface}: the driver cannot run XDP natively ({why})")]
+    NotNative { interface: String, why: String },
+    #[error("{interface}: attaching failed: {why}")]
+    Attach { interface: String, why: String },
+    #[error("there is no interface called {0}")]
+    NoInterface(String),
+    #[error("another sluice is running on this host{0}")]
+    Locked(String),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl From<DataplaneError> for Failure {
+    fn from(error: DataplaneError) -> Self {
+        use DataplaneError as E;
+        let exit = match &error {
+            E::NotPermitted | E::Refused(_) | E::Map { .. } | E::Directory { .. } | E::NotNative { .. } => {
+                Exit::HostUnsupported
+            }
+            E::NoInterface(_) => Exit::HostUnsupported,
+            _ => Exit::Failed,
+        };
+        let hint = match &error {
+            E::NotPermitted => Some(
+                "run it as root, or with the capabilities CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_NET_RAW; in a \
+                 container: --privileged --network host",
+            ),
+            E::Refused(_) => Some("Linux 5.15 or newer is needed; `uname -r` shows yours"),
+            E::Map { .. } => Some("if memory is short, lower `limits`; Linux 5.15 or newer is needed"),
+            E::Directory { .. } => {
+                Some("a bpffs must be mounted there: mount -t bpf bpf /sys/fs/bpf (or set node.bpf_dir)")
+            }
+            E::Occupied { .. } => Some(
+                "stop that program, or take it off: ip link set dev INTERFACE xdp off (`bpftool net` lists what is attached)",
+            ),
+            E::NotNative { .. } => Some("use `xdp: auto` or `xdp: generic` for this interface, at a lower speed"),
+            E::Full { .. } => Some("raise `limits` in the configuration and restart"),
+            E::Locked(_) => {
+                Some("stop it first (systemctl stop sluice), or give this one its own node.run_dir and node.bpf_dir")
+            }
+            E::NoInterface(_) => Some("`ip link` lists the interfaces; name one of them under node.interfaces"),
+            _ => None,
+        };
+        let failure = Failure::new(exit, error.to_string());
+        match hint {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    }
+}

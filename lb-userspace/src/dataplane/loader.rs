@@ -1,0 +1,144 @@
+//! Loads a variant of the program: the object with its load-time constants set and its maps sized.
+//!
+//! All variants share one set of maps. aya reopens a pinned map by name, so every map is pinned and the second
+//! variant finds the first one's. It does not compare them, which is why [`super::pins::prepare`] never leaves
+//! maps of an unknown origin behind.
+
+use aya::programs::ProgramError;
+use aya::{Ebpf, EbpfError, EbpfLoader};
+
+use lb_common::hash::HashKey;
+use lb_common::settings;
+
+use super::error::DataplaneError;
+use super::maps::NAMES;
+use super::{Options, object};
+
+/// What the configuration uses; the rest is compiled out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Features {
+    pub ipv4: bool,
+    pub ipv6: bool,
+    pub nat: bool,
+    pub ipip: bool,
+    /// Log every decision. For debugging in a lab.
+    pub log: bool,
+    /// Time comes from a map that a test owns.
+    pub test_clock: bool,
+}
+
+/// How many entries the maps have room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    pub services: u32,
+    pub backends: u32,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self { services: 1024, backends: 8192 }
+    }
+}
+
+/// Constants that are not switches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tunables {
+    pub hash_key: HashKey,
+    /// Network order; see [`settings::TUNNEL_SOURCE_MASK4`].
+    pub tunnel_source_mask4: u32,
+    pub tunnel_source_mask6: u32,
+}
+
+/// Loads the object; its programs are not verified yet.
+pub(super) fn load(options: &Options, features: Features) -> Result<Ebpf, DataplaneError> {
+    let Sizes { services, backends } = options.sizes;
+    let endpoints = services.saturating_mul(4);
+    let [ipv4, ipv6, nat, ipip, log, test_clock] =
+        [features.ipv4, features.ipv6, features.nat, features.ipip, features.log, features.test_clock].map(u8::from);
+    let key = options.tunables.hash_key;
+
+    let mut loader = EbpfLoader::new();
+    loader
+        .override_global(settings::IPV4, &ipv4, true)
+        .override_global(settings::IPV6, &ipv6, true)
+        .override_global(settings::NAT, &nat, true)
+        .override_global(settings::IPIP, &ipip, true)
+        .override_global(settings::LOG, &log, true)
+        .override_global(settings::TEST_CLOCK, &test_clock, true)
+        .override_global(settings::HASH_KEY, &key, true)
+        .override_global(settings::TUNNEL_SOURCE_MASK4, &options.tunables.tunnel_source_mask4, true)
+        .override_global(settings::TUNNEL_SOURCE_MASK6, &options.tunables.tunnel_source_mask6, true)
+        .map_max_entries("SERVICES4", endpoints)
+        .map_max_entries("SERVICES6", endpoints)
+        .map_max_entries("REVERSE4", backends)
+        .map_max_entries("REVERSE6", backends)
+        .map_max_entries("BACKENDS", backends)
+        .map_max_entries("NEXT_HOPS", backends + 1024)
+        .map_max_entries("RINGS_10", endpoints)
+        .map_max_entries("RINGS_12", endpoints)
+        .map_max_entries("RINGS_14", endpoints)
+        .map_max_entries("RINGS_17", endpoints)
+        .map_max_entries("RINGS_20", endpoints)
+        .map_max_entries("SERVICE_COUNTERS", services + 1)
+        .map_max_entries("BACKEND_COUNTERS", backends);
+    for name in NAMES {
+        loader.map_pin_path(name, options.bpf_dir.join("maps").join(name));
+    }
+    loader.load(object::LOAD_BALANCER).map_err(|error| explain(&error))
+}
+
+/// The loader's error in our words.
+pub(super) fn explain(error: &EbpfError) -> DataplaneError {
+    if denied(error) {
+        return DataplaneError::NotPermitted;
+    }
+    match error {
+        EbpfError::MapError(e) => DataplaneError::Map { name: "of the program".into(), why: chain(e) },
+        other => DataplaneError::Refused(chain(other)),
+    }
+}
+
+/// As [`explain`], for loading and attaching programs.
+pub(super) fn explain_program(error: &ProgramError) -> DataplaneError {
+    if denied(error) {
+        return DataplaneError::NotPermitted;
+    }
+    match error {
+        // The log's last lines say where; the whole of it helps nobody at a terminal.
+        ProgramError::LoadError { io_error, verifier_log } => {
+            let log = verifier_log.to_string();
+            let tail: Vec<&str> = log.lines().rev().take(60).collect();
+            let tail: Vec<&str> = tail.into_iter().rev().collect();
+            DataplaneError::Refused(format!("{io_error}\n{}", tail.join("\n")))
+        }
+        other => DataplaneError::Refused(chain(other)),
+    }
+}
+
+/// An error and its causes on one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// The kernel says EPERM to those who may not; EACCES is the verifier's no.
+fn denied(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(io) = error.downcast_ref::<std::io::Error>()
+            && io.raw_os_error() == Some(libc::EPERM)
+        {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}

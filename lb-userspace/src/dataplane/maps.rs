@@ -1,0 +1,440 @@
+//! The maps, their typed handles, and the one function that changes them.
+//!
+//! Write order is fixed, so that every packet in between finds a whole way: first what others refer to (next
+//! hops, backends, rings, routes), then services, then the removal of what nobody refers to any more, in
+//! reverse. What was written is remembered entry by entry, so a failure half-way leaves us knowing exactly what
+//! the kernel holds, and the next apply finishes the work.
+
+use std::collections::{BTreeMap, HashSet};
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
+use std::time::Instant;
+
+use aya::Ebpf;
+use aya::maps::lpm_trie::Key;
+use aya::maps::{Array, DevMapHash, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf};
+
+use lb_common::addr::{Endpoint4, Endpoint6};
+use lb_common::backend::Backend;
+use lb_common::counters::{BackendCounters, ServiceCounters};
+use lb_common::ring::{CLASSES, rows};
+use lb_common::route::{Neighbour4, Neighbour6, NextHop, ROUTE_ASK_KERNEL, ROUTE_GATEWAY, ROUTE_ON_LINK, Route};
+use lb_common::service::{Reverse4, Reverse6, Service};
+
+use super::error::DataplaneError;
+use super::events::Events;
+use super::loader::Sizes;
+use super::next_hops::NextHops;
+use super::tables::{RingPlace, RingRows, RouteTo, Tables};
+use super::{stats, sys};
+
+/// Every map of the load balancer, by its name in the object.
+pub const NAMES: [&str; 24] = [
+    "SERVICES4",
+    "SERVICES6",
+    "REVERSE4",
+    "REVERSE6",
+    "BACKENDS",
+    "NEXT_HOPS",
+    "RINGS_10",
+    "RINGS_12",
+    "RINGS_14",
+    "RINGS_17",
+    "RINGS_20",
+    "ROUTES4",
+    "ROUTES6",
+    "NEIGHBOURS4",
+    "NEIGHBOURS6",
+    "LOCAL4",
+    "LOCAL6",
+    "DEVICES",
+    "SERVICE_COUNTERS",
+    "BACKEND_COUNTERS",
+    "EVENTS",
+    "EVENT_BUDGET",
+    "CLOCK",
+    "FIB_REQUEST",
+];
+const RING_NAMES: [&str; CLASSES.len()] = ["RINGS_10", "RINGS_12", "RINGS_14", "RINGS_17", "RINGS_20"];
+
+/// `BPF_F_MMAPABLE` of linux/bpf.h.
+const MMAPABLE: u32 = 1 << 10;
+/// Mirrored routes and neighbours the maps have room for.
+pub const MAX_ROUTES: usize = 4096;
+pub const MAX_NEIGHBOURS: usize = 16_384;
+const MAX_LOCAL: usize = 4096;
+const MAX_DEVICES: usize = 256;
+
+/// 8-byte words per backend record.
+const BACKEND_WORDS: usize = size_of::<Backend>() / 8;
+
+/// What the kernel holds, as far as it came from [`Tables`].
+#[derive(Debug, Default)]
+struct Written {
+    services4: BTreeMap<Endpoint4, Service>,
+    services6: BTreeMap<Endpoint6, Service>,
+    reverse4: BTreeMap<Endpoint4, Reverse4>,
+    reverse6: BTreeMap<Endpoint6, Reverse6>,
+    backends: BTreeMap<u16, Backend>,
+    rings: BTreeMap<RingPlace, RingRows>,
+    routes4: BTreeMap<(u8, [u8; 4]), Route>,
+    routes6: BTreeMap<(u8, [u8; 16]), Route>,
+    neighbours4: BTreeMap<Neighbour4, NextHop>,
+    neighbours6: BTreeMap<Neighbour6, NextHop>,
+    local4: BTreeMap<u32, u32>,
+    local6: BTreeMap<[u32; 4], u32>,
+    devices: BTreeMap<u32, ()>,
+}
+
+/// Owns every map.
+pub struct Maps {
+    services4: HashMap<MapData, Endpoint4, Service>,
+    services6: HashMap<MapData, Endpoint6, Service>,
+    reverse4: HashMap<MapData, Endpoint4, Reverse4>,
+    reverse6: HashMap<MapData, Endpoint6, Reverse6>,
+    backends: sys::Words,
+    next_hops: Array<MapData, NextHop>,
+    rings: [MapData; CLASSES.len()],
+    routes4: LpmTrie<MapData, [u8; 4], Route>,
+    routes6: LpmTrie<MapData, [u8; 16], Route>,
+    neighbours4: HashMap<MapData, Neighbour4, NextHop>,
+    neighbours6: HashMap<MapData, Neighbour6, NextHop>,
+    local4: HashMap<MapData, u32, u32>,
+    local6: HashMap<MapData, [u32; 4], u32>,
+    devices: DevMapHash<MapData>,
+    service_counters: PerCpuArray<MapData, ServiceCounters>,
+    backend_counters: PerCpuArray<MapData, BackendCounters>,
+    clock: Array<MapData, u64>,
+    events: Option<Events>,
+    sizes: Sizes,
+    hops: NextHops,
+    written: Written,
+}
+
+impl std::fmt::Debug for Maps {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Maps").field("sizes", &self.sizes).field("written", &self.written).finish_non_exhaustive()
+    }
+}
+
+pub(super) fn take<T: TryFrom<Map, Error = MapError>>(object: &mut Ebpf, name: &str) -> Result<T, DataplaneError> {
+    let failed = |why: String| DataplaneError::Map { name: name.to_owned(), why };
+    let map = object.take_map(name).ok_or_else(|| failed("it is not in the object".into()))?;
+    T::try_from(map).map_err(|e| failed(e.to_string()))
+}
+
+fn take_data(object: &mut Ebpf, name: &str) -> Result<MapData, DataplaneError> {
+    let failed = |why: &str| DataplaneError::Map { name: name.to_owned(), why: why.to_owned() };
+    match object.take_map(name) {
+        Some(Map::ArrayOfMaps(data) | Map::Array(data)) => Ok(data),
+        Some(_) => Err(failed("it is of another type")),
+        None => Err(failed("it is not in the object")),
+    }
+}
+
+impl Maps {
+    /// Takes every map out of a loaded object.
+    pub(super) fn take(object: &mut Ebpf, sizes: &Sizes) -> Result<Self, DataplaneError> {
+        let backends = take_data(object, "BACKENDS")?;
+        let words = sys::Words::map(backends.fd().as_fd(), sizes.backends as usize * BACKEND_WORDS)
+            .map_err(|e| DataplaneError::Map { name: "BACKENDS".into(), why: format!("mapping it: {e}") })?;
+        let mut rings = Vec::with_capacity(CLASSES.len());
+        for name in RING_NAMES {
+            rings.push(take_data(object, name)?);
+        }
+        let rings = rings.try_into().map_err(|_| DataplaneError::Map { name: "RINGS".into(), why: "count".into() })?;
+        Ok(Self {
+            services4: take(object, "SERVICES4")?,
+            services6: take(object, "SERVICES6")?,
+            reverse4: take(object, "REVERSE4")?,
+            reverse6: take(object, "REVERSE6")?,
+            backends: words,
+            next_hops: take(object, "NEXT_HOPS")?,
+            rings,
+            routes4: take(object, "ROUTES4")?,
+            routes6: take(object, "ROUTES6")?,
+            neighbours4: take(object, "NEIGHBOURS4")?,
+            neighbours6: take(object, "NEIGHBOURS6")?,
+            local4: take(object, "LOCAL4")?,
+            local6: take(object, "LOCAL6")?,
+            devices: take(object, "DEVICES")?,
+            service_counters: take(object, "SERVICE_COUNTERS")?,
+            backend_counters: take(object, "BACKEND_COUNTERS")?,
+            clock: take(object, "CLOCK")?,
+            events: Some(Events::new(take::<RingBuf<MapData>>(object, "EVENTS")?)),
+            sizes: *sizes,
+            hops: NextHops::new(sizes.backends + 1024),
+            written: Written::default(),
+        })
+    }
+
+    /// Makes the kernel hold exactly `next`; refused before anything is written when it does not fit.
+    pub(super) fn apply(&mut self, next: Tables) -> Result<(), DataplaneError> {
+        self.check_room(&next)?;
+        let now = Instant::now();
+
+        // What others refer to, first. A hop that finds no room is 0 to its users: they ask the kernel.
+        let gateways = next.routes4.values().chain(next.routes6.values()).filter_map(|to| match to {
+            RouteTo::Gateway(hop) => *hop,
+            _ => None,
+        });
+        let used: HashSet<NextHop> = next.backends.values().filter_map(|b| b.next_hop).chain(gateways).collect();
+        for hop in &used {
+            if self.hops.get(hop).is_none()
+                && let Some(index) = self.hops.insert(*hop, now)
+            {
+                self.next_hops.set(index, hop, 0).map_err(|e| write_failed("NEXT_HOPS", &e))?;
+            }
+        }
+        let index_of = |hops: &NextHops, hop: &Option<NextHop>| hop.and_then(|h| hops.get(&h)).unwrap_or(0);
+        let backends = next
+            .backends
+            .iter()
+            .map(|(id, b)| {
+                let mut record = Backend { addr: b.addr, tunnel_source: b.tunnel_source, ..Backend::default() };
+                record.state.port = b.port;
+                record.state.flags = b.flags;
+                record.state.generation = b.generation;
+                record.route.next_hop = index_of(&self.hops, &b.next_hop);
+                (*id, record)
+            })
+            .collect();
+        let route = |to: &RouteTo| match to {
+            RouteTo::Gateway(hop) => {
+                Route { kind: ROUTE_GATEWAY, next_hop: index_of(&self.hops, hop), ..Route::default() }
+            }
+            RouteTo::OnLink(ifindex) => Route { kind: ROUTE_ON_LINK, ifindex: *ifindex, ..Route::default() },
+            RouteTo::AskKernel => Route { kind: ROUTE_ASK_KERNEL, ..Route::default() },
+        };
+        let routes4 = next.routes4.iter().map(|(prefix, to)| (*prefix, route(to))).collect();
+        let routes6 = next.routes6.iter().map(|(prefix, to)| (*prefix, route(to))).collect();
+        let local4 = next.local4.iter().map(|a| (*a, 1)).collect();
+        let local6 = next.local6.iter().map(|a| (*a, 1)).collect();
+        let devices = next.devices.iter().map(|i| (*i, ())).collect();
+
+        let w = &mut self.written;
+        let words = &self.backends;
+        put(&mut w.devices, &devices, |i, ()| {
+            self.devices
+                .insert(*i, *i, None, 0)
+                .map_err(|e| DataplaneError::Write { name: "DEVICES", why: super::loader::chain(&e) })
+        })?;
+        put(&mut w.backends, &backends, |id, record| {
+            store_backend(words, *id, record);
+            Ok(())
+        })?;
+        put(&mut w.local4, &local4, |a, v| self.local4.insert(a, v, 0).map_err(|e| write_failed("LOCAL4", &e)))?;
+        put(&mut w.local6, &local6, |a, v| self.local6.insert(a, v, 0).map_err(|e| write_failed("LOCAL6", &e)))?;
+        put(&mut w.neighbours4, &next.neighbours4, |k, v| {
+            self.neighbours4.insert(k, v, 0).map_err(|e| write_failed("NEIGHBOURS4", &e))
+        })?;
+        put(&mut w.neighbours6, &next.neighbours6, |k, v| {
+            self.neighbours6.insert(k, v, 0).map_err(|e| write_failed("NEIGHBOURS6", &e))
+        })?;
+        put(&mut w.routes4, &routes4, |(len, addr), v| {
+            let key = Key::new(u32::from(*len), *addr);
+            self.routes4.insert(&key, v, 0).map_err(|e| write_failed("ROUTES4", &e))
+        })?;
+        put(&mut w.routes6, &routes6, |(len, addr), v| {
+            let key = Key::new(u32::from(*len), *addr);
+            self.routes6.insert(&key, v, 0).map_err(|e| write_failed("ROUTES6", &e))
+        })?;
+        swap_rings(&self.rings, &mut w.rings, &next.rings)?;
+
+        // Replies first: the first packet of a service may be answered before the next line runs.
+        put(&mut w.reverse4, &next.reverse4, |k, v| {
+            self.reverse4.insert(k, v, 0).map_err(|e| write_failed("REVERSE4", &e))
+        })?;
+        put(&mut w.reverse6, &next.reverse6, |k, v| {
+            self.reverse6.insert(k, v, 0).map_err(|e| write_failed("REVERSE6", &e))
+        })?;
+        put(&mut w.services4, &next.services4, |k, v| {
+            self.services4.insert(k, v, 0).map_err(|e| write_failed("SERVICES4", &e))
+        })?;
+        put(&mut w.services6, &next.services6, |k, v| {
+            self.services6.insert(k, v, 0).map_err(|e| write_failed("SERVICES6", &e))
+        })?;
+
+        // Now what nobody refers to, in reverse.
+        prune(&mut w.services4, &next.services4, |k| gone(self.services4.remove(k), "SERVICES4"))?;
+        prune(&mut w.services6, &next.services6, |k| gone(self.services6.remove(k), "SERVICES6"))?;
+        prune(&mut w.reverse4, &next.reverse4, |k| gone(self.reverse4.remove(k), "REVERSE4"))?;
+        prune(&mut w.reverse6, &next.reverse6, |k| gone(self.reverse6.remove(k), "REVERSE6"))?;
+        prune(&mut w.rings, &next.rings, |place| clear_ring(&self.rings, *place))?;
+        prune(&mut w.routes4, &routes4, |(len, addr)| {
+            gone(self.routes4.remove(&Key::new(u32::from(*len), *addr)), "ROUTES4")
+        })?;
+        prune(&mut w.routes6, &routes6, |(len, addr)| {
+            gone(self.routes6.remove(&Key::new(u32::from(*len), *addr)), "ROUTES6")
+        })?;
+        prune(&mut w.neighbours4, &next.neighbours4, |k| gone(self.neighbours4.remove(k), "NEIGHBOURS4"))?;
+        prune(&mut w.neighbours6, &next.neighbours6, |k| gone(self.neighbours6.remove(k), "NEIGHBOURS6"))?;
+        prune(&mut w.local4, &local4, |a| gone(self.local4.remove(a), "LOCAL4"))?;
+        prune(&mut w.local6, &local6, |a| gone(self.local6.remove(a), "LOCAL6"))?;
+        prune(&mut w.backends, &backends, |id| {
+            store_backend(words, *id, &Backend::default());
+            Ok(())
+        })?;
+        prune(&mut w.devices, &devices, |i| gone(self.devices.remove(*i), "DEVICES"))?;
+        self.hops.retain(|hop| used.contains(hop), now);
+        Ok(())
+    }
+
+    fn check_room(&self, next: &Tables) -> Result<(), DataplaneError> {
+        let endpoints = self.sizes.services as usize * 4;
+        let backends = self.sizes.backends as usize;
+        let highest = next.backends.keys().next_back().map_or(0, |id| usize::from(*id) + 1);
+        let in_class = |class: usize| next.rings.keys().filter(|p| usize::from(p.class) == class).count();
+        let ids = next.services4.values().chain(next.services6.values()).map(|s| s.id as usize + 1).max().unwrap_or(0);
+        let mut wanted = vec![
+            ("SERVICES4", endpoints, next.services4.len()),
+            ("SERVICES6", endpoints, next.services6.len()),
+            ("SERVICE_COUNTERS", self.sizes.services as usize + 1, ids),
+            ("REVERSE4", backends, next.reverse4.len()),
+            ("REVERSE6", backends, next.reverse6.len()),
+            ("BACKENDS", backends, highest),
+            ("ROUTES4", MAX_ROUTES, next.routes4.len()),
+            ("ROUTES6", MAX_ROUTES, next.routes6.len()),
+            ("NEIGHBOURS4", MAX_NEIGHBOURS, next.neighbours4.len()),
+            ("NEIGHBOURS6", MAX_NEIGHBOURS, next.neighbours6.len()),
+            ("LOCAL4", MAX_LOCAL, next.local4.len()),
+            ("LOCAL6", MAX_LOCAL, next.local6.len()),
+            ("DEVICES", MAX_DEVICES, next.devices.len()),
+        ];
+        wanted.extend(RING_NAMES.iter().enumerate().map(|(class, name)| (*name, endpoints, in_class(class))));
+        match wanted.into_iter().find(|(_, room, wanted)| wanted > room) {
+            Some((name, room, wanted)) => Err(DataplaneError::Full { name, room, wanted }),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn service_counters(&self, id: u32) -> Result<ServiceCounters, DataplaneError> {
+        stats::read(&self.service_counters, "SERVICE_COUNTERS", id)
+    }
+
+    pub(super) fn backend_counters(&self, id: u16) -> Result<BackendCounters, DataplaneError> {
+        stats::read(&self.backend_counters, "BACKEND_COUNTERS", u32::from(id))
+    }
+
+    pub(super) fn reset_service_counters(&mut self, id: u32) -> Result<(), DataplaneError> {
+        stats::reset(&mut self.service_counters, "SERVICE_COUNTERS", id)
+    }
+
+    pub(super) fn reset_backend_counters(&mut self, id: u16) -> Result<(), DataplaneError> {
+        stats::reset(&mut self.backend_counters, "BACKEND_COUNTERS", u32::from(id))
+    }
+
+    pub(super) fn take_events(&mut self) -> Option<Events> {
+        self.events.take()
+    }
+
+    /// Sets the time for a program loaded with the test clock.
+    pub fn set_test_clock(&mut self, seconds: u64) -> Result<(), DataplaneError> {
+        self.clock.set(0, seconds, 0).map_err(|e| write_failed("CLOCK", &e))
+    }
+}
+
+fn write_failed(name: &'static str, error: &MapError) -> DataplaneError {
+    DataplaneError::Write { name, why: super::loader::chain(error) }
+}
+
+/// A removal that found nothing is as good as one that removed.
+fn gone(result: Result<(), MapError>, name: &'static str) -> Result<(), DataplaneError> {
+    match result {
+        Ok(()) | Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(()),
+        Err(MapError::SyscallError(e)) if e.io_error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(write_failed(name, &e)),
+    }
+}
+
+/// Writes entries that are new or different, remembering each as it is written.
+fn put<K: Ord + Clone, V: PartialEq + Clone>(
+    written: &mut BTreeMap<K, V>,
+    next: &BTreeMap<K, V>,
+    mut write: impl FnMut(&K, &V) -> Result<(), DataplaneError>,
+) -> Result<(), DataplaneError> {
+    for (key, value) in next {
+        if written.get(key) != Some(value) {
+            write(key, value)?;
+            written.insert(key.clone(), value.clone());
+        }
+    }
+    Ok(())
+}
+
+/// Removes entries that are no longer wanted, forgetting each as it is removed.
+fn prune<K: Ord + Clone, V, W>(
+    written: &mut BTreeMap<K, V>,
+    next: &BTreeMap<K, W>,
+    mut remove: impl FnMut(&K) -> Result<(), DataplaneError>,
+) -> Result<(), DataplaneError> {
+    let stale: Vec<K> = written.keys().filter(|key| !next.contains_key(key)).cloned().collect();
+    for key in stale {
+        remove(&key)?;
+        written.remove(&key);
+    }
+    Ok(())
+}
+
+fn store_backend(words: &sys::Words, id: u16, record: &Backend) {
+    let base = usize::from(id) * BACKEND_WORDS;
+    // SAFETY: `Backend` is `repr(C)`, 64 bytes of integers without padding (asserted in lb-common's layout).
+    let values: [u64; BACKEND_WORDS] = unsafe { std::mem::transmute(*record) };
+    for (i, value) in values.into_iter().enumerate() {
+        words.store(base + i, value);
+    }
+}
+
+/// Publishes rings that are new or different: each is filled before its slot names it, and all slots of a class
+/// are swapped in one call.
+fn swap_rings(
+    outer: &[MapData; CLASSES.len()],
+    written: &mut BTreeMap<RingPlace, RingRows>,
+    next: &BTreeMap<RingPlace, RingRows>,
+) -> Result<(), DataplaneError> {
+    for (class, outer) in outer.iter().enumerate() {
+        let name = RING_NAMES[class];
+        let failed = |why: String| DataplaneError::Write { name, why };
+        let changed: Vec<(&RingPlace, &RingRows)> = next
+            .iter()
+            .filter(|(place, rows)| {
+                usize::from(place.class) == class
+                    && !written.get(place).is_some_and(|old| Arc::ptr_eq(old, rows) || old == *rows)
+            })
+            .collect();
+        let mut inner = Vec::with_capacity(changed.len());
+        for (_, words) in &changed {
+            let count = rows(class);
+            assert_eq!(words.len(), count as usize, "a ring of class {class}");
+            let template = aya_obj::Map::new_from_params(
+                aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_ARRAY as u32,
+                size_of::<u32>() as u32,
+                size_of::<u64>() as u32,
+                count,
+                MMAPABLE,
+            );
+            let data = MapData::create(template, "ring", None).map_err(|e| failed(super::loader::chain(&e)))?;
+            let mapping =
+                sys::Words::map(data.fd().as_fd(), count as usize).map_err(|e| failed(format!("mapping it: {e}")))?;
+            for (i, word) in words.iter().enumerate() {
+                mapping.store(i, *word);
+            }
+            inner.push(data);
+        }
+        let slots: Vec<u32> = changed.iter().map(|(place, _)| place.slot).collect();
+        let fds: Vec<_> = inner.iter().map(|data| data.fd().as_fd()).collect();
+        sys::set_inner_maps(outer.fd().as_fd(), &slots, &fds).map_err(|e| failed(e.to_string()))?;
+        written.extend(changed.into_iter().map(|(place, rows)| (*place, Arc::clone(rows))));
+    }
+    Ok(())
+}
+
+fn clear_ring(outer: &[MapData; CLASSES.len()], place: RingPlace) -> Result<(), DataplaneError> {
+    let class = usize::from(place.class);
+    match sys::delete(outer[class].fd().as_fd(), place.slot) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(DataplaneError::Write { name: RING_NAMES[class], why: e.to_string() })
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,62 @@
+//! What the kernel should hold, as plain values. Built by the controller, made true by [`super::maps`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use lb_common::addr::{Endpoint4, Endpoint6};
+use lb_common::route::{Neighbour4, Neighbour6, NextHop};
+use lb_common::service::{Reverse4, Reverse6, Service};
+
+/// A backend before its next hop has an index.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backend {
+    pub addr: [u32; 4],
+    /// Network order; 0 keeps the packet's.
+    pub port: u16,
+    /// `lb_common::backend::BACKEND_*`.
+    pub flags: u16,
+    pub generation: u32,
+    pub tunnel_source: [u32; 4],
+    pub next_hop: Option<NextHop>,
+}
+
+/// Where replies to a destination prefix go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouteTo {
+    /// `None`: the gateway's MAC is not known.
+    Gateway(Option<NextHop>),
+    /// Neighbours on this interface.
+    OnLink(u32),
+    AskKernel,
+}
+
+/// A ring's place: its class and the slot in that class's outer map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RingPlace {
+    pub class: u8,
+    pub slot: u32,
+}
+
+/// The rows of a ring: one word each, `rows(class)` of them. Shared, so that an unchanged ring is recognised
+/// without comparing its rows.
+pub type RingRows = Arc<Vec<u64>>;
+
+/// The whole of it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Tables {
+    pub services4: BTreeMap<Endpoint4, Service>,
+    pub services6: BTreeMap<Endpoint6, Service>,
+    pub reverse4: BTreeMap<Endpoint4, Reverse4>,
+    pub reverse6: BTreeMap<Endpoint6, Reverse6>,
+    pub backends: BTreeMap<u16, Backend>,
+    pub rings: BTreeMap<RingPlace, RingRows>,
+    /// Prefix length first, then the address with its host bits zero.
+    pub routes4: BTreeMap<(u8, [u8; 4]), RouteTo>,
+    pub routes6: BTreeMap<(u8, [u8; 16]), RouteTo>,
+    pub neighbours4: BTreeMap<Neighbour4, NextHop>,
+    pub neighbours6: BTreeMap<Neighbour6, NextHop>,
+    pub local4: BTreeSet<u32>,
+    pub local6: BTreeSet<[u32; 4]>,
+    /// Interfaces that packets may be redirected to.
+    pub devices: BTreeSet<u32>,
+}
