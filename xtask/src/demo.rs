@@ -20,15 +20,8 @@ pub struct Demo {
 
 impl Demo {
     pub fn run(self) -> Result<ExitCode> {
-        let mut demo = self.prepare()?;
-        // Replaced, not waited for: Ctrl-C and the exit code are the demo's own.
-        Err(demo.exec()).with_context(|| format!("cannot run {}", demo.get_program().display()))
-    }
-
-    /// Sets up and builds; the command that is left to run.
-    fn prepare(&self) -> Result<Command> {
         setup::ensure(&[Group::Build, Group::Lab])?;
-        workspace::build_release(&["sluice", "demo"])?;
+        workspace::build_release(if self.container { &["demo"] } else { &["sluice", "demo"] })?;
         let release = workspace::target_dir()?.join("release");
         let mut demo = Command::new(release.join("demo"));
         if self.container {
@@ -40,11 +33,7 @@ impl Demo {
         if self.json {
             demo.arg("--json");
         }
-        Ok(demo)
+        // Replaced, not waited for: Ctrl-C and the exit code are the demo's own.
+        Err(demo.exec()).with_context(|| format!("cannot run {}", demo.get_program().display()))
     }
-}
-
-/// The command of the container demo with its result as JSON, for the tests.
-pub fn container_json() -> Result<Command> {
-    Demo { json: true, container: true }.prepare()
 }

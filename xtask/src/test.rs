@@ -3,6 +3,7 @@
 //! Test binaries are run one by one, not by `cargo test`: a binary that crashes or hangs before it prints its result
 //! must count as a failure by name, and cargo's exit code alone would not say which.
 
+use std::ffi::{OsStr, OsString};
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -11,10 +12,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use crate::process::{self, as_root, say};
+use crate::process::{self, as_root, is_root, say};
 use crate::setup::{self, Group};
 use crate::workspace::{self, cargo};
-use crate::{demo, lint};
+use crate::{image, lint};
 
 /// No test binary takes this long unless it hangs; all of them together fit into 30 minutes.
 const LIMIT: Duration = Duration::from_secs(900);
@@ -28,20 +29,20 @@ pub fn run(filter: Option<&str>) -> Result<ExitCode> {
         suite.check(name, || Ok(command.status()?.success()));
     }
 
-    let binaries = match build() {
-        Ok(binaries) => binaries,
+    let tests = match Tests::build() {
+        Ok(tests) => tests,
         Err(why) => {
             // Nothing more can run, and a suite that does not build has failed.
             suite.check("the tests build", || Err(why));
             return Ok(suite.finish());
         }
     };
-    for binary in &binaries {
-        suite.binary(binary)?;
+    for binary in &tests.binaries {
+        suite.binary(&tests, binary)?;
     }
     suite.documentation()?;
     suite.check("systemd unit", systemd_unit);
-    suite.check("demo in a container", container);
+    suite.check("demo in a container", || container(&tests.demo));
     Ok(suite.finish())
 }
 
@@ -79,17 +80,20 @@ impl Suite<'_> {
         }
     }
 
-    fn binary(&mut self, binary: &Binary) -> Result<()> {
+    /// Tests that need root are marked `#[ignore = "needs root"]`, so that a plain `cargo test` works for everybody.
+    /// Here they run: with everything else for root, else by themselves through sudo.
+    fn binary(&mut self, tests: &Tests, binary: &Binary) -> Result<()> {
         heading(&binary.name);
-        // What needs root does not belong to the user, so it keeps the user's environment but not the user.
-        let mut command = if binary.privileged { as_root("env") } else { Command::new("env") };
-        command.current_dir(&binary.dir);
-        command.env("CARGO_MANIFEST_DIR", &binary.dir).env_remove("LD_LIBRARY_PATH");
-        if let Some(backtrace) = std::env::var_os("RUST_BACKTRACE") {
-            command.arg(format!("RUST_BACKTRACE={}", backtrace.display()));
+        let mut command = Command::new("env");
+        tests.prepare(&mut command, binary);
+        if is_root() {
+            command.arg("--include-ignored");
+            return self.libtest(&binary.name, command.args(self.filter));
         }
-        command.arg(&binary.executable).arg("--include-ignored").args(self.filter);
-        self.libtest(&binary.name, &mut command)
+        self.libtest(&binary.name, command.args(self.filter))?;
+        let mut command = as_root("env");
+        tests.prepare(&mut command, binary);
+        self.libtest(&format!("{} as root", binary.name), command.arg("--ignored").args(self.filter))
     }
 
     /// Examples in the documentation of the libraries.
@@ -200,6 +204,15 @@ fn failed_names(text: &str) -> impl Iterator<Item = &str> {
     text.lines().filter_map(|line| line.strip_prefix("test ")?.strip_suffix(" ... FAILED"))
 }
 
+/// What cargo built.
+#[derive(Debug, Default)]
+struct Tests {
+    binaries: Vec<Binary>,
+    /// The daemon that end-to-end tests start.
+    sluice: PathBuf,
+    demo: PathBuf,
+}
+
 #[derive(Debug, PartialEq, Eq)]
 struct Binary {
     /// `lb-tests golden`, as people would ask for it.
@@ -207,50 +220,72 @@ struct Binary {
     executable: PathBuf,
     /// Tests expect to run in their crate's directory.
     dir: PathBuf,
-    privileged: bool,
 }
 
-/// Builds everything that is tested; the test binaries in the order they should run.
-fn build() -> Result<Vec<Binary>> {
-    say("building the tests");
-    // The daemon the lab starts: cargo builds it for lb-userspace's own tests only.
-    process::run(cargo("build").args(["--package", "lb-userspace", "--bins"]))?;
-    let mut command = cargo("test");
-    command.args(["--no-run", "--message-format=json-render-diagnostics"]);
-    let mut binaries: Vec<Binary> = process::output(&mut command)?.lines().filter_map(binary).collect();
-    binaries.sort_by_key(|binary| (rank(binary), binary.name.clone()));
-    Ok(binaries)
-}
+impl Tests {
+    fn build() -> Result<Self> {
+        say("building the tests");
+        let mut command = cargo("test");
+        command.args(["--no-run", "--message-format=json-render-diagnostics"]);
+        let mut tests = Self::default();
+        for message in process::output(&mut command)?.lines() {
+            tests.read(message);
+        }
+        tests.binaries.sort_by_key(|binary| (rank(&binary.name), binary.name.clone()));
+        Ok(tests)
+    }
 
-/// Fast ones first: a failure should show early.
-fn rank(binary: &Binary) -> u8 {
-    match binary {
-        Binary { privileged: false, .. } => 0,
-        Binary { name, .. } if name == "lb-tests" => 1,
-        Binary { name, .. } if name.ends_with(" lab") => 3,
-        _ => 2,
+    /// One of cargo's messages.
+    fn read(&mut self, message: &str) -> Option<()> {
+        let message: Value = serde_json::from_str(message).ok()?;
+        let executable = PathBuf::from(message["executable"].as_str()?);
+        let (kind, target) = (message["target"]["kind"][0].as_str()?, message["target"]["name"].as_str()?);
+        if message["profile"]["test"] != true {
+            match target {
+                "sluice" => self.sluice = executable,
+                "demo" => self.demo = executable,
+                _ => {}
+            }
+            return Some(());
+        }
+        let dir = Path::new(message["manifest_path"].as_str()?).parent()?.to_owned();
+        let directory = dir.file_name()?.to_str()?;
+        let krate = if directory == "tests" { "lb-tests" } else { directory };
+        let name = match kind {
+            "lib" => krate.to_owned(),
+            "bin" => format!("{krate} (program {target})"),
+            _ => format!("{krate} {target}"),
+        };
+        self.binaries.push(Binary { name, executable, dir });
+        Some(())
+    }
+
+    /// What a test finds in its environment; as arguments of `env`, because sudo drops variables.
+    fn prepare(&self, command: &mut Command, binary: &Binary) {
+        command.current_dir(&binary.dir).env_remove("LD_LIBRARY_PATH");
+        command.arg(assignment("CARGO_MANIFEST_DIR", &binary.dir)).arg(assignment("SLUICE_BIN", &self.sluice));
+        if let Some(backtrace) = std::env::var_os("RUST_BACKTRACE") {
+            command.arg(assignment("RUST_BACKTRACE", &backtrace));
+        }
+        command.arg(&binary.executable);
     }
 }
 
-/// One line of cargo's messages, if it announces a test binary.
-fn binary(message: &str) -> Option<Binary> {
-    let message: Value = serde_json::from_str(message).ok()?;
-    if message["reason"] != "compiler-artifact" || message["profile"]["test"] != true {
-        return None;
+fn assignment(name: &str, value: impl AsRef<OsStr>) -> OsString {
+    let mut assignment = OsString::from(name);
+    assignment.push("=");
+    assignment.push(value);
+    assignment
+}
+
+/// Fast ones first: a failure should show early. The lab takes the longest.
+fn rank(name: &str) -> u8 {
+    match name.strip_prefix("lb-tests") {
+        None => 0,
+        Some("") => 1,
+        Some(" demo" | " lab") => 3,
+        Some(_) => 2,
     }
-    let executable = message["executable"].as_str()?.into();
-    let dir = Path::new(message["manifest_path"].as_str()?).parent()?.to_owned();
-    let target = &message["target"];
-    let krate = match dir.file_name()?.to_str()? {
-        "tests" => "lb-tests",
-        other => other,
-    };
-    let name = match target["kind"][0].as_str()? {
-        "lib" => krate.to_owned(),
-        _ => format!("{krate} {}", target["name"].as_str()?),
-    };
-    let privileged = krate == "lb-tests";
-    Some(Binary { name, executable, dir, privileged })
 }
 
 /// The unit file means what it says. systemd ignores what it does not know, with a message and exit code 0.
@@ -270,10 +305,10 @@ fn systemd_unit() -> Result<bool> {
 }
 
 /// The image is built, and the whole demo passes with Sluice in it.
-fn container() -> Result<bool> {
-    let demo = demo::container_json()?;
+fn container(demo: &Path) -> Result<bool> {
+    image::build()?;
     let mut command = as_root("env");
-    command.arg(demo.get_program()).args(demo.get_args());
+    command.arg(demo).args(["--json", "--container", image::NAME, "--engine", image::ENGINE]);
     let done = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
     let said = String::from_utf8_lossy(&done.stdout);
     println!("{}", said.trim_end());
@@ -286,7 +321,7 @@ fn container() -> Result<bool> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Count, binary, failed_names, results};
+    use super::{Count, Tests, failed_names, results};
 
     #[test]
     fn results_of_every_binary_are_summed() {
@@ -299,17 +334,23 @@ mod tests {
     }
 
     #[test]
-    fn a_test_binary_is_told_from_other_artifacts() {
-        let artifact = |test: bool, dir: &str, kind: &str, target: &str| {
-            format!(
+    fn test_binaries_and_programs_are_told_apart() {
+        let mut tests = Tests::default();
+        for (test, dir, kind, target) in [
+            (true, "lb-common", "lib", "lb_common"),
+            (true, "tests", "test", "golden"),
+            (true, "lb-userspace", "bin", "sluice"),
+            (false, "lb-userspace", "bin", "sluice"),
+            (false, "tests", "bin", "demo"),
+        ] {
+            tests.read(&format!(
                 r#"{{"reason":"compiler-artifact","manifest_path":"/w/{dir}/Cargo.toml","profile":{{"test":{test}}},
-                    "target":{{"kind":["{kind}"],"name":"{target}"}},"executable":"/w/target/{target}-1"}}"#
-            )
-        };
-        let named = |message: String| binary(&message).map(|b| (b.name, b.privileged));
-        assert_eq!(named(artifact(true, "lb-common", "lib", "lb_common")), Some(("lb-common".into(), false)));
-        assert_eq!(named(artifact(true, "tests", "test", "golden")), Some(("lb-tests golden".into(), true)));
-        assert_eq!(named(artifact(false, "lb-userspace", "bin", "sluice")), None);
-        assert_eq!(named("{\"reason\":\"build-finished\"}".into()), None);
+                    "target":{{"kind":["{kind}"],"name":"{target}"}},"executable":"/w/target/{target}"}}"#
+            ));
+        }
+        tests.read(r#"{"reason":"build-finished","success":true}"#);
+        let names: Vec<&str> = tests.binaries.iter().map(|binary| binary.name.as_str()).collect();
+        assert_eq!(names, ["lb-common", "lb-tests golden", "lb-userspace (program sluice)"]);
+        assert_eq!((tests.sluice, tests.demo), ("/w/target/sluice".into(), "/w/target/demo".into()));
     }
 }
