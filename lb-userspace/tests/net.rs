@@ -210,25 +210,28 @@ fn a_vip_is_never_chosen_as_source() {
     // A client that shares a longer prefix with the VIP than with the host's own address: RFC 6724 rule 8 would
     // prefer the VIP.
     peer.ip("addr add fd00:1::fe/64 dev p0 nodad; route add default via 10.0.0.1; route add default via fd00:1::1");
-    host.ip("route add default via 10.0.0.2; route add default via fd00:1::2");
+    // And a link without addresses of its own but for the VIPs: an address of wider scope would be taken from there.
+    cable(&host, &peer, "h1", "p1");
+    host.ip("route add default via 10.0.0.2; route add default via fd00:1::2; route add 192.0.2.0/24 dev h1;
+         -6 route add 2001:db8:2::/48 dev h1");
     let dir = run_dir();
     let path = dir.path();
     let vips = addrs(&["203.0.113.10", "10.0.0.100", "2001:db8::10", "fd00:1::ff"]);
     let wanted = vips.clone();
     let _manager = host.run(move || {
         let mut manager = VipManager::open(&path).expect("it opens");
-        manager.set(&[index("h0")], wanted).expect("the VIPs can be added");
+        manager.set(&[index("h1"), index("h0")], wanted).expect("the VIPs can be added");
         manager
     });
     let listener = peer.run(|| TcpListener::bind("[::]:8080").expect("a listener"));
     host.run(move || {
         let state = now();
-        for destination in ["10.0.0.2", "10.0.0.99", "8.8.8.8", "203.0.113.11"] {
+        for destination in ["10.0.0.2", "10.0.0.99", "8.8.8.8", "203.0.113.11", "192.0.2.1"] {
             let destination = addr(destination);
             assert_eq!(source_of_socket(destination), addr("10.0.0.1"), "to {destination}");
             assert_eq!(state.source_for(destination), Some(addr("10.0.0.1")), "to {destination}");
         }
-        for destination in ["fd00:1::2", "fd00:1::fe", "2001:db8::11", "2001:db8:1::1"] {
+        for destination in ["fd00:1::2", "fd00:1::fe", "2001:db8::11", "2001:db8:1::1", "2001:db8:2::1"] {
             let destination = addr(destination);
             assert_eq!(source_of_socket(destination), addr("fd00:1::1"), "to {destination}");
             assert_eq!(state.source_for(destination), Some(addr("fd00:1::1")), "to {destination}");
@@ -409,22 +412,27 @@ fn a_start_after_a_crash_knows_its_addresses_again() {
     host.run(move || {
         let h0 = index("h0");
         let mut manager = VipManager::open(&path).expect("it opens");
-        manager.set(&[h0], addrs(&["203.0.113.10", "203.0.113.11", "2001:db8::10"])).expect("they can be added");
-        // Killed: nothing is cleaned up, and meanwhile the administrator replaces one VIP by an address of his own.
+        let vips = addrs(&["203.0.113.10", "203.0.113.11", "203.0.113.12", "2001:db8::10"]);
+        manager.set(&[h0], vips).expect("they can be added");
+        // Killed: nothing is cleaned up, and meanwhile the administrator replaces two VIPs by addresses of his own.
         drop(manager);
         ip("addr del 203.0.113.11/32 dev h0");
         ip("addr add 203.0.113.11/24 dev h0");
+        ip("addr del 203.0.113.12/32 dev h0");
+        ip("addr add 203.0.113.12/32 dev h0 scope host");
         assert!(on_host(&now()).contains(&addr("203.0.113.10")), "the VIPs stay while nobody runs");
 
         let mut manager = VipManager::open(&path).expect("it opens again");
         let owned: BTreeSet<IpAddr> = manager.owned().map(|(_, ip)| ip).collect();
-        assert_eq!(owned, addrs(&["203.0.113.10", "2001:db8::10"]), "the other one is not ours any more");
+        assert_eq!(owned, addrs(&["203.0.113.10", "2001:db8::10"]), "the others are not ours any more");
         manager.set(&[h0], addrs(&["203.0.113.10"])).expect("one leftover is removed");
         let present = on_host(&now());
         assert!(present.contains(&addr("203.0.113.10")) && !present.contains(&addr("2001:db8::10")));
         manager.clear().expect("all are removed");
         let present = on_host(&now());
-        assert!(!present.contains(&addr("203.0.113.10")) && present.contains(&addr("203.0.113.11")));
+        assert!(
+            !present.contains(&addr("203.0.113.10")) && present.is_superset(&addrs(&["203.0.113.11", "203.0.113.12"]))
+        );
     });
 }
 
@@ -472,6 +480,52 @@ fn vips_that_go_with_their_interface_come_back_with_it() {
         let owned: BTreeSet<IpAddr> = manager.owned().map(|(_, ip)| ip).collect();
         assert_eq!(owned, vips);
     });
+}
+
+#[test]
+fn vips_are_announced_on_every_interface_and_again_when_one_comes_back() {
+    let Some((host, peer)) = host_and_peer() else { return };
+    cable(&host, &peer, "h1", "p1");
+    host.ip("link set h1 address 02:00:00:00:01:01");
+    let (ready, go) = mpsc::channel();
+    let dir = run_dir();
+    let path = dir.path();
+    let frames = std::thread::scope(|scope| {
+        let tap = scope.spawn(|| {
+            peer.run(move || {
+                ready.send(()).expect("the test waits");
+                // ARP requests in which the VIP asks for itself.
+                let vip: &[u8] = &[203, 0, 113, 10];
+                capture(Duration::from_secs(6), |f| f[12..14] == [8, 6] && f[28..32] == *vip && f[38..42] == *vip)
+            })
+        });
+        go.recv().expect("the capture starts");
+        let manager = host.run(move || {
+            let state = Watcher::start().expect("it starts");
+            let mut manager = VipManager::open(&path).expect("it opens");
+            let (h0, h1) = (index("h0"), index("h1"));
+            manager.set(&[h0, h1], addrs(&["203.0.113.10"])).expect("it can be added");
+            std::thread::sleep(Duration::from_millis(300));
+            ip("link set h1 down");
+            sees(&state, "the link goes", |s| !s.link(h1).is_some_and(|l| l.is_running()));
+            manager.refresh(&state.borrow().clone()).expect("nothing is to be done");
+            // The first round is over by then.
+            std::thread::sleep(Duration::from_millis(2500));
+            ip("link set h1 up");
+            sees(&state, "the link comes back", |s| s.link(h1).is_some_and(|l| l.is_running()));
+            manager.refresh(&state.borrow().clone()).expect("it is announced again");
+            manager
+        });
+        let frames = tap.join().expect("the capture ends");
+        drop(manager);
+        frames
+    });
+    let from = |mac: [u8; 6]| frames.iter().filter(|(_, f)| f[6..12] == mac).map(|(at, _)| *at).collect::<Vec<_>>();
+    assert_eq!(from(HOST_MAC).len(), 3, "on the first interface: {frames:02x?}");
+    let second = from([2, 0, 0, 0, 1, 1]);
+    assert!(second.first().is_some_and(|at| *at < Duration::from_secs(1)), "on the second interface: {second:?}");
+    let again = second.iter().filter(|at| **at > Duration::from_millis(2300)).count();
+    assert_eq!(again, 3, "when it came back: {second:?}");
 }
 
 #[test]
@@ -720,6 +774,8 @@ fn routes_resolve_as_the_kernel_resolves_them() {
          route add local 100.100.0.0/16 dev lo; route add 10.0.3.0/24 via 10.0.0.9 onlink dev h1;
          route add 198.19.7.0/24 via 172.16.0.9;
          route add 198.19.8.0/24 via 10.0.1.77 mtu 1280;
+         addr add 2001:db8:aaaa::1/64 dev h1 nodad; addr add 2a00::ff/128 dev h1 nodad preferred_lft 0;
+         addr add 2a00::fe/128 dev h0 nodad preferred_lft 0; -6 route add 2a00:1::/32 dev h0; -6 route add 2a00:2::/32 via fe80::7 dev h2;
          -6 route add default via fd00:1::2 metric 1024; -6 route add default via fd00:2::2 metric 512;
          -6 route add 2001:db8:1::/48 via fe80::2 dev h1; -6 route add 2001:db8:1:2::/64 dev h0;
          -6 route add 2001:db8:1::5/128 via fd00:2::5 src fd00:1::1;
@@ -769,6 +825,10 @@ fn routes_resolve_as_the_kernel_resolves_them() {
             "2001:db8:2:1::1",
             "2001:db8:3::1",
             "2001:db8:4::1",
+            "2a00:1::1",
+            "2a00:2::1",
+            "2001:db8:aaaa::7",
+            "2a00::fd",
             "::1",
         ];
         let all = |when: &str| {

@@ -1,5 +1,7 @@
 //! Sluice's tests of whole things: packets, programs in the kernel, and the lab.
 
 pub mod demo;
+pub mod golden;
 pub mod lab;
 pub mod packet;
+pub mod progrun;

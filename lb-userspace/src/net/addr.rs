@@ -126,3 +126,86 @@ fn common4(a: Ipv4Addr, b: Ipv4Addr) -> u8 {
 fn common6(a: Ipv6Addr, b: Ipv6Addr) -> u8 {
     (a.to_bits() ^ b.to_bits()).leading_zeros() as u8
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(ifindex: u32, text: &str) -> Address {
+        let (ip, length) = text.split_once('/').expect("an address with its prefix length");
+        Address {
+            ifindex,
+            ip: ip.parse().expect("an address"),
+            prefix_length: length.parse().expect("a number"),
+            scope: SCOPE_UNIVERSE,
+            secondary: false,
+            deprecated: false,
+            tentative: false,
+            protocol: 0,
+        }
+    }
+
+    fn ip4(text: &str) -> Ipv4Addr {
+        text.parse().expect("an IPv4 address")
+    }
+
+    fn ip6(text: &str) -> Ipv6Addr {
+        text.parse().expect("an IPv6 address")
+    }
+
+    #[test]
+    fn an_ipv4_source_reaches_as_far_as_the_route_and_shares_the_gateways_subnet() {
+        let addresses = [
+            Address { scope: SCOPE_HOST, ..address(1, "203.0.113.10/32") },
+            Address { scope: SCOPE_LINK, ..address(1, "169.254.0.1/16") },
+            address(1, "10.0.0.1/24"),
+            address(1, "10.1.0.1/24"),
+            Address { secondary: true, ..address(1, "10.2.0.1/24") },
+            address(2, "10.3.0.1/24"),
+            Address { scope: SCOPE_HOST, ..address(3, "203.0.113.11/32") },
+        ];
+        for (ifindex, scope, gateway, expected) in [
+            (1, SCOPE_UNIVERSE, None, "10.0.0.1"),
+            (1, SCOPE_UNIVERSE, Some("10.1.0.9"), "10.1.0.1"),
+            // A secondary address is not chosen, even next to its gateway.
+            (1, SCOPE_UNIVERSE, Some("10.2.0.9"), "10.0.0.1"),
+            (1, SCOPE_UNIVERSE, Some("10.9.0.9"), "10.0.0.1"),
+            (1, SCOPE_LINK, None, "169.254.0.1"),
+            (2, SCOPE_UNIVERSE, None, "10.3.0.1"),
+            // Only a VIP here: another interface's address, as on an unnumbered link.
+            (3, SCOPE_UNIVERSE, None, "10.0.0.1"),
+            (3, SCOPE_LINK, None, "10.0.0.1"),
+        ] {
+            let source = source4(&addresses, ifindex, scope, gateway.map(ip4));
+            assert_eq!(source, Some(ip4(expected)), "interface {ifindex}, scope {scope}, gateway {gateway:?}");
+        }
+        assert_eq!(source4(&addresses[..1], 1, SCOPE_UNIVERSE, None), None, "no source rather than a VIP");
+    }
+
+    #[test]
+    fn an_ipv6_source_follows_rfc_6724_and_is_never_deprecated() {
+        let addresses = [
+            address(1, "fe80::1/64"),
+            address(2, "fe80::2/64"),
+            Address { deprecated: true, ..address(1, "2001:db8:5::ff/128") },
+            address(1, "2001:db8:1::1/64"),
+            address(1, "fd00::1/64"),
+            address(2, "2001:db8:2::1/64"),
+            Address { tentative: true, ..address(2, "2001:db8:2:1::1/64") },
+        ];
+        for (ifindex, destination, expected, why) in [
+            (1, "2001:db8:5::fe", "2001:db8:1::1", "the VIP shares more, but is deprecated"),
+            (1, "2a00::1", "2001:db8:1::1", "link-local does not reach there"),
+            (2, "2a00::1", "2001:db8:2::1", "rule 5: the interface it leaves by"),
+            (1, "2001:db8:2::9", "2001:db8:1::1", "rule 5 comes before the common prefix"),
+            (1, "fd00::9", "fd00::1", "the common prefix"),
+            (2, "2001:db8:2:1::9", "2001:db8:2::1", "a tentative address is none"),
+            (1, "fe80::9", "fe80::1", "link-local on its link"),
+            (2, "fe80::9", "fe80::2", "link-local on its link"),
+            (1, "2001:db8:2::1", "2001:db8:2::1", "rule 1: ourselves"),
+        ] {
+            assert_eq!(source6(&addresses, ifindex, ip6(destination)), Some(ip6(expected)), "{destination}: {why}");
+        }
+        assert_eq!(source6(&addresses[2..3], 1, ip6("2a00::1")), None, "no source rather than a VIP");
+    }
+}

@@ -209,7 +209,9 @@ fn run(socket: &OwnedFd, inbox: &mpsc::Receiver<Order>) {
         // Read anew each time: a bond may have changed its MAC address since.
         let links = link::list().unwrap_or_default();
         for (ifindex, ip) in due {
-            let Some(mac) = links.iter().find(|l| l.index == ifindex).and_then(|l| l.mac) else { continue };
+            // On a link that is not running it is lost anyway; whoever manages the address announces it again.
+            let link = links.iter().find(|l| l.index == ifindex && l.is_running());
+            let Some(mac) = link.and_then(|l| l.mac) else { continue };
             let sent = match ip {
                 IpAddr::V4(ip) => send(socket, ifindex, &arp_frame(mac, ip)),
                 IpAddr::V6(ip) => send(socket, ifindex, &advertisement_frame(mac, ip)),

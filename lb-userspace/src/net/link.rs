@@ -32,6 +32,22 @@ pub struct Link {
 }
 
 impl Link {
+    /// An Ethernet interface that is up, with an MTU of 1500.
+    pub fn ethernet(index: u32, name: &str, mac: [u8; 6]) -> Self {
+        Self {
+            index,
+            name: name.to_owned(),
+            mac: Some(mac),
+            mtu: 1500,
+            up: true,
+            carrier: true,
+            operstate: 6,
+            loopback: false,
+            no_arp: false,
+            kind: None,
+        }
+    }
+
     /// Frames leave through it.
     pub fn is_running(&self) -> bool {
         self.up && self.carrier

@@ -119,20 +119,28 @@ fn message(ifindex: u32, ip: IpAddr) -> NeighbourMessage {
 }
 
 /// What to tell the kernel about a neighbour.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ask {
     /// Resolve it now, and keep it resolved where the kernel can (≥ 5.16; older ones ignore that part).
     Keep,
     /// Resolve it now.
     Once,
+    /// Do not keep it resolved any more: asking without `NTF_EXT_MANAGED` takes that mark away.
+    LetGo,
 }
 
 fn ask(socket: &mut rtnl::Socket, ifindex: u32, ip: IpAddr, ask: Ask) -> std::io::Result<()> {
     // The entry may be newer than our picture of it, and asking for a permanent one would damage it.
-    if let Ok(Some(RouteNetlinkMessage::NewNeighbour(found))) =
-        socket.get(RouteNetlinkMessage::GetNeighbour(message(ifindex, ip)))
-        && decode(&found).is_some_and(|(_, n)| !n.is_ours_to_ask())
-    {
+    let found = match socket.get(RouteNetlinkMessage::GetNeighbour(message(ifindex, ip))) {
+        Ok(Some(RouteNetlinkMessage::NewNeighbour(found))) => decode(&found).map(|(_, n)| n),
+        // Not there; or a kernel too old to look up just one (< 5.0).
+        _ => None,
+    };
+    let pointless = match found {
+        Some(n) => !n.is_ours_to_ask() || ask == Ask::LetGo && !n.managed,
+        None => ask == Ask::LetGo,
+    };
+    if pointless {
         return Ok(());
     }
     let mut message = message(ifindex, ip);
@@ -140,7 +148,8 @@ fn ask(socket: &mut rtnl::Socket, ifindex: u32, ip: IpAddr, ask: Ask) -> std::io
     if ask == Ask::Keep {
         message.attributes.push(NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed));
     }
-    socket.request(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE)
+    let flags = if ask == Ask::LetGo { 0 } else { NLM_F_CREATE };
+    socket.request(RouteNetlinkMessage::NewNeighbour(message), flags)
 }
 
 /// Asks the kernel to resolve a neighbour. It sends ARP or a neighbour solicitation and returns at once; the answer
@@ -211,23 +220,21 @@ impl Keeper {
         let (wanted, changes) = mpsc::channel();
         let run = move || {
             let mut plan = Plan::default();
-            loop {
-                let gone = match changes.recv_timeout(RETRY) {
-                    Ok(wanted) => plan.want(wanted),
-                    Err(RecvTimeoutError::Timeout) => Vec::new(),
-                    Err(RecvTimeoutError::Disconnected) => {
-                        let rest = plan.want(BTreeSet::new());
-                        let state = state.borrow().clone();
-                        return let_go(&mut socket, &state, &rest);
-                    }
-                };
-                let state = state.borrow().clone();
-                let_go(&mut socket, &state, &gone);
-                for (ifindex, ip) in plan.due(Instant::now(), &state) {
-                    if let Err(error) = ask(&mut socket, ifindex, ip, Ask::Keep) {
-                        tracing::debug!(ifindex, %ip, %error, "the kernel would not resolve a neighbour");
+            let mut each = |keys: Vec<(u32, IpAddr)>, what: Ask| {
+                for (ifindex, ip) in keys {
+                    if let Err(error) = ask(&mut socket, ifindex, ip, what) {
+                        tracing::debug!(ifindex, %ip, ?what, %error, "the kernel refuses a request for a neighbour");
                     }
                 }
+            };
+            loop {
+                match changes.recv_timeout(RETRY) {
+                    Ok(wanted) => each(plan.want(wanted), Ask::LetGo),
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => return each(plan.want(BTreeSet::new()), Ask::LetGo),
+                }
+                let state = state.borrow().clone();
+                each(plan.due(Instant::now(), &state), Ask::Keep);
             }
         };
         std::thread::Builder::new()
@@ -244,13 +251,91 @@ impl Keeper {
     }
 }
 
-/// Asking once without `NTF_EXT_MANAGED` is what takes that mark away.
-fn let_go(socket: &mut rtnl::Socket, state: &NetState, gone: &[(u32, IpAddr)]) {
-    for (ifindex, ip) in gone {
-        if state.neighbour(*ifindex, *ip).is_some_and(|n| n.managed)
-            && let Err(error) = ask(socket, *ifindex, *ip, Ask::Once)
-        {
-            tracing::debug!(ifindex, %ip, %error, "the kernel still keeps a neighbour nobody wants");
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::link::Link;
+
+    const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+
+    fn state(entry: Option<Neighbour>) -> NetState {
+        let mut state = NetState::default();
+        state.insert_link(Link::ethernet(1, "eth0", MAC));
+        if let Some(entry) = entry {
+            state.insert_neighbour(1, ip(), entry);
+        }
+        state
+    }
+
+    fn ip() -> IpAddr {
+        [192, 0, 2, 1].into()
+    }
+
+    fn entry(state: u16, managed: bool) -> Option<Neighbour> {
+        Some(Neighbour { mac: (state & VALID != 0).then_some(MAC), state, managed, learned: false })
+    }
+
+    /// At which seconds of a minute it is asked for, with an entry that stays as it is.
+    #[test]
+    fn each_state_is_asked_for_as_often_as_it_needs() {
+        let every = |n: usize| (0..60).step_by(n).collect::<Vec<u64>>();
+        for (what, entry, expected) in [
+            ("unknown", None, every(1)),
+            ("failed", entry(FAILED, false), every(1)),
+            ("failed, though the kernel tries", entry(FAILED, true), every(1)),
+            ("being resolved", entry(INCOMPLETE, false), vec![0]),
+            ("fresh: once, so that the kernel keeps it", entry(REACHABLE, false), vec![0]),
+            ("fresh and kept", entry(REACHABLE, true), vec![]),
+            ("stale and kept: the kernel checks it", entry(STALE, true), vec![]),
+            ("stale on a kernel that keeps none", entry(STALE, false), every(10)),
+            ("set by hand", entry(PERMANENT, false), vec![]),
+            ("not resolved on this link", entry(NOARP, false), vec![]),
+            ("learned by a control plane", entry(STALE, false).map(|n| Neighbour { learned: true, ..n }), vec![]),
+        ] {
+            let (start, state) = (Instant::now(), state(entry));
+            let mut plan = Plan::default();
+            plan.want([(1, ip())].into());
+            let asked: Vec<u64> =
+                (0..60).filter(|s| !plan.due(start + Duration::from_secs(*s), &state).is_empty()).collect();
+            assert_eq!(asked, expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_asked_on_a_link_that_is_down_or_gone() {
+        let mut down = state(None);
+        down.insert_link(Link { up: false, ..Link::ethernet(1, "eth0", MAC) });
+        for state in [down, NetState::default()] {
+            let mut plan = Plan::default();
+            plan.want([(1, ip())].into());
+            assert_eq!(plan.due(Instant::now(), &state), []);
+        }
+    }
+
+    #[test]
+    fn what_is_not_wanted_any_more_is_let_go_once() {
+        let mut plan = Plan::default();
+        let other: IpAddr = [192, 0, 2, 2].into();
+        assert_eq!(plan.want([(1, ip()), (1, other)].into()), []);
+        assert_eq!(plan.want([(1, other)].into()), [(1, ip())]);
+        assert_eq!(plan.want([(1, other)].into()), []);
+    }
+
+    #[test]
+    fn a_mac_is_usable_in_the_states_the_kernel_would_send_in() {
+        for (state, usable) in [
+            (REACHABLE, true),
+            (STALE, true),
+            (DELAY, true),
+            (PROBE, true),
+            (PERMANENT, true),
+            (NOARP, true),
+            (INCOMPLETE, false),
+            (FAILED, false),
+            (0, false),
+        ] {
+            let neighbour = Neighbour { mac: Some(MAC), state, managed: false, learned: false };
+            assert_eq!(neighbour.usable_mac().is_some(), usable, "state {state:#x}");
         }
     }
 }

@@ -369,3 +369,89 @@ pub fn ask_kernel(destination: IpAddr) -> Result<Answer, Error> {
         _ => Answer::Unreachable,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn net(text: &str) -> Prefix {
+        let (ip, length) = text.split_once('/').expect("a prefix");
+        prefix(ip.parse().expect("an address"), length.parse().expect("a length"))
+    }
+
+    #[test]
+    fn host_bits_are_cut_off() {
+        for (address, length, expected) in [
+            ("192.0.2.255", 32, "192.0.2.255"),
+            ("192.0.2.255", 25, "192.0.2.128"),
+            ("192.0.2.255", 0, "0.0.0.0"),
+            ("2001:db8::ffff", 128, "2001:db8::ffff"),
+            ("2001:db8:ffff::1", 33, "2001:db8:8000::"),
+            ("2001:db8::1", 0, "::"),
+        ] {
+            let cut = prefix(address.parse().expect("an address"), length);
+            assert_eq!(cut.address, expected.parse::<IpAddr>().expect("an address"), "{address}/{length}");
+        }
+    }
+
+    fn event(change: Change, ifindex: u32, metric: u32) -> RouteEvent {
+        RouteEvent {
+            change,
+            table: Table::Main,
+            prefix: net("192.0.2.0/24"),
+            route: Route::unicast(ifindex, None, metric),
+        }
+    }
+
+    #[test]
+    fn events_that_tell_all_are_taken_over_and_the_others_are_not() {
+        use Change::{Added, Removed, Replaced};
+        let mut table = RouteTable::default();
+        assert!(table.apply(&event(Added, 1, 10)));
+        assert!(table.apply(&event(Added, 2, 20)));
+        assert!(table.apply(&event(Added, 3, 5)));
+        let hops = |t: &RouteTable| {
+            let (_, routes) = t.iter().next().expect("a prefix");
+            routes.iter().map(|r| r.hops[0].ifindex).collect::<Vec<_>>()
+        };
+        assert_eq!(hops(&table), [3, 1, 2], "by metric");
+        let before = table.clone();
+        assert!(table.apply(&event(Added, 1, 10)), "an echo of what a dump has told already");
+        assert!(!table.apply(&event(Added, 4, 10)), "before or behind its equal?");
+        assert!(!table.apply(&event(Replaced, 4, 10)), "in place of what?");
+        assert!(!table.apply(&event(Removed, 4, 10)), "one we do not know");
+        let mut several = event(Added, 4, 30);
+        several.route.hops.push(Hop { ifindex: 5, gateway: None, dead: false });
+        assert!(!table.apply(&several), "next hops come one by one");
+        assert_eq!(table, before);
+        for (ifindex, metric) in [(1, 10), (3, 5), (2, 20)] {
+            assert!(table.apply(&event(Removed, ifindex, metric)));
+        }
+        assert_eq!(table, RouteTable::default(), "and nothing is left over");
+    }
+
+    proptest! {
+        /// Against asking every prefix whether it contains the address.
+        #[test]
+        fn look_ups_find_the_longest_prefix_first(
+            nets in proptest::collection::vec((0u32..64, 0u8..=32), 0..40),
+            address in 0u32..64,
+        ) {
+            // Few bits that matter, so that prefixes overlap.
+            let spread = |n: u32| Ipv4Addr::from_bits(n << 26 | n << 3 | n & 7).into();
+            let nets: std::collections::BTreeSet<Prefix> =
+                nets.into_iter().map(|(n, length)| prefix(spread(n), length)).collect();
+            let address: IpAddr = spread(address);
+            let mut table = RouteTable::default();
+            for net in &nets {
+                table.insert(*net, Route::unicast(1, None, 0));
+            }
+            let mut expected: Vec<Prefix> =
+                nets.into_iter().filter(|n| prefix(address, n.length) == *n).collect();
+            expected.sort_by_key(|n| std::cmp::Reverse(n.length));
+            let found: Vec<Prefix> = table.matching(address).map(|(p, _)| p).collect();
+            prop_assert_eq!(found, expected);
+        }
+    }
+}

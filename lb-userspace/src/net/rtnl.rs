@@ -23,6 +23,9 @@ const BUFFER: usize = 64 * 1024;
 /// How long an answer may take: the kernel answers at once unless someone holds the rtnl lock.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Most datagrams read in one go, so that a flood of events does not keep us from publishing any.
+const READS: usize = 4096;
+
 /// How often a dump that was disturbed is read again before its last reading is taken as it is.
 const DUMP_ATTEMPTS: u32 = 8;
 
@@ -186,7 +189,7 @@ impl std::fmt::Debug for Socket {
 /// What reading events came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reading {
-    /// Everything that was queued was read.
+    /// Nothing was lost.
     Complete,
     /// The kernel had to throw events away; what is known is out of date.
     Overrun,
@@ -225,18 +228,19 @@ impl Events {
         }
     }
 
-    /// Reads all that is queued.
+    /// Reads what is queued, up to a limit.
     pub fn read(&mut self, mut f: impl FnMut(Message<'_>)) -> io::Result<Reading> {
         let mut reading = Reading::Complete;
-        loop {
+        for _ in 0..READS {
             match receive(&self.socket, &mut self.buffer, MsgFlags::MSG_DONTWAIT) {
                 Ok(n) => each(&self.buffer[..n], &mut f),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(reading),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                 Err(e) if matches!(e.raw_os_error(), Some(libc::ENOBUFS | libc::EMSGSIZE)) => {
                     reading = Reading::Overrun;
                 }
                 Err(e) => return Err(e),
             }
         }
+        Ok(reading)
     }
 }

@@ -322,3 +322,213 @@ impl NetState {
         out
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OURS: [u8; 6] = [2, 0, 0, 0, 0, 1];
+    const THEIRS: [u8; 6] = [2, 0, 0, 0, 0, 2];
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    fn net(text: &str) -> Prefix {
+        let (ip, length) = text.split_once('/').expect("a prefix");
+        prefix(ip.parse().expect("an address"), length.parse().expect("a length"))
+    }
+
+    fn via(ifindex: u32, gateway: &str, metric: u32) -> Route {
+        Route::unicast(ifindex, Some(ip(gateway)), metric)
+    }
+
+    /// Two links; 10.0.`n`.0/24 and fd00:`n`::/64 on link `n`; default through 10.0.1.254 and fd00:1::fe.
+    fn host() -> NetState {
+        let mut state = NetState::default();
+        for n in [1, 2] {
+            state.insert_link(Link::ethernet(n, &format!("eth{n}"), OURS));
+            state.insert_route(Table::Main, net(&format!("10.0.{n}.0/24")), Route::unicast(n, None, 0));
+            state.insert_route(Table::Main, net(&format!("fd00:{n}::/64")), Route::unicast(n, None, 256));
+            let own = net(&format!("10.0.{n}.1/32"));
+            state.insert_route(Table::Local, own, Route::of_kind(RouteKind::Local));
+        }
+        state.insert_route(Table::Main, net("0.0.0.0/0"), via(1, "10.0.1.254", 0));
+        state.insert_route(Table::Main, net("::/0"), via(1, "fd00:1::fe", 1024));
+        state
+    }
+
+    fn gateway(ifindex: u32, gateway: &str) -> Resolution {
+        Resolution::Gateway { ifindex, gateway: ip(gateway) }
+    }
+
+    #[test]
+    fn the_longest_prefix_wins_then_the_metric_then_who_was_first() {
+        let mut state = host();
+        state.insert_route(Table::Main, net("192.0.2.0/24"), via(2, "10.0.2.9", 20));
+        state.insert_route(Table::Main, net("192.0.2.0/24"), via(2, "10.0.2.8", 10));
+        state.insert_route(Table::Main, net("192.0.2.0/24"), via(2, "10.0.2.7", 10));
+        state.insert_route(Table::Main, net("192.0.2.77/32"), via(1, "10.0.1.7", 99));
+        for (destination, expected) in [
+            ("10.0.1.1", Resolution::Local),
+            ("10.0.1.2", Resolution::OnLink { ifindex: 1 }),
+            ("10.0.2.2", Resolution::OnLink { ifindex: 2 }),
+            ("192.0.2.1", gateway(2, "10.0.2.8")),
+            ("192.0.2.77", gateway(1, "10.0.1.7")),
+            ("8.8.8.8", gateway(1, "10.0.1.254")),
+            ("fd00:2::9", Resolution::OnLink { ifindex: 2 }),
+            ("2a00::1", gateway(1, "fd00:1::fe")),
+            ("224.0.0.5", Resolution::AskKernel),
+            ("255.255.255.255", Resolution::AskKernel),
+            ("ff02::1", Resolution::AskKernel),
+        ] {
+            assert_eq!(state.resolve(ip(destination)), expected, "{destination}");
+        }
+    }
+
+    #[test]
+    fn refusing_routes_refuse_and_dead_ones_are_passed_over() {
+        let mut state = host();
+        state.insert_route(Table::Main, net("192.0.2.0/24"), Route::of_kind(RouteKind::Unreachable));
+        state.insert_route(Table::Main, net("198.51.100.0/24"), Route::of_kind(RouteKind::Throw));
+        let mut dead = via(2, "10.0.2.9", 1);
+        dead.hops[0].dead = true;
+        state.insert_route(Table::Main, net("203.0.113.0/24"), dead);
+        state.insert_route(Table::Main, net("203.0.113.0/25"), via(9, "10.9.9.9", 1));
+        assert_eq!(state.resolve(ip("192.0.2.1")), Resolution::Unreachable);
+        assert_eq!(
+            state.resolve(ip("198.51.100.1")),
+            Resolution::Unreachable,
+            "thrown out of main, and no table is left"
+        );
+        assert_eq!(state.resolve(ip("203.0.113.1")), gateway(1, "10.0.1.254"), "down to the default");
+        state.insert_route(Table::Default, net("0.0.0.0/0"), via(2, "10.0.2.254", 0));
+        assert_eq!(state.resolve(ip("198.51.100.1")), gateway(2, "10.0.2.254"));
+        state.insert_link(Link { up: false, ..Link::ethernet(1, "eth1", OURS) });
+        assert_eq!(state.resolve(ip("8.8.8.8")), gateway(2, "10.0.2.254"), "the first default's link is down");
+    }
+
+    #[test]
+    fn equal_ipv6_routes_and_policy_rules_are_the_kernels_business() {
+        let mut state = host();
+        state.insert_route(Table::Main, net("::/0"), via(2, "fd00:2::fe", 1024));
+        assert_eq!(state.resolve(ip("2a00::1")), Resolution::AskKernel, "the kernel prefers the router that answers");
+        state.insert_link(Link { up: false, ..Link::ethernet(2, "eth2", OURS) });
+        assert_eq!(state.resolve(ip("2a00::1")), gateway(1, "fd00:1::fe"), "one of them is down");
+        state.set_policy_rules(true, false);
+        assert_eq!(state.resolve(ip("10.0.1.1")), Resolution::AskKernel);
+        assert_eq!(state.resolve(ip("2a00::1")), gateway(1, "fd00:1::fe"));
+        let routes = state.routes_for_dataplane(100).routes;
+        let v4: Vec<_> = routes.iter().filter(|(p, _)| p.address.is_ipv4()).collect();
+        assert_eq!(v4, [&(net("0.0.0.0/0"), RouteView::AskKernel)]);
+    }
+
+    #[test]
+    fn of_several_next_hops_one_that_answers_is_taken() {
+        let mut state = host();
+        let mut shared = via(1, "10.0.1.7", 0);
+        for (ifindex, gateway) in [(1, "10.0.1.8"), (2, "10.0.2.8")] {
+            shared.hops.push(Hop { ifindex, gateway: Some(ip(gateway)), dead: false });
+        }
+        state.insert_route(Table::Main, net("192.0.2.0/24"), shared);
+        assert_eq!(state.resolve(ip("192.0.2.1")), gateway(1, "10.0.1.7"));
+        state.insert_neighbour(1, ip("10.0.1.7"), Neighbour::failed());
+        assert_eq!(state.resolve(ip("192.0.2.1")), gateway(1, "10.0.1.8"));
+        state.insert_link(Link { up: false, ..Link::ethernet(1, "eth1", OURS) });
+        assert_eq!(state.resolve(ip("192.0.2.1")), gateway(2, "10.0.2.8"));
+        let routes = state.routes_for_dataplane(100).routes;
+        assert!(routes.contains(&(net("192.0.2.0/24"), RouteView::AskKernel)), "replies spread over all of them");
+    }
+
+    #[test]
+    fn a_next_hop_needs_a_usable_mac_and_says_whose_is_missing() {
+        let mut state = host();
+        let destination = ip("8.8.8.8");
+        let router = ip("10.0.1.254");
+        assert_eq!(state.next_hop(destination), None);
+        assert_eq!(state.missing_neighbour(destination), Some((1, router)));
+        state.insert_neighbour(1, router, Neighbour::failed());
+        assert_eq!(state.missing_neighbour(destination), Some((1, router)));
+        state.insert_neighbour(1, router, Neighbour::reachable(THEIRS));
+        let next_hop = NextHop { destination_mac: THEIRS, source_mac: OURS, mtu: 1500, ifindex: 1, reserved: 0 };
+        assert_eq!(state.next_hop(destination), Some(next_hop));
+        assert_eq!(state.missing_neighbour(destination), None);
+        // The route's own MTU counts where it is smaller.
+        for (mtu, expected) in [(1280, 1280), (9000, 1500)] {
+            let mut route = via(1, "10.0.1.254", 0);
+            route.mtu = Some(mtu);
+            state.insert_route(Table::Main, prefix(ip("8.8.4.0"), if mtu == 1280 { 24 } else { 25 }), route);
+            assert_eq!(state.next_hop(ip("8.8.4.4")).map(|n| n.mtu), Some(expected));
+        }
+        // Neither of these is missing anything ARP could find.
+        for destination in ["10.0.1.1", "224.0.0.1"] {
+            assert_eq!(state.missing_neighbour(ip(destination)), None, "{destination}");
+            assert_eq!(state.next_hop(ip(destination)), None, "{destination}");
+        }
+        state.insert_link(Link { mac: None, no_arp: true, ..Link::ethernet(3, "tun0", OURS) });
+        state.insert_route(Table::Main, net("192.0.2.0/24"), Route::unicast(3, None, 0));
+        assert_eq!(state.resolve(ip("192.0.2.1")), Resolution::OnLink { ifindex: 3 });
+        assert_eq!(state.missing_neighbour(ip("192.0.2.1")), None);
+        assert_eq!(state.next_hop(ip("192.0.2.1")), None);
+        assert!(state.routes_for_dataplane(100).routes.contains(&(net("192.0.2.0/24"), RouteView::AskKernel)));
+    }
+
+    #[test]
+    fn mirrored_routes_are_the_effective_ones() {
+        let mut state = host();
+        let on = |ifindex| Some(RouteView::OnLink { ifindex });
+        let by = |ifindex, gateway| Some(RouteView::Gateway { ifindex, gateway: ip(gateway) });
+        state.insert_route(Table::Main, net("10.0.2.0/24"), via(1, "10.0.1.5", 7));
+        state.insert_route(Table::Main, net("192.0.2.0/24"), Route::of_kind(RouteKind::Unreachable));
+        state.insert_route(Table::Main, net("203.0.113.0/24"), via(9, "10.9.9.9", 1));
+        state.insert_route(Table::Main, net("224.0.0.0/4"), Route::unicast(1, None, 0));
+        for (prefix, expected) in [
+            ("0.0.0.0/0", by(1, "10.0.1.254")),
+            ("10.0.1.0/24", on(1)),
+            ("10.0.2.0/24", on(2)),
+            // A hole must stay a hole.
+            ("192.0.2.0/24", Some(RouteView::AskKernel)),
+            // Its link is gone: the next shorter prefix speaks.
+            ("203.0.113.0/24", None),
+            ("224.0.0.0/4", None),
+            ("10.0.1.1/32", None),
+            ("fd00:1::/64", on(1)),
+            ("::/0", by(1, "fd00:1::fe")),
+        ] {
+            let routes = state.routes_for_dataplane(100).routes;
+            let found: Vec<_> = routes.iter().filter(|(p, _)| *p == net(prefix)).map(|(_, v)| *v).collect();
+            assert_eq!(found, expected.into_iter().collect::<Vec<_>>(), "{prefix}");
+        }
+        state.insert_link(Link { up: false, ..Link::ethernet(2, "eth2", OURS) });
+        let routes = state.routes_for_dataplane(100).routes;
+        let second = routes.iter().find(|(p, _)| *p == net("10.0.2.0/24")).map(|(_, v)| *v);
+        assert_eq!(second, by(1, "10.0.1.5"), "the second best when the best is down");
+    }
+
+    #[test]
+    fn too_many_routes_are_left_to_the_kernel_and_that_is_said() {
+        let mut state = host();
+        for n in 0..10 {
+            state.insert_route(Table::Main, net(&format!("198.18.{n}.0/24")), via(1, "10.0.1.9", 0));
+        }
+        let all = state.routes_for_dataplane(13);
+        assert_eq!(all.over_limit, [None, None]);
+        assert_eq!(all.routes.len(), 13 + 3);
+        let limited = state.routes_for_dataplane(12);
+        assert_eq!(limited.over_limit, [Some(13), None]);
+        assert_eq!(limited.routes[0], (net("0.0.0.0/0"), RouteView::AskKernel));
+        assert_eq!(limited.routes.len(), 1 + 3, "the other family is not affected");
+    }
+
+    #[test]
+    fn table_default_never_wins_over_table_main() {
+        let mut state = NetState::default();
+        state.insert_link(Link::ethernet(1, "eth1", OURS));
+        state.insert_route(Table::Main, net("10.0.0.0/8"), Route::unicast(1, None, 0));
+        state.insert_route(Table::Default, net("10.0.1.0/24"), via(1, "10.0.0.9", 0));
+        assert_eq!(state.resolve(ip("10.0.1.1")), Resolution::OnLink { ifindex: 1 });
+        let expected =
+            [(net("0.0.0.0/0"), RouteView::AskKernel), (net("10.0.0.0/8"), RouteView::OnLink { ifindex: 1 })];
+        assert_eq!(state.routes_for_dataplane(10).routes, expected);
+    }
+}

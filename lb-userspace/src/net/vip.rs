@@ -26,9 +26,10 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use serde::{Deserialize, Serialize};
 
 use super::addr::{self, Address, SCOPE_HOST};
-use super::announce::Announcer;
+use super::announce::{Announcement, Announcer};
+use super::link::{self, Link};
 use super::state::NetState;
-use super::{Error, link, rtnl};
+use super::{Error, rtnl};
 
 /// `IFA_PROTO` of the addresses we add (kernels ≥ 5.18; older ones ignore it): "S". 1 to 3 are the kernel's.
 pub const MARK: u8 = b'S';
@@ -57,7 +58,10 @@ pub struct VipManager {
     file: PathBuf,
     /// What we added, with the interface's name.
     owned: BTreeMap<Place, String>,
-    wanted: (Vec<u32>, BTreeSet<IpAddr>),
+    /// What the file says.
+    written: BTreeMap<Place, String>,
+    interfaces: Vec<u32>,
+    vips: BTreeSet<IpAddr>,
     /// Interfaces that were running when last looked at.
     running: BTreeSet<u32>,
     socket: rtnl::Socket,
@@ -69,32 +73,37 @@ impl VipManager {
     /// [`VipManager::set`] keeps or removes it.
     pub fn open(run_dir: &Path) -> Result<Self, Error> {
         let file = run_dir.join(FILE);
+        let failed = |what: &'static str, path: &Path| {
+            let path = path.to_owned();
+            move |source| Error::StateFile { what, path, source }
+        };
+        std::fs::create_dir_all(run_dir).map_err(failed("create", run_dir))?;
         let record = match std::fs::read(&file) {
             Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
-                tracing::warn!(file = %file.display(), %error, "the list of VIPs added earlier is damaged; starting without");
+                let file = file.display();
+                tracing::warn!(%file, %error, "the list of VIPs added by an earlier run is damaged; check `ip address`");
                 Record::default()
             }),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Record::default(),
-            Err(source) => return Err(Error::StateFile { what: "read", path: file, source }),
+            Err(source) => return Err(failed("read", &file)(source)),
         };
         let mut manager = Self {
             file,
             owned: BTreeMap::new(),
-            wanted: Default::default(),
+            written: record.addresses.into_iter().map(|e| ((e.ifindex, e.address), e.interface)).collect(),
+            interfaces: Vec::new(),
+            vips: BTreeSet::new(),
             running: BTreeSet::new(),
             socket: rtnl::Socket::open().map_err(Error::kernel("open a netlink socket"))?,
             announcer: Announcer::start()?,
         };
-        if !record.addresses.is_empty() {
-            let links = link::dump(&mut manager.socket).map_err(Error::kernel("list the network interfaces"))?;
-            let present = manager.present()?;
-            for entry in record.addresses {
-                let here = links.iter().any(|l| l.index == entry.ifindex && l.name == entry.interface);
-                let ours = present.iter().any(|a| a.ifindex == entry.ifindex && a.ip == entry.address && is_ours(a));
-                if here && ours {
-                    manager.owned.insert((entry.ifindex, entry.address), entry.interface);
-                }
-            }
+        if !manager.written.is_empty() {
+            let links = manager.links()?;
+            let present = Present::read(&mut manager.socket)?;
+            let same =
+                |(ifindex, _): &Place, name: &String| links.iter().any(|l| l.index == *ifindex && l.name == *name);
+            manager.owned = manager.written.clone();
+            manager.owned.retain(|place, name| same(place, name) && present.is_ours(place));
         }
         Ok(manager)
     }
@@ -104,17 +113,16 @@ impl VipManager {
         self.owned.keys().copied()
     }
 
-    fn present(&mut self) -> Result<Vec<Address>, Error> {
-        addr::dump(&mut self.socket).map_err(Error::kernel("list the host's addresses"))
+    fn links(&mut self) -> Result<Vec<Link>, Error> {
+        link::dump(&mut self.socket).map_err(Error::kernel("list the network interfaces"))
     }
 
     /// Makes the host have exactly these VIPs of ours on these interfaces. New ones are announced. When one cannot be
     /// added, those this call added are taken away again and everything stays as it was.
     pub fn set(&mut self, interfaces: &[u32], vips: BTreeSet<IpAddr>) -> Result<(), Error> {
-        let links = link::dump(&mut self.socket).map_err(Error::kernel("list the network interfaces"))?;
-        let present = self.present()?;
-        self.owned
-            .retain(|(ifindex, ip), _| present.iter().any(|a| a.ifindex == *ifindex && a.ip == *ip && is_ours(a)));
+        let links = self.links()?;
+        let present = Present::read(&mut self.socket)?;
+        self.owned.retain(|place, _| present.is_ours(place));
 
         let mut wanted = BTreeMap::new();
         for ip in &vips {
@@ -125,10 +133,10 @@ impl VipManager {
             for ifindex in places {
                 let Some(link) = links.iter().find(|l| l.index == *ifindex) else {
                     let gone = io::Error::from_raw_os_error(libc::ENODEV);
-                    return Err(Error::kernel(format!("add {ip} to interface {ifindex}"))(gone));
+                    return Err(Error::kernel(format!("add the VIP {ip} to interface {ifindex}"))(gone));
                 };
                 // Already there from somebody else: for IPv4 on any interface (weak host model), for IPv6 on this one.
-                let foreign = present.iter().any(|a| {
+                let foreign = present.addresses.iter().any(|a| {
                     a.ip == *ip
                         && !self.owned.contains_key(&(a.ifindex, a.ip))
                         && (ip.is_ipv4() || a.ifindex == *ifindex)
@@ -139,61 +147,55 @@ impl VipManager {
             }
         }
 
-        let missing: BTreeMap<Place, String> =
-            wanted.iter().filter(|(p, _)| !self.owned.contains_key(p)).map(|(p, n)| (*p, n.clone())).collect();
-        if !missing.is_empty() {
-            // Before adding: a crash in between leaves a line too many in the file, never an address too many.
-            let all = self.owned.iter().chain(&missing);
-            self.write(all.map(|(p, n)| (*p, n.clone())).collect())?;
-        }
-        let mut added = BTreeSet::new();
-        for ((ifindex, ip), name) in &missing {
-            match self
-                .socket
-                .request(RouteNetlinkMessage::NewAddress(message(*ifindex, *ip)), NLM_F_CREATE | NLM_F_EXCL)
-            {
-                Ok(()) => _ = added.insert((*ifindex, *ip)),
+        let mut missing = wanted.clone();
+        missing.retain(|place, _| !self.owned.contains_key(place));
+        // Before adding: a crash in between leaves a line too many in the file, never an address too many.
+        let mut all = self.owned.clone();
+        all.extend(missing.clone());
+        self.write(all)?;
+        let mut added = BTreeMap::new();
+        for (place @ (ifindex, ip), name) in missing {
+            let message = RouteNetlinkMessage::NewAddress(message(ifindex, ip));
+            match self.socket.request(message, NLM_F_CREATE | NLM_F_EXCL) {
+                Ok(()) => _ = added.insert(place, name),
                 // Somebody was quicker: it is theirs.
                 Err(e) if e.raw_os_error() == Some(libc::EEXIST) => {}
                 Err(source) => {
-                    for place in &added {
-                        self.remove(*place)?;
-                    }
-                    self.write(self.owned.clone())?;
-                    return Err(Error::kernel(format!("add the VIP {ip} to {name}"))(source));
+                    let error = Error::kernel(format!("add the VIP {ip} to {name}"))(source);
+                    self.owned.extend(added.clone());
+                    self.remove(added.into_keys().collect())?;
+                    return Err(error);
                 }
             }
         }
+        let new: BTreeSet<IpAddr> = added.keys().map(|(_, ip)| *ip).collect();
         let gone: Vec<Place> = self.owned.keys().filter(|p| !wanted.contains_key(p)).copied().collect();
-        self.announcer.cancel(gone.iter().copied().collect());
-        for place in &gone {
-            self.remove(*place)?;
-            self.owned.remove(place);
-        }
-        self.owned.extend(missing.into_iter().filter(|(p, _)| added.contains(p)));
-        self.write(self.owned.clone())?;
-        self.running = links.iter().filter(|l| l.is_running()).map(|l| l.index).collect();
-        self.announcer.announce(added);
-        self.wanted = (interfaces.to_vec(), vips);
-        Ok(())
+        let leaving = announcements(&self.interfaces, gone.iter().map(|(_, ip)| *ip));
+        self.owned.extend(added);
+        self.interfaces = interfaces.to_vec();
+        self.vips = vips;
+        self.running = running(links.iter());
+        self.announcer.cancel(leaving);
+        self.announcer.announce(announcements(interfaces, new));
+        self.remove(gone)
     }
 
     /// Call when the network has changed: adds VIPs again that somebody removed (setting an interface down drops its
-    /// IPv6 addresses), and announces those of interfaces that came back. Does nothing and costs nothing otherwise.
+    /// IPv6 addresses), and announces those of interfaces that came back. Does nothing and costs little otherwise.
     pub fn refresh(&mut self, state: &NetState) -> Result<(), Error> {
-        let present: BTreeSet<Place> = state.addresses().iter().map(|a| (a.ifindex, a.ip)).collect();
-        let running: BTreeSet<u32> = state.links().filter(|l| l.is_running()).map(|l| l.index).collect();
-        let came_back = |ifindex: &u32| running.contains(ifindex) && !self.running.contains(ifindex);
-        let announce: BTreeSet<Place> = self.owned.keys().filter(|(i, _)| came_back(i)).copied().collect();
-        if !announce.is_empty() {
-            self.announcer.announce(announce);
+        let now = running(state.links());
+        let back: Vec<u32> =
+            self.interfaces.iter().filter(|i| now.contains(i) && !self.running.contains(i)).copied().collect();
+        if !back.is_empty() {
+            self.announcer.announce(announcements(&back, self.owned.keys().map(|(_, ip)| *ip)));
         }
-        self.running = running;
-        // An IPv6 address cannot be added to an interface that is down: it would be dropped again.
-        let addable = |ifindex: &u32| state.link(*ifindex).is_some_and(|l| l.up);
-        let lost = self.owned.keys().any(|place| !present.contains(place) && addable(&place.0));
-        if lost {
-            let (interfaces, vips) = self.wanted.clone();
+        self.running = now;
+        let present: BTreeSet<Place> = state.addresses().iter().map(|a| (a.ifindex, a.ip)).collect();
+        // An IPv6 address added to an interface that is down is dropped again.
+        let lost =
+            |(ifindex, ip): &Place| !present.contains(&(*ifindex, *ip)) && state.link(*ifindex).is_some_and(|l| l.up);
+        if self.owned.keys().any(lost) {
+            let (interfaces, vips) = (self.interfaces.clone(), self.vips.clone());
             self.set(&interfaces, vips)?;
         }
         Ok(())
@@ -204,45 +206,88 @@ impl VipManager {
         self.set(&[], BTreeSet::new())
     }
 
-    fn remove(&mut self, (ifindex, ip): Place) -> Result<(), Error> {
-        match self.socket.request(RouteNetlinkMessage::DelAddress(message(ifindex, ip)), 0) {
-            Ok(()) => Ok(()),
-            // Gone already, or with its interface.
-            Err(e) if matches!(e.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::ENODEV)) => Ok(()),
-            Err(source) => Err(Error::kernel(format!("remove the VIP {ip} from interface {ifindex}"))(source)),
+    /// Removes all it can; the first failure is reported.
+    fn remove(&mut self, places: Vec<Place>) -> Result<(), Error> {
+        let mut outcome = Ok(());
+        for (ifindex, ip) in places {
+            match self.socket.request(RouteNetlinkMessage::DelAddress(message(ifindex, ip)), 0) {
+                Ok(()) => {}
+                // Gone already, or with its interface.
+                Err(e) if matches!(e.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::ENODEV)) => {}
+                Err(source) => {
+                    let error = Error::kernel(format!("remove the VIP {ip} from interface {ifindex}"))(source);
+                    outcome = outcome.and(Err(error));
+                    continue;
+                }
+            }
+            self.owned.remove(&(ifindex, ip));
         }
+        outcome.and(self.write(self.owned.clone()))
     }
 
     /// Replaces the file in one step, so that a crash leaves the old one or the new one.
-    fn write(&self, owned: BTreeMap<Place, String>) -> Result<(), Error> {
+    fn write(&mut self, owned: BTreeMap<Place, String>) -> Result<(), Error> {
+        if owned == self.written {
+            return Ok(());
+        }
         let failed = |what: &'static str, path: &Path| {
             let path = path.to_owned();
             move |source| Error::StateFile { what, path, source }
         };
         if owned.is_empty() {
-            return match std::fs::remove_file(&self.file) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed("remove", &self.file)(e)),
-                _ => Ok(()),
+            match std::fs::remove_file(&self.file) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed("remove", &self.file)(e)),
+                _ => {}
+            }
+        } else {
+            let entry = |((ifindex, address), interface): (&Place, &String)| Entry {
+                interface: interface.clone(),
+                ifindex: *ifindex,
+                address: *address,
             };
+            let record = Record { addresses: owned.iter().map(entry).collect() };
+            let new = self.file.with_extension("json.new");
+            let bytes = serde_json::to_vec_pretty(&record).map_err(io::Error::from);
+            bytes.and_then(|b| std::fs::write(&new, b)).map_err(failed("write", &new))?;
+            std::fs::rename(&new, &self.file).map_err(failed("replace", &self.file))?;
         }
-        let addresses =
-            owned.into_iter().map(|((ifindex, address), interface)| Entry { interface, ifindex, address }).collect();
-        let bytes = serde_json::to_vec_pretty(&Record { addresses }).map_err(io::Error::from);
-        let new = self.file.with_extension("json.new");
-        bytes.and_then(|b| std::fs::write(&new, b)).map_err(failed("write", &new))?;
-        std::fs::rename(&new, &self.file).map_err(failed("write", &self.file))
+        self.written = owned;
+        Ok(())
     }
 }
 
-/// How the kernel shows an address that we added. One that lacks our mark on a kernel that keeps marks is not ours,
-/// but old kernels keep none.
-fn is_ours(a: &Address) -> bool {
-    let marked = matches!(a.protocol, MARK | 0);
-    marked
-        && match a.ip {
+fn running<'a>(links: impl Iterator<Item = &'a Link>) -> BTreeSet<u32> {
+    links.filter(|l| l.is_running()).map(|l| l.index).collect()
+}
+
+/// Neighbours on every interface may have known these addresses elsewhere, whichever interface has the address.
+fn announcements(interfaces: &[u32], ips: impl IntoIterator<Item = IpAddr>) -> BTreeSet<Announcement> {
+    ips.into_iter().flat_map(|ip| interfaces.iter().map(move |i| (*i, ip))).collect()
+}
+
+/// The addresses on the host, whoever added them.
+struct Present {
+    addresses: Vec<Address>,
+    /// The kernel keeps `IFA_PROTO` (≥ 5.18): it marks its own loopback addresses then.
+    keeps_marks: bool,
+}
+
+impl Present {
+    fn read(socket: &mut rtnl::Socket) -> Result<Self, Error> {
+        let addresses = addr::dump(socket).map_err(Error::kernel("list the host's addresses"))?;
+        let keeps_marks = addresses.iter().any(|a| a.protocol != 0);
+        Ok(Self { addresses, keeps_marks })
+    }
+
+    /// Whether this looks as only our addresses do.
+    fn is_ours(&self, (ifindex, ip): &Place) -> bool {
+        let shaped = |a: &&Address| match a.ip {
             IpAddr::V4(_) => a.prefix_length == 32 && a.scope == SCOPE_HOST,
             IpAddr::V6(_) => a.prefix_length == 128 && a.deprecated,
-        }
+        };
+        let marked = |a: &&Address| a.protocol == MARK || !self.keeps_marks;
+        self.addresses.iter().filter(|a| a.ifindex == *ifindex && a.ip == *ip).filter(marked).any(|a| shaped(&a))
+    }
 }
 
 fn message(ifindex: u32, ip: IpAddr) -> AddressMessage {

@@ -7,8 +7,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use tokio::sync::watch;
 
 use super::route::{RouteEvent, RouteTable};
@@ -162,7 +162,7 @@ fn read(socket: &mut Socket) -> std::io::Result<NetState> {
         addresses: Arc::new(addresses),
         tables: Arc::new(tables),
         neighbours: Arc::new(neigh::dump(socket)?),
-        policy_rules: policy_rules(socket),
+        policy_rules: [policy_rules(socket, AddressFamily::Inet)?, policy_rules(socket, AddressFamily::Inet6)?],
     })
 }
 
@@ -233,33 +233,29 @@ fn apply_route(state: &mut NetState, event: &RouteEvent) -> Effect {
     }
 }
 
-/// By family, whether there are policy rules besides the kernel's own three.
-fn policy_rules(socket: &mut Socket) -> [bool; 2] {
-    use netlink_packet_route::AddressFamily;
-
-    [AddressFamily::Inet, AddressFamily::Inet6].map(|family| {
-        let mut request = RuleMessage::default();
-        request.header.family = family;
-        let rules = socket.dump(&RouteNetlinkMessage::GetRule(request), |m| {
-            Some(match m.parse() {
-                Some(RouteNetlinkMessage::NewRule(rule)) => plain_rule(&rule),
-                _ => None,
-            })
-        });
-        match rules {
-            Ok(rules) => {
-                let standard: &[(u32, u32)] = match family {
-                    AddressFamily::Inet => &[(0, 255), (32766, 254), (32767, 253)],
-                    _ => &[(0, 255), (32766, 254)],
-                };
-                let mut plain: Vec<(u32, u32)> = rules.iter().copied().flatten().collect();
-                plain.sort_unstable();
-                rules.len() != plain.len() || plain != standard
-            }
-            // A kernel without policy routing, or without this family, has no rules to list.
-            Err(_) => false,
-        }
-    })
+/// Whether a family has policy rules besides the kernel's own.
+fn policy_rules(socket: &mut Socket, family: AddressFamily) -> std::io::Result<bool> {
+    let standard: &[(u32, u32)] = match family {
+        AddressFamily::Inet => &[(0, 255), (32766, 254), (32767, 253)],
+        _ => &[(0, 255), (32766, 254)],
+    };
+    let mut request = RuleMessage::default();
+    request.header.family = family;
+    let rules = socket.dump(&RouteNetlinkMessage::GetRule(request), |m| {
+        Some(match m.parse() {
+            Some(RouteNetlinkMessage::NewRule(rule)) => plain_rule(&rule),
+            _ => None,
+        })
+    });
+    let rules = match rules {
+        Ok(rules) => rules,
+        // A kernel without policy routing, or without this family, has no rules to list.
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EAFNOSUPPORT)) => return Ok(false),
+        Err(e) => return Err(e),
+    };
+    let mut plain: Vec<(u32, u32)> = rules.iter().copied().flatten().collect();
+    plain.sort_unstable();
+    Ok(rules.len() != plain.len() || plain != standard)
 }
 
 /// (Priority, table) of a rule that sends everything to one table; `None` for any other.

@@ -1,0 +1,55 @@
+//! The golden table, one file per question.
+
+mod checksums;
+mod fragments;
+mod lengths;
+mod nat;
+mod others;
+mod refused;
+mod replies;
+mod rows;
+mod slow;
+mod truncated;
+mod tunnel;
+
+use lb_common::hash::HashKey;
+
+use super::Case;
+use super::world::{DC_MAC, LAN_MAC, ROUTER_MAC};
+use crate::packet::{Ethernet, Mac, ethernet};
+
+pub use rows::needle_rows;
+pub use truncated::sweeps;
+pub(super) use tunnel::{outer4, outer6};
+
+/// Every case. Some depend on where the flow hash puts them, so the program's key is needed.
+pub fn all(key: &HashKey) -> Vec<Case> {
+    [
+        nat::cases(),
+        tunnel::cases(key),
+        replies::cases(),
+        slow::cases(key),
+        others::cases(),
+        refused::cases(),
+        checksums::cases(),
+        lengths::cases(key),
+        fragments::cases(),
+        rows::cases(),
+    ]
+    .concat()
+}
+
+/// The Ethernet header of what clients send.
+fn from_router() -> Ethernet {
+    ethernet(ROUTER_MAC, LAN_MAC)
+}
+
+/// The Ethernet header of what leaves on `dc` towards a next hop.
+fn to_dc(mac: Mac) -> Ethernet {
+    ethernet(DC_MAC, mac)
+}
+
+/// The Ethernet header of what leaves on `lan` towards a next hop.
+fn to_lan(mac: Mac) -> Ethernet {
+    ethernet(LAN_MAC, mac)
+}

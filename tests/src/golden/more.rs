@@ -1,0 +1,247 @@
+//! What one packet in a table cannot show: settings, events, the clock, and real wires.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use lb_common::event::EVENT_WANT_NEIGHBOUR;
+
+use super::cases::{outer4, outer6};
+use super::oracle::{hash4, hash6};
+use super::world::*;
+use super::{Case, Expect, case};
+use crate::packet::{decode, ethernet, ipv4, ipv6, tcp, udp};
+use crate::progrun::wire::Wire;
+use crate::progrun::{Program, Settings};
+
+type Test = fn(&mut World) -> Result<()>;
+
+pub const TESTS: [(&str, Test); 7] = [
+    ("every combination of load-time settings passes the verifier", every_setting_loads),
+    ("what a setting switches off passes untouched", switched_off),
+    ("tunnel sources vary with the flow inside the mask", tunnel_sources_vary),
+    ("a missing neighbour is told to the controller, once per packet and by address", missing_neighbours_are_told),
+    ("events are limited to 64 per second", events_are_limited),
+    ("an unreachable client tells the controller nothing", no_route_is_no_event),
+    ("what is sent arrives at the other end of the right wire", arrives_on_the_wire),
+];
+
+fn every_setting_loads(_: &mut World) -> Result<()> {
+    for bits in 0..64u32 {
+        let on = |bit: u32| bits >> bit & 1 == 1;
+        let settings = Settings {
+            ipv4: on(0),
+            ipv6: on(1),
+            nat: on(2),
+            ipip: on(3),
+            log: on(4),
+            test_clock: on(5),
+            tunnel_source_mask4: if on(3) { u32::MAX } else { 0 },
+            ..Settings::everything()
+        };
+        Program::load(&settings).with_context(|| format!("with {settings:?}"))?;
+    }
+    Ok(())
+}
+
+fn switched_off(_: &mut World) -> Result<()> {
+    let on = Settings::everything;
+    let from_router = || ethernet(ROUTER_MAC, LAN_MAC);
+    let service4 = || from_router() / ipv4(CLIENT4, VIP4) / tcp(40_000, 443);
+    let service6 = || from_router() / ipv6(CLIENT6, VIP6) / tcp(40_000, 443);
+    let reply4 = || ethernet(B1_MAC, DC_MAC) / ipv4(backend4(B1), CLIENT4) / tcp(443, 40_000);
+    let reply6 = || ethernet(B1_MAC, DC_MAC) / ipv6(backend6(B1), CLIENT6) / tcp(443, 40_000);
+    let forwarded4 = || {
+        case("IPv4 still works")
+            .enters(LAN, service4())
+            .leaves(DC, ethernet(DC_MAC, B1_MAC) / ipv4(CLIENT4, backend4(B1)).ttl(63) / tcp(40_000, 443))
+            .forwarded(WEB.id, B1)
+    };
+    let forwarded6 = || {
+        case("IPv6 still works")
+            .enters(LAN, service6())
+            .leaves(DC, ethernet(DC_MAC, B1_MAC) / ipv6(CLIENT6, backend6(B1)).hop_limit(63) / tcp(40_000, 443))
+            .forwarded(WEB.id + ID6, B1 + V6)
+    };
+    let cases: [(Settings, Vec<Case>); 3] = [
+        (
+            Settings { ipv4: false, ..on() },
+            vec![
+                case("without IPv4 a service's packet passes").enters(LAN, service4()),
+                case("without IPv4 a reply passes").enters(DC, reply4()),
+                forwarded6(),
+            ],
+        ),
+        (
+            Settings { ipv6: false, ..on() },
+            vec![
+                case("without IPv6 a service's packet passes").enters(LAN, service6()),
+                case("without IPv6 a reply passes").enters(DC, reply6()),
+                forwarded4(),
+            ],
+        ),
+        (
+            Settings { nat: false, ..on() },
+            vec![
+                case("without NAT nobody looks for replies").enters(DC, reply4()),
+                case("without NAT nobody looks for IPv6 replies").enters(DC, reply6()),
+            ],
+        ),
+    ];
+    for (settings, cases) in cases {
+        let mut world = World::new(&settings)?;
+        for case in cases {
+            case.run(&mut world).with_context(|| case.name.clone())?;
+        }
+    }
+    Ok(())
+}
+
+fn tunnel_sources_vary(_: &mut World) -> Result<()> {
+    // 10.200.0.0 with 16 host bits, and the last 32 bits of the IPv6 source.
+    let (mask4, mask6) = (u32::from_ne_bytes([0, 0, 0xff, 0xff]), u32::MAX);
+    let settings = Settings { tunnel_source_mask4: mask4, tunnel_source_mask6: mask6, ..Settings::everything() };
+    let mut world = World::new(&settings)?;
+    let mut sources = std::collections::BTreeSet::new();
+    for client in 40_000..40_032 {
+        let hash = hash4(&world.key, (CLIENT4, client), (VIP4, 444));
+        let [a, b, c, d] = (u32::from_ne_bytes(TUNNEL_SOURCE4.octets()) | (hash & mask4)).to_ne_bytes();
+        let inner = |ttl| ipv4(CLIENT4, VIP4).ttl(ttl) / udp(client, 444);
+        let outer = ipv4([a, b, c, d].into(), backend4(T1)).identification(0).dont_fragment();
+        sources.insert([a, b, c, d]);
+        case(format!("4in4 from port {client}"))
+            .enters(LAN, ethernet(ROUTER_MAC, LAN_MAC) / inner(64))
+            .leaves(DC, ethernet(DC_MAC, B1_MAC) / outer / inner(63))
+            .forwarded(TUNNEL_UDP.id, T1)
+            .run(&mut world)?;
+
+        let hash = hash6(&world.key, (CLIENT6, client), (VIP6, 444));
+        let mut source = TUNNEL_SOURCE6.octets();
+        for (octet, byte) in source[12..].iter_mut().zip((hash & mask6).to_ne_bytes()) {
+            *octet |= byte;
+        }
+        let inner = |limit| ipv6(CLIENT6, VIP6).hop_limit(limit) / udp(client, 444);
+        let outer = ipv6(source.into(), backend6(T1)).flow_label(hash & 0xf_ffff);
+        case(format!("6in6 from port {client}"))
+            .enters(LAN, ethernet(ROUTER_MAC, LAN_MAC) / inner(64))
+            .leaves(DC, ethernet(DC_MAC, B1_MAC) / outer / inner(63))
+            .forwarded(TUNNEL_UDP.id + ID6, T1 + V6)
+            .run(&mut world)?;
+    }
+    ensure!(sources.len() > 28, "32 flows share {} sources", sources.len());
+    Ok(())
+}
+
+fn missing_neighbours_are_told(world: &mut World) -> Result<()> {
+    world.program.set_clock(1_000)?;
+    world.program.events()?;
+    let v4 = ethernet(ROUTER_MAC, LAN_MAC) / ipv4(CLIENT4, VIP4) / tcp(40_000, WAITING.port);
+    world.program.run(&v4.bytes(), LAN)?;
+    let v6 = ethernet(ROUTER_MAC, LAN_MAC) / ipv6(CLIENT6, VIP6) / tcp(40_000, WAITING.port);
+    world.program.run(&v6.bytes(), LAN)?;
+    let events = world.program.events()?;
+    ensure!(events.len() == 2, "two packets, {events:?}");
+    let word = u32::from_ne_bytes(backend4(SILENT).octets());
+    for (event, family, addr) in
+        [(events[0], 4, [word, 0, 0, 0]), (events[1], 6, lb_common::addr::words6(backend6(SILENT).octets()))]
+    {
+        ensure!(event.kind == EVENT_WANT_NEIGHBOUR && event.family == family, "{event:?}");
+        ensure!(event.ifindex == DC && event.addr == addr && event.reserved == 0, "{event:?}");
+    }
+    Ok(())
+}
+
+fn events_are_limited(world: &mut World) -> Result<()> {
+    let packet = (ethernet(ROUTER_MAC, LAN_MAC) / ipv4(CLIENT4, VIP4) / tcp(40_000, WAITING.port)).bytes();
+    // The budget is each CPU's own: stay on one.
+    let cpu = nix::sched::sched_getcpu()?;
+    let mut only = nix::sched::CpuSet::new();
+    only.set(cpu)?;
+    let before = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0))?;
+    nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &only)?;
+    let counts: Result<Vec<usize>> = [2_000, 2_001, 2_001]
+        .into_iter()
+        .map(|second| {
+            world.program.set_clock(second)?;
+            for _ in 0..100 {
+                world.program.run(&packet, LAN)?;
+            }
+            Ok(world.program.events()?.len())
+        })
+        .collect();
+    nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &before)?;
+    let counts = counts?;
+    ensure!(counts == [64, 64, 0], "events in two seconds, and later in the second: {counts:?}");
+    Ok(())
+}
+
+fn no_route_is_no_event(world: &mut World) -> Result<()> {
+    world.program.set_clock(3_000)?;
+    world.program.events()?;
+    let packet = ethernet(ROUTER_MAC, LAN_MAC) / ipv4(CLIENT4, VIP4) / tcp(40_000, CUT_OFF.port);
+    world.program.run(&packet.bytes(), LAN)?;
+    let events = world.program.events()?;
+    ensure!(events.is_empty(), "{events:?}");
+    Ok(())
+}
+
+/// Test runs give a verdict and bytes; these frames are really sent, through the device map and the drivers.
+fn arrives_on_the_wire(world: &mut World) -> Result<()> {
+    world.program.set_devices(&DEVICES)?;
+    let from_router = || ethernet(ROUTER_MAC, LAN_MAC);
+    let from_b2 = || ethernet(B2_MAC, DC_MAC);
+    let hash = hash6(&world.key, (CLIENT6, 40_000), (VIP6, 444));
+    let cases = [
+        case("NAT to another link")
+            .enters(LAN, from_router() / ipv4(CLIENT4, VIP4) / tcp(40_000, 80) / "over the wire")
+            .leaves(
+                DC,
+                ethernet(DC_MAC, B2_MAC) / ipv4(CLIENT4, backend4(B2)).ttl(63) / tcp(40_000, 8080) / "over the wire",
+            ),
+        case("NAT back to the same link")
+            .enters(LAN, from_router() / ipv6(CLIENT6, VIP6) / udp(40_000, 8443) / "over the wire")
+            .leaves(
+                LAN,
+                ethernet(LAN_MAC, ARM_MAC)
+                    / ipv6(CLIENT6, backend6(ARM)).hop_limit(63)
+                    / udp(40_000, 8443)
+                    / "over the wire",
+            ),
+        case("a reply")
+            .enters(DC, from_b2() / ipv4(backend4(B2), NEAR_CLIENT4) / tcp(8080, 40_000) / "and back")
+            .leaves(
+                LAN,
+                ethernet(LAN_MAC, NEAR_CLIENT_MAC) / ipv4(VIP4, NEAR_CLIENT4).ttl(63) / tcp(80, 40_000) / "and back",
+            ),
+        case("4in4").enters(LAN, from_router() / ipv4(CLIENT4, VIP4) / tcp(40_000, 444) / "in a tunnel").leaves(
+            DC,
+            ethernet(DC_MAC, B1_MAC) / outer4(T1, 0) / ipv4(CLIENT4, VIP4).ttl(63) / tcp(40_000, 444) / "in a tunnel",
+        ),
+        case("6in6").enters(LAN, from_router() / ipv6(CLIENT6, VIP6) / tcp(40_000, 444) / "in a tunnel").leaves(
+            DC,
+            ethernet(DC_MAC, B1_MAC)
+                / outer6(T1, 0, hash)
+                / ipv6(CLIENT6, VIP6).hop_limit(63)
+                / tcp(40_000, 444)
+                / "in a tunnel",
+        ),
+    ];
+    for case in cases {
+        let Expect::Send(interface, expected) = &case.expect else { bail!("{} sends nothing", case.name) };
+        let wires = [LAN, DC].map(|near| Wire::listen(near + 1).map(|wire| (near, wire)));
+        world.program.run_live(&case.frame, case.ingress)?;
+        for wire in wires {
+            let (near, wire) = wire?;
+            let (right, patience) = if near == *interface { (true, 2_000) } else { (false, 50) };
+            let frames = wire.until(Duration::from_millis(patience), |frame| right && frame == expected)?;
+            let arrived = frames.iter().filter(|frame| *frame == expected).count();
+            ensure!(
+                arrived == usize::from(right),
+                "{}: arrived {arrived} times at the end of {near}, wanted on {interface}; there came:\n{}",
+                case.name,
+                frames.iter().map(|f| decode::text(f)).collect::<Vec<_>>().join("\n\n"),
+            );
+        }
+    }
+    Ok(())
+}

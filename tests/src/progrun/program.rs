@@ -1,0 +1,304 @@
+//! The loaded program and its maps.
+
+use std::fmt;
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::xdp::DevMapHash;
+use aya::maps::{Array, ArrayOfMaps, HashMap, MapData, PerCpuArray, RingBuf};
+use aya::programs::xdp::Xdp;
+use aya::programs::{TestRun as _, TestRunAttrs, TestRunOptions};
+use aya::{Ebpf, EbpfLoader, Pod};
+
+use lb_common::counters::{BackendCounters, ServiceCounters};
+use lb_common::event::Event;
+use lb_common::hash::{HashKey, KEY_WORDS};
+use lb_common::ring::{CLASSES, Row, rows};
+use lb_common::settings;
+use sluice::dataplane::object::LOAD_BALANCER;
+
+use super::Counts;
+
+/// Map sizes of test programs: enough for every table here, small enough to read counters whole.
+const SERVICES: u32 = 96;
+const BACKENDS: u32 = 64;
+const NEXT_HOPS: u32 = 64;
+const RING_SLOTS: u32 = 128;
+
+/// Inner maps must have the flags of the template the program was built with.
+const BPF_F_MMAPABLE: u32 = 1 << 10;
+
+/// Values of the load-time constants.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub ipv4: bool,
+    pub ipv6: bool,
+    pub nat: bool,
+    pub ipip: bool,
+    pub log: bool,
+    pub test_clock: bool,
+    pub hash_key: HashKey,
+    /// Network order, as [`settings::TUNNEL_SOURCE_MASK4`].
+    pub tunnel_source_mask4: u32,
+    pub tunnel_source_mask6: u32,
+}
+
+impl Settings {
+    /// Everything on but the log, time owned by the test, and a fixed key.
+    pub fn everything() -> Self {
+        let mut x = 0x5109_1ce0_u64;
+        let key: [u64; KEY_WORDS] = std::array::from_fn(|_| {
+            x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            x ^ (x >> 29)
+        });
+        Self {
+            ipv4: true,
+            ipv6: true,
+            nat: true,
+            ipip: true,
+            log: false,
+            test_clock: true,
+            hash_key: HashKey(key),
+            tunnel_source_mask4: 0,
+            tunnel_source_mask6: 0,
+        }
+    }
+}
+
+/// What an XDP program returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Aborted,
+    Drop,
+    Pass,
+    Tx,
+    Redirect,
+    Unknown(u32),
+}
+
+impl From<u32> for Verdict {
+    fn from(action: u32) -> Self {
+        match action {
+            0 => Self::Aborted,
+            1 => Self::Drop,
+            2 => Self::Pass,
+            3 => Self::Tx,
+            4 => Self::Redirect,
+            other => Self::Unknown(other),
+        }
+    }
+}
+
+/// One run: what the program said, and the frame as it left it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    pub verdict: Verdict,
+    pub frame: Vec<u8>,
+}
+
+/// The kernel's `struct xdp_md`, as test runs take it.
+#[repr(C)]
+struct Context {
+    /// Bytes of metadata before the frame.
+    data: u32,
+    data_end: u32,
+    data_meta: u32,
+    ingress_ifindex: u32,
+    rx_queue_index: u32,
+    egress_ifindex: u32,
+}
+
+impl Context {
+    fn bytes(&self) -> [u8; 24] {
+        let words =
+            [self.data, self.data_end, self.data_meta, self.ingress_ifindex, self.rx_queue_index, self.egress_ifindex];
+        let mut bytes = [0; 24];
+        for (chunk, word) in bytes.chunks_exact_mut(4).zip(words) {
+            chunk.copy_from_slice(&word.to_ne_bytes());
+        }
+        bytes
+    }
+}
+
+/// The outer ring map of a class.
+fn outer(class: usize) -> String {
+    format!("RINGS_{}", CLASSES[class])
+}
+
+pub struct Program {
+    ebpf: Ebpf,
+}
+
+impl fmt::Debug for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Program(sluice)")
+    }
+}
+
+impl Program {
+    /// Loads the load balancer with empty maps. Nothing is pinned and nothing attached: it goes when dropped.
+    pub fn load(settings: &Settings) -> Result<Self> {
+        let flags = [
+            (settings::IPV4, u8::from(settings.ipv4)),
+            (settings::IPV6, u8::from(settings.ipv6)),
+            (settings::NAT, u8::from(settings.nat)),
+            (settings::IPIP, u8::from(settings.ipip)),
+            (settings::LOG, u8::from(settings.log)),
+            (settings::TEST_CLOCK, u8::from(settings.test_clock)),
+        ];
+        let mut loader = EbpfLoader::new();
+        for (name, value) in &flags {
+            loader.override_global(name, value, true);
+        }
+        loader
+            .override_global(settings::HASH_KEY, &settings.hash_key, true)
+            .override_global(settings::TUNNEL_SOURCE_MASK4, &settings.tunnel_source_mask4, true)
+            .override_global(settings::TUNNEL_SOURCE_MASK6, &settings.tunnel_source_mask6, true)
+            .map_max_entries("SERVICE_COUNTERS", SERVICES)
+            .map_max_entries("BACKEND_COUNTERS", BACKENDS)
+            .map_max_entries("BACKENDS", BACKENDS)
+            .map_max_entries("NEXT_HOPS", NEXT_HOPS);
+        let outers: Vec<String> = (0..CLASSES.len()).map(outer).collect();
+        for name in &outers {
+            loader.map_max_entries(name, RING_SLOTS);
+        }
+        let mut ebpf = loader.load(LOAD_BALANCER).context("cannot load the XDP object; are you root?")?;
+        let program: &mut Xdp = ebpf.program_mut("sluice").context("no program `sluice` in the object")?.try_into()?;
+        program.load().context("the verifier refused the program")?;
+        Ok(Self { ebpf })
+    }
+
+    fn map<'a, T: TryFrom<&'a mut aya::maps::Map, Error = aya::maps::MapError>>(&'a mut self, name: &str) -> Result<T> {
+        let map = self.ebpf.map_mut(name).ok_or_else(|| anyhow!("no map `{name}` in the object"))?;
+        T::try_from(map).with_context(|| format!("map `{name}`"))
+    }
+
+    /// Writes an entry of a hash map.
+    pub fn insert<K: Pod, V: Pod>(&mut self, map: &str, key: K, value: V) -> Result<()> {
+        self.map::<HashMap<_, K, V>>(map)?.insert(key, value, 0).with_context(|| format!("map `{map}`"))
+    }
+
+    /// Writes an element of an array.
+    pub fn set<V: Pod>(&mut self, map: &str, index: u32, value: V) -> Result<()> {
+        self.map::<Array<_, V>>(map)?.set(index, value, 0).with_context(|| format!("map `{map}`, index {index}"))
+    }
+
+    /// Writes a prefix of a longest-prefix trie; `prefix` in network order.
+    pub fn insert_prefix<K: Pod, V: Pod>(&mut self, map: &str, length: u32, prefix: K, value: V) -> Result<()> {
+        let key = Key::new(length, prefix);
+        self.map::<LpmTrie<_, K, V>>(map)?.insert(&key, value, 0).with_context(|| format!("map `{map}`"))
+    }
+
+    /// Puts a ring into a slot: a new inner map, its given rows written, the others owned by nobody.
+    pub fn set_ring(&mut self, class: usize, slot: u32, ring: impl IntoIterator<Item = (u32, Row)>) -> Result<()> {
+        let mut inner: Array<MapData, u64> = Array::create(rows(class), BPF_F_MMAPABLE)?;
+        for (index, row) in ring {
+            inner.set(index, row.0, 0)?;
+        }
+        let name = outer(class);
+        self.map::<ArrayOfMaps<_, Array<MapData, u64>>>(&name)?.set(slot, &inner, 0).with_context(|| name)
+    }
+
+    /// Makes exactly these interfaces targets of redirects.
+    pub fn set_devices(&mut self, interfaces: &[u32]) -> Result<()> {
+        let mut devices: DevMapHash<_> = self.map("DEVICES")?;
+        let old: Vec<u32> = devices.keys().collect::<Result<_, _>>()?;
+        for ifindex in old {
+            devices.remove(ifindex)?;
+        }
+        for &ifindex in interfaces {
+            devices.insert(ifindex, ifindex, None, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Sets the program's clock, in seconds.
+    pub fn set_clock(&mut self, seconds: u64) -> Result<()> {
+        self.set("CLOCK", 0, seconds)
+    }
+
+    /// All events the program has sent since the last call.
+    pub fn events(&mut self) -> Result<Vec<Event>> {
+        let mut ring: RingBuf<_> = self.map("EVENTS")?;
+        let mut events = Vec::new();
+        while let Some(bytes) = ring.next() {
+            ensure!(bytes.len() == size_of::<Event>(), "an event of {} bytes", bytes.len());
+            // SAFETY: `Event` is plain integers, any bytes are one; the length was checked, alignment is not needed.
+            events.push(unsafe { std::ptr::read_unaligned(bytes.as_ptr().cast::<Event>()) });
+        }
+        Ok(events)
+    }
+
+    /// Every counter, summed over CPUs.
+    pub fn counters(&mut self) -> Result<Counts> {
+        let mut counts = Counts::default();
+        let services: PerCpuArray<_, ServiceCounters> = self.map("SERVICE_COUNTERS")?;
+        for id in 0..services.len() {
+            let mut sum = ServiceCounters::default();
+            services.get(&id, 0)?.iter().for_each(|cpu| sum.add(cpu));
+            counts.service(id, &sum);
+        }
+        let backends: PerCpuArray<_, BackendCounters> = self.map("BACKEND_COUNTERS")?;
+        for id in 0..backends.len() {
+            let mut sum = BackendCounters::default();
+            backends.get(&id, 0)?.iter().for_each(|cpu| sum.add(cpu));
+            counts.backend(id, &sum);
+        }
+        Ok(counts)
+    }
+
+    fn program(&self) -> Result<&Xdp> {
+        Ok(self.ebpf.program("sluice").context("no program `sluice`")?.try_into()?)
+    }
+
+    /// Runs one frame that came in on `ingress`. At least 14 bytes; the kernel runs no less.
+    pub fn run(&self, frame: &[u8], ingress: u32) -> Result<Outcome> {
+        self.run_behind(frame, ingress, 0)
+    }
+
+    /// As [`Program::run`], with `metadata` bytes (a multiple of 4, at most 216) taken from the headroom before
+    /// the frame, as a driver with little room would.
+    pub fn run_behind(&self, frame: &[u8], ingress: u32, metadata: usize) -> Result<Outcome> {
+        let input = [vec![0; metadata], frame.to_vec()].concat();
+        let context = Context {
+            data: metadata as u32,
+            data_end: input.len() as u32,
+            data_meta: 0,
+            ingress_ifindex: ingress,
+            rx_queue_index: 0,
+            egress_ifindex: 0,
+        };
+        let mut output = vec![0; input.len() + 256];
+        let result = self.program()?.test_run(TestRunOptions {
+            data_in: Some(&input),
+            data_out: Some(&mut output),
+            ctx_in: Some(&context.bytes()),
+            ..TestRunOptions::new()
+        });
+        let result = result.with_context(|| format!("BPF_PROG_TEST_RUN of {} bytes on {ingress}", frame.len()))?;
+        output.truncate(result.data_size_out as usize);
+        output.drain(..metadata.min(output.len()));
+        Ok(Outcome { verdict: Verdict::from(result.return_value), frame: output })
+    }
+
+    /// Runs one frame for real: what the program sends goes out on the wire.
+    pub fn run_live(&self, frame: &[u8], ingress: u32) -> Result<()> {
+        let context = Context {
+            data: 0,
+            data_end: frame.len() as u32,
+            data_meta: 0,
+            ingress_ifindex: ingress,
+            rx_queue_index: 0,
+            egress_ifindex: 0,
+        };
+        self.program()?
+            .test_run(TestRunOptions {
+                data_in: Some(frame),
+                ctx_in: Some(&context.bytes()),
+                attrs: TestRunAttrs::new().xdp_live_frames(1),
+                ..TestRunOptions::new()
+            })
+            .with_context(|| format!("live BPF_PROG_TEST_RUN of {} bytes on {ingress}", frame.len()))?;
+        Ok(())
+    }
+}
