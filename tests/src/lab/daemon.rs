@@ -197,6 +197,11 @@ impl Daemon {
         self.process.signal(signal);
     }
 
+    /// Ends it as a crash would, with no chance to tidy up.
+    pub fn kill(&mut self) {
+        self.process.end();
+    }
+
     /// Stops it in good order.
     pub fn stop(&mut self) -> Result<ExitStatus> {
         self.process.stop(Duration::from_secs(10))

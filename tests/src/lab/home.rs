@@ -13,8 +13,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{Signal, kill};
@@ -44,7 +45,7 @@ impl Home {
         fs::create_dir_all(LABS).with_context(|| format!("making {LABS}"))?;
         sweep();
         let name = format!("slc-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let claim = lock(&name, true)?.with_context(|| format!("{name} is in use"))?;
+        let claim = claim(&name)?;
         LIVE.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone());
         let home = Self { dir: Path::new(LABS).join(&name), name, _claim: claim };
         fs::create_dir_all(home.bpf_root()).with_context(|| format!("making {}", home.dir.display()))?;
@@ -94,6 +95,18 @@ fn sweep() {
             remove(name);
         }
     }
+}
+
+/// The lock of a new lab. Another run's sweep may see the file before we hold its lock, take it for a leftover and
+/// remove it; then there is a new file to lock.
+fn claim(name: &str) -> Result<Flock<File>> {
+    for _ in 0..200 {
+        if let Some(claim) = lock(name, true)? {
+            return Ok(claim);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    bail!("{LABS}/{name}.lock is in use")
 }
 
 /// The lock of a lab, or `None` if somebody else has it.

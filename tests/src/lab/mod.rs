@@ -93,8 +93,8 @@ pub struct Backend {
 impl Backend {
     /// Ends its servers by their process ids, as a crash would.
     pub fn kill_servers(&mut self) {
-        for server in [self.http.take(), self.dns.take()].into_iter().flatten() {
-            server.kill();
+        for mut server in [self.http.take(), self.dns.take()].into_iter().flatten() {
+            server.end();
         }
     }
 
@@ -285,9 +285,10 @@ impl Lab {
                 if backend.name == "b3" { ("10.0.3.254", "2001:db8:b3::fe") } else { ("10.0.0.254", "2001:db8:b::fe") };
             let Pair { v4, v6 } = vip;
             backend.ns.ip(&format!(
-                "addr add {v4}/32 dev lo\naddr add {v6}/128 dev lo nodad\n\
-                 rule add from {v4} lookup 100\nrule add from {v6} lookup 100\n\
-                 route add default via {gw4} table 100\nroute add default via {gw6} table 100\n"
+                "addr add {v4}/32 dev lo\nrule add from {v4} lookup 100\nroute add default via {gw4} table 100\n"
+            ))?;
+            backend.ns.ip6(&format!(
+                "addr add {v6}/128 dev lo nodad\nrule add from {v6} lookup 100\nroute add default via {gw6} table 100\n"
             ))?;
         }
         Ok(())

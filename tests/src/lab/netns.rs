@@ -91,7 +91,17 @@ impl NetNs {
 
     /// Runs a batch of `ip` commands inside the namespace, one per line.
     pub fn ip(&self, batch: &str) -> Result<()> {
+        self.ip_with(&[], batch)
+    }
+
+    /// As [`Self::ip`], for the few commands that do not see from an address that they are about IPv6.
+    pub fn ip6(&self, batch: &str) -> Result<()> {
+        self.ip_with(&["-6"], batch)
+    }
+
+    fn ip_with(&self, options: &[&str], batch: &str) -> Result<()> {
         let mut child = Command::new("ip")
+            .args(options)
             .args(["-n", &self.name, "-batch", "-"])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())

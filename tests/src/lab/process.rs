@@ -59,11 +59,6 @@ impl Process {
         }
     }
 
-    /// Ends it the way a crash would: at once, with no chance to say goodbye.
-    pub fn kill(mut self) {
-        self.end();
-    }
-
     /// Asks it to stop and waits; kills it after `patience`.
     pub fn stop(&mut self, patience: Duration) -> Result<ExitStatus> {
         self.signal(Signal::SIGTERM);
@@ -85,7 +80,8 @@ impl Process {
         all[all.len().saturating_sub(lines)..].join("\n")
     }
 
-    fn end(&mut self) {
+    /// Ends it the way a crash would: at once, with no chance to say goodbye.
+    pub fn end(&mut self) {
         self.signal(Signal::SIGKILL);
         let _ = self.child.wait();
     }

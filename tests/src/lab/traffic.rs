@@ -265,8 +265,13 @@ pub fn tally(outcomes: &[Outcome]) -> std::collections::BTreeMap<&str, usize> {
     counts
 }
 
-/// The failures among them, one line each.
+/// The failures among them: one line for each client, target and complaint, with how often.
 pub fn failures(outcomes: &[Outcome]) -> Vec<String> {
-    let failed = outcomes.iter().filter_map(|o| Some((o, o.answer.as_ref().err()?)));
-    failed.map(|(o, e)| format!("{} → {}: {e}", o.client, o.target)).collect()
+    let mut lines = std::collections::BTreeMap::<String, usize>::new();
+    for outcome in outcomes {
+        if let Err(e) = &outcome.answer {
+            *lines.entry(format!("{} → {}: {e}", outcome.client, outcome.target)).or_default() += 1;
+        }
+    }
+    lines.into_iter().map(|(line, count)| format!("{count} × {line}")).collect()
 }
