@@ -24,7 +24,7 @@ use crate::health::{Checker, Key, Target, Transition};
 use crate::model::{Backend, BackendState, Model, Service, VipAddresses};
 use crate::net::neigh::{Keeper, resolve_soon};
 use crate::net::vip::VipManager;
-use crate::net::{NetState, vip};
+use crate::net::{NetState, forwarding, vip};
 use crate::ring::Seed;
 use crate::systemd::Notify;
 
@@ -332,11 +332,20 @@ impl Controller {
         self.ids = ids;
         self.rings = desired.rings;
         self.keeper.want(desired.neighbours);
-        for problem in desired.problems.iter().filter(|p| !self.problems.contains(p)) {
+        let mut problems = desired.problems;
+        problems.extend(self.forwarding_problems());
+        for problem in problems.iter().filter(|p| !self.problems.contains(p)) {
             warn!("{problem}");
         }
-        self.problems = desired.problems;
+        self.problems = problems;
         Ok(())
+    }
+
+    /// Only replies of NAT services may need the kernel's own routing.
+    fn forwarding_problems(&self) -> Vec<String> {
+        let features = desired::features(&self.model);
+        let names: Vec<&str> = self.model.node.interfaces.iter().map(|i| i.name.as_str()).collect();
+        if features.nat { forwarding::problems(&names, features.ipv4, features.ipv6) } else { Vec::new() }
     }
 
     pub fn health_changed(&mut self, transitions: Vec<Transition>) {

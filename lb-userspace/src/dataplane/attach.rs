@@ -148,9 +148,21 @@ pub(super) fn attach_error(interface: &str, error: &ProgramError) -> DataplaneEr
     match io.and_then(std::io::Error::raw_os_error) {
         Some(libc::EPERM | libc::EACCES) => DataplaneError::NotPermitted,
         Some(libc::EBUSY | libc::EEXIST) => {
-            DataplaneError::Occupied { interface: interface.to_owned(), holder: String::new() }
+            DataplaneError::Occupied { interface: interface.to_owned(), holder: holder(interface) }
         }
         Some(libc::ENODEV) => DataplaneError::NoInterface(interface.to_owned()),
         _ => DataplaneError::Attach { interface: interface.to_owned(), why: chain(error) },
+    }
+}
+
+/// Which program it is, as far as the kernel tells: `: dropper (id 42)`.
+fn holder(interface: &str) -> String {
+    let Some(id) = crate::net::link::by_name(interface).ok().and_then(|link| link.xdp_program) else {
+        return String::new();
+    };
+    let named = aya::programs::loaded_programs().flatten().find(|program| program.id() == id);
+    match named.as_ref().and_then(|program| program.name_as_str()).filter(|name| !name.is_empty()) {
+        Some(name) => format!(": {name} (id {id})"),
+        None => format!(": program id {id}"),
     }
 }

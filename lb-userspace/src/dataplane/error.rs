@@ -53,9 +53,7 @@ impl From<DataplaneError> for Failure {
             E::Directory { .. } => {
                 Some("a bpffs must be mounted there: mount -t bpf bpf /sys/fs/bpf (or set node.bpf_dir)")
             }
-            E::Occupied { .. } => Some(
-                "stop that program, or take it off: ip link set dev INTERFACE xdp off (`bpftool net` lists what is attached)",
-            ),
+            E::Occupied { .. } => Some("stop that program, or take it off: ip link set dev INTERFACE xdp off"),
             E::NotNative { .. } => Some("use `xdp: auto` or `xdp: generic` for this interface, at a lower speed"),
             E::Full { .. } => Some("raise `limits` in the configuration and restart"),
             E::Locked(_) => {

@@ -27,6 +27,8 @@ pub struct Link {
     pub loopback: bool,
     /// Neighbours are not resolved here (`IFF_NOARP`).
     pub no_arp: bool,
+    /// The kernel's id of the XDP program that runs on it.
+    pub xdp_program: Option<u32>,
     /// The driver's kind where the kernel names one: `veth`, `bond`, `vlan`, …; physical cards have none.
     pub kind: Option<String>,
 }
@@ -44,6 +46,7 @@ impl Link {
             operstate: 6,
             loopback: false,
             no_arp: false,
+            xdp_program: None,
             kind: None,
         }
     }
@@ -60,6 +63,9 @@ const IFLA_MTU: u16 = libc::IFLA_MTU;
 const IFLA_OPERSTATE: u16 = libc::IFLA_OPERSTATE;
 const IFLA_LINKINFO: u16 = libc::IFLA_LINKINFO;
 const IFLA_INFO_KIND: u16 = libc::IFLA_INFO_KIND;
+const IFLA_XDP: u16 = libc::IFLA_XDP;
+/// `IFLA_XDP_PROG_ID` (linux/if_link.h).
+const IFLA_XDP_PROG_ID: u16 = 4;
 /// `struct ifinfomsg`: family, pad, type u16, index i32, flags u32, change mask u32.
 const IFINFOMSG: usize = 16;
 
@@ -87,6 +93,7 @@ pub(super) fn decode(payload: &[u8]) -> Option<Link> {
         operstate: 0,
         loopback: has(libc::IFF_LOOPBACK),
         no_arp: has(libc::IFF_NOARP),
+        xdp_program: None,
         kind: None,
     };
     for attribute in NlasIterator::new(attributes).flatten() {
@@ -97,6 +104,10 @@ pub(super) fn decode(payload: &[u8]) -> Option<Link> {
             IFLA_OPERSTATE => link.operstate = value.first().copied().unwrap_or(0),
             // A tunnel's "address" may have six bytes too, or an IP address's four.
             IFLA_ADDRESS if hardware == libc::ARPHRD_ETHER => link.mac = value.try_into().ok(),
+            IFLA_XDP => {
+                let id = NlasIterator::new(value).flatten().find(|a| a.kind() == IFLA_XDP_PROG_ID);
+                link.xdp_program = id.and_then(|id| id.value().first_chunk().map(|c| u32::from_ne_bytes(*c)));
+            }
             IFLA_LINKINFO => {
                 let kind = NlasIterator::new(value).flatten().find(|a| a.kind() == IFLA_INFO_KIND);
                 link.kind = kind.map(|k| text(k.value()));

@@ -10,6 +10,7 @@
 
 pub mod addr;
 pub mod announce;
+pub mod forwarding;
 pub mod link;
 pub mod neigh;
 pub mod route;
