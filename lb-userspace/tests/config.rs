@@ -3,9 +3,17 @@
 //! `config-corpus/NAME.yaml` is refused with exactly `config-corpus/NAME.txt`. After changing a message, run with
 //! `BLESS=1` and read the diff: those texts are the product.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use sluice::config;
+use proptest::prelude::*;
+use sluice::config::{self, Diagnostics};
+use sluice::exit::{Exit, Failure};
+use sluice::model::{
+    Admin, Backend, BackendState, CheckKind, Forward, HealthCheck, HttpCheck, Interface, Limits, Model, Node, Prefix,
+    Protocol, Scheduler, Service, Timeouts, VipAddresses, XdpMode,
+};
 
 fn corpus() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config-corpus")
@@ -21,11 +29,40 @@ fn cases() -> Vec<PathBuf> {
     cases
 }
 
+/// A file with the one service whose keys are `body`, one per line.
+fn with_service(body: &str) -> String {
+    let body: String = body.lines().map(|l| format!("    {}\n", l.trim())).collect();
+    format!("version: 1\nnode: {{ interfaces: [eth0] }}\nservices:\n  - name: web\n{body}")
+}
+
+fn start_of(text: &str) -> String {
+    text.chars().take(2_000).collect()
+}
+
+fn good(text: &str) -> Model {
+    config::parse("test.yaml", text).unwrap_or_else(|d| panic!("{d}\n{}", start_of(text)))
+}
+
+fn bad(text: &str) -> Diagnostics {
+    match config::parse("test.yaml", text) {
+        Ok(_) => panic!("accepted:\n{}", start_of(text)),
+        Err(diagnostics) => diagnostics,
+    }
+}
+
+fn service(body: &str) -> Service {
+    good(&with_service(body)).services.remove(0)
+}
+
+// ── bad files ──
+
 #[test]
 fn every_bad_file_is_refused_with_exactly_its_message() {
     let bless = std::env::var_os("BLESS").is_some();
     let mut wrong = Vec::new();
-    for path in cases() {
+    let cases = cases();
+    assert!(cases.len() >= 100, "{} cases: is the corpus gone?", cases.len());
+    for path in cases {
         let name = path.file_name().unwrap().to_str().unwrap();
         let bytes = std::fs::read(&path).unwrap();
         let told = match config::parse_bytes(name, &bytes) {
@@ -43,9 +80,500 @@ fn every_bad_file_is_refused_with_exactly_its_message() {
 }
 
 #[test]
+fn every_problem_points_at_text_that_exists_and_says_something() {
+    for path in cases() {
+        let Err(diagnostics) = config::parse_bytes("f", &std::fs::read(&path).unwrap()) else { unreachable!() };
+        assert!(diagnostics.count() > 0, "{path:?}");
+        for d in &diagnostics.list {
+            assert!(!d.message.is_empty() && !d.message.contains('\n'), "{path:?}: {d:?}");
+            let Some(p) = &d.position else { continue };
+            assert!(p.line >= 1 && p.column >= 1 && p.width >= 1, "{path:?}: {d:?}");
+            let end = (p.caret + p.width) as usize;
+            assert!(end <= p.source.chars().count() + 1, "{path:?}: the underline leaves its line: {d:?}");
+        }
+    }
+}
+
+#[test]
+fn a_refusal_is_one_failure_with_the_exit_code_for_configurations() {
+    let failure = Failure::from(bad("version: 1\n"));
+    assert_eq!(failure.exit, Exit::ConfigInvalid);
+    assert!(failure.message.contains("nothing was changed"), "{failure}");
+    assert!(failure.message.contains("test.yaml:1:1: error: `node` is missing"), "{failure}");
+    assert!(failure.message.ends_with("2 errors in test.yaml"), "{failure}");
+}
+
+#[test]
+fn scripts_get_the_same_as_json() {
+    let text = with_service("listen: 203.0.113.10:443\nbackends: [{ adress: 10.0.0.11 }]");
+    let json = bad(&text).to_json();
+    let expected = serde_json::json!({
+        "file": "test.yaml",
+        "count": 1,
+        "errors": [{
+            "line": 6,
+            "column": 18,
+            "path": "services[0] (web) · backends[0]",
+            "message": "unknown key `adress`",
+            "hint": "did you mean `address`?",
+            "source": "    backends: [{ adress: 10.0.0.11 }]",
+        }],
+    });
+    assert_eq!(json, expected);
+    let about_the_file = config::load(Path::new("/nonexistent/sluice.yaml")).unwrap_err().to_json();
+    assert_eq!(about_the_file["errors"][0]["line"], serde_json::Value::Null);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_a_diagnostic_too() {
+    let told = |path: &Path| config::load(path).unwrap_err().to_string();
+    let missing = told(Path::new("/nonexistent/sluice.yaml"));
+    assert!(missing.starts_with("/nonexistent/sluice.yaml: error: the file cannot be read: No such file"), "{missing}");
+    assert!(missing.contains("hint: check the path"), "{missing}");
+    let directory = told(&corpus());
+    assert!(directory.contains("Is a directory") && directory.contains("hint: name the file in it"), "{directory}");
+    // Endless, and still an answer.
+    let endless = told(Path::new("/dev/zero"));
+    assert!(endless.contains("larger than 16 MiB"), "{endless}");
+    let not_text = config::load(Path::new("/proc/self/exe")).unwrap_err();
+    assert!(not_text.count() > 0);
+}
+
+// ── good files ──
+
+/// The example of ARCHITECTURE.md, without the keys that are refused for now.
+const EXAMPLE: &str = r#"
+version: 1
+node:
+  interfaces: [{ name: eth0, xdp: auto }]        # auto | native | generic; falling back warns loudly
+  vip_addresses: managed                         # managed (add to the host, announce by ARP/ND) | external (BGP, keepalived)
+admin: { socket: /run/sluice/admin.sock, http: 127.0.0.1:9480 }
+hash_key: /etc/sluice/hash.key                  # fleet-wide; generated once when absent
+limits: { flows: 1048576 }
+defaults:
+  scheduler: maglev
+  forward: nat
+  timeouts: { tcp_established: 15m, tcp_opening: 30s, tcp_closing: 10s, udp: 30s }
+  health: { interval: 2s, timeout: 1s, rise: 2, fall: 3, jitter: 10% }
+services:
+  - name: web
+    listen: 203.0.113.10:443                     # or a list; "[2001:db8::10]:443"
+    protocol: tcp                                # tcp | udp | [tcp, udp]
+    health: { http: { port: 8080, path: /healthz, expect: 200-299 } }
+    min_healthy: 1
+    backends:
+      - { address: 10.0.0.11, weight: 100 }
+      - { name: canary, address: 10.0.0.13, port: 8443, weight: 5 }
+      - { address: 10.0.0.14, state: drain }
+"#;
+
+fn example() -> Model {
+    let backend = |name: &str, address: &str, port, weight, state| Backend {
+        name: name.to_owned(),
+        address: address.parse().unwrap(),
+        port,
+        weight,
+        state,
+    };
+    let seconds = Duration::from_secs;
+    Model {
+        node: Node {
+            interfaces: vec![Interface { name: "eth0".to_owned(), xdp: XdpMode::Auto }],
+            vip_addresses: VipAddresses::Managed,
+            bpf_dir: "/sys/fs/bpf/sluice".into(),
+            run_dir: "/run/sluice".into(),
+            tunnel_source4: None,
+            tunnel_source6: None,
+        },
+        admin: Admin { socket: "/run/sluice/admin.sock".into(), http: Some("127.0.0.1:9480".parse().unwrap()) },
+        hash_key: "/etc/sluice/hash.key".into(),
+        limits: Limits { flows: 1_048_576, services: 1_024, backends: 8_192 },
+        services: vec![Service {
+            name: "web".to_owned(),
+            listen: vec!["203.0.113.10:443".parse().unwrap()],
+            protocols: vec![Protocol::Tcp],
+            scheduler: Scheduler::Maglev,
+            forward: Forward::Nat,
+            timeouts: Timeouts {
+                tcp_established: seconds(900),
+                tcp_opening: seconds(30),
+                tcp_closing: seconds(10),
+                udp: seconds(30),
+            },
+            health: Some(HealthCheck {
+                kind: CheckKind::Http(HttpCheck {
+                    method: "GET".to_owned(),
+                    path: "/healthz".to_owned(),
+                    host: None,
+                    headers: vec![],
+                    expect: vec![(200, 299)],
+                }),
+                port: Some(8080),
+                interval: seconds(2),
+                timeout: seconds(1),
+                rise: 2,
+                fall: 3,
+                jitter: 0.1,
+            }),
+            min_healthy: 1,
+            backends: vec![
+                backend("10.0.0.11", "10.0.0.11", None, 100, BackendState::Active),
+                backend("canary", "10.0.0.13", Some(8443), 5, BackendState::Active),
+                backend("10.0.0.14", "10.0.0.14", None, 100, BackendState::Drain),
+            ],
+        }],
+    }
+}
+
+#[test]
+fn the_example_means_what_the_architecture_says() {
+    assert_eq!(good(EXAMPLE), example());
+}
+
+#[test]
+fn the_example_with_what_is_not_built_yet_is_refused_by_name() {
+    let text = EXAMPLE.replace(
+        "    min_healthy: 1\n",
+        "    min_healthy: 1\n    limits: { per_client: { new_connections: 100/s, burst: 200 } }\n    deny: [198.51.100.0/24]\n",
+    );
+    let told: Vec<_> = bad(&text).list.into_iter().map(|d| d.message).collect();
+    assert_eq!(told, ["`limits` is not supported yet", "`deny` is not supported yet"]);
+}
+
+#[test]
+fn what_the_example_spells_out_are_the_defaults() {
+    let mut short = example();
+    let body = "listen: 203.0.113.10:443
+        health: { http: { port: 8080, path: /healthz } }
+        backends: [{ address: 10.0.0.11 }, { name: canary, address: 10.0.0.13, port: 8443, weight: 5 }, { address: 10.0.0.14, state: drain }]";
+    assert_eq!(good(&with_service(body)), short);
+    short.services.clear();
+    assert_eq!(good("{version: 1, node: {interfaces: eth0}, services: []}"), short);
+}
+
+#[test]
 fn the_minimal_file_is_valid() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/config/minimal.yaml");
     let model = config::load(&path).unwrap_or_else(|d| panic!("{d}"));
     assert_eq!(model.services.len(), 1);
     assert_eq!(config::warnings(&model), Vec::<String>::new());
+}
+
+#[test]
+fn what_the_minimal_file_comments_out_is_valid_too() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/config/minimal.yaml");
+    let text: String = std::fs::read_to_string(path)
+        .unwrap()
+        .lines()
+        .map(|line| {
+            // `# key: …` and `# - {…}` are examples; other comments are prose.
+            let (indent, rest) = line.split_at(line.len() - line.trim_start().len());
+            let example = rest.strip_prefix("# ").filter(|r| {
+                let word = r.trim_start();
+                word.starts_with("- {")
+                    || word
+                        .split(": ")
+                        .next()
+                        .is_some_and(|k| ["vip_addresses", "admin:", "http", "protocol", "forward"].contains(&k))
+            });
+            match example {
+                Some(example) => format!("{indent}{example}\n"),
+                None => format!("{line}\n"),
+            }
+        })
+        .collect();
+    let model = good(&text);
+    assert_eq!(model.services[0].backends.len(), 3, "{text}");
+    assert_eq!(model.services[0].backends[2].state, BackendState::Drain);
+}
+
+#[test]
+fn every_key_there_is_can_be_set() {
+    let text = r#"
+version: 1
+node:
+  interfaces: [eth0, { name: eth1, xdp: native }, { name: bond0.7, xdp: generic }]
+  vip_addresses: external
+  bpf_dir: /sys/fs/bpf/lb
+  run_dir: /run/lb
+  tunnel_source: { ipv4: 192.0.2.0/24, ipv6: "2001:db8:f::/64" }
+admin: { http: off }
+hash_key: /etc/lb/key
+limits: { flows: 2048, services: 2, backends: 65535 }
+defaults: { scheduler: maglev, forward: ipip, timeouts: { udp: 1m }, health: { fall: 5, jitter: 0% } }
+services:
+  - name: dns
+    listen: [203.0.113.10:53, "[2001:db8::10]:53"]
+    protocol: [tcp, udp]
+    scheduler: maglev
+    forward: nat
+    timeouts: { tcp_established: 1h, tcp_opening: 5s, tcp_closing: 1s }
+    health: { tcp: { port: 5353 }, interval: 500ms, timeout: 100ms, rise: 1 }
+    min_healthy: 2
+    backends:
+      - { address: 10.0.0.11, port: 5353, weight: 0, state: active }
+      - { address: 2001:db8:1::11, port: 5353, weight: 65535 }
+  - name: web
+    listen: 203.0.113.10:80
+    health:
+      http:
+        method: HEAD
+        path: /live?full=1
+        host: www.example.com:8080
+        headers: { X-Probe: sluice, Accept: "*/*" }
+        expect: [200, 204, 300-399]
+    backends: [{ address: 10.0.0.11 }]
+"#;
+    let model = good(text);
+    let mode = |i: usize| model.node.interfaces[i].xdp;
+    assert_eq!([mode(0), mode(1), mode(2)], [XdpMode::Auto, XdpMode::Native, XdpMode::Generic]);
+    assert_eq!(model.node.vip_addresses, VipAddresses::External);
+    assert_eq!(model.node.tunnel_source4, Some(Prefix { address: "192.0.2.0".parse().unwrap(), length: 24 }));
+    assert_eq!(model.node.tunnel_source6, Some(Prefix { address: "2001:db8:f::".parse().unwrap(), length: 64 }));
+    assert_eq!(model.admin, Admin { socket: "/run/lb/admin.sock".into(), http: None });
+    assert_eq!(model.limits, Limits { flows: 2_048, services: 2, backends: 65_535 });
+    let [dns, web] = model.services.as_slice() else { panic!() };
+    assert_eq!((dns.forward, web.forward), (Forward::Nat, Forward::Ipip));
+    assert_eq!(dns.protocols, [Protocol::Tcp, Protocol::Udp]);
+    assert_eq!(dns.timeouts.tcp_established, Duration::from_secs(3600));
+    assert_eq!((dns.timeouts.udp, web.timeouts.udp), (Duration::from_secs(60), Duration::from_secs(60)));
+    let check = dns.health.as_ref().unwrap();
+    assert_eq!((check.kind.clone(), check.port, check.rise, check.fall), (CheckKind::Tcp, Some(5353), 1, 5));
+    assert_eq!(
+        (check.interval, check.timeout, check.jitter),
+        (Duration::from_millis(500), Duration::from_millis(100), 0.0)
+    );
+    let CheckKind::Http(http) = &web.health.as_ref().unwrap().kind else { panic!() };
+    assert_eq!((http.method.as_str(), http.path.as_str()), ("HEAD", "/live?full=1"));
+    assert_eq!(http.host.as_deref(), Some("www.example.com:8080"));
+    assert_eq!(http.headers, [("X-Probe".into(), "sluice".into()), ("Accept".into(), "*/*".into())]);
+    assert_eq!(http.expect, [(200, 200), (204, 204), (300, 399)]);
+}
+
+#[test]
+fn a_service_without_a_health_key_is_checked_by_tcp_if_it_has_tcp() {
+    let kind = |rest: &str| {
+        let s = service(&format!("listen: 203.0.113.10:53\nbackends: [{{ address: 10.0.0.11 }}]\n{rest}"));
+        s.health.map(|h| h.kind)
+    };
+    assert_eq!(kind(""), Some(CheckKind::Tcp));
+    assert_eq!(kind("protocol: [udp, tcp]"), Some(CheckKind::Tcp));
+    assert_eq!(kind("protocol: udp"), None);
+    assert_eq!(kind("health: none"), None);
+    assert_eq!(kind("health: { interval: 5s }"), Some(CheckKind::Tcp));
+    assert_eq!(kind("protocol: udp\nhealth: { tcp: }"), Some(CheckKind::Tcp));
+}
+
+#[test]
+fn a_timeout_nobody_set_fits_into_a_short_interval() {
+    let s = service("listen: 203.0.113.10:53\nbackends: [{ address: 10.0.0.11 }]\nhealth: { interval: 200ms }");
+    assert_eq!(s.health.unwrap().timeout, Duration::from_millis(200));
+}
+
+#[test]
+fn unnamed_backends_are_called_by_address_and_by_port_where_that_is_shared() {
+    let names = |backends: &str| -> Vec<String> {
+        let text = format!(
+            "listen: [203.0.113.10:80, \"[2001:db8::10]:80\"]\nbackends: [{backends}, {{ address: 10.9.9.9 }}, {{ name: z, address: 2001:db8::9 }}]"
+        );
+        service(&text).backends.into_iter().map(|b| b.name).filter(|n| n != "10.9.9.9" && n != "z").collect()
+    };
+    assert_eq!(names("{ address: 10.0.0.1, port: 81 }"), ["10.0.0.1"]);
+    assert_eq!(names("{ address: 10.0.0.1, port: 81 }, { address: 10.0.0.1 }"), ["10.0.0.1:81", "10.0.0.1"]);
+    assert_eq!(names("{ address: 10.0.0.1 }, { address: 10.0.0.1, port: 81 }"), ["10.0.0.1", "10.0.0.1:81"]);
+    assert_eq!(names("{ address: 2001:DB8:0::1 }"), ["2001:db8::1"]);
+    assert_eq!(
+        names("{ address: 2001:db8::1, port: 1 }, { address: 2001:db8::1, port: 2 }"),
+        ["[2001:db8::1]:1", "[2001:db8::1]:2"]
+    );
+    assert_eq!(
+        names("{ name: 10.0.0.2, address: 10.0.0.1 }, { address: 10.0.0.2, port: 81 }"),
+        ["10.0.0.2", "10.0.0.2:81"]
+    );
+}
+
+#[test]
+fn nat_backends_may_be_shared_where_replies_stay_unambiguous() {
+    for body in [
+        // A port of its own for each VIP port.
+        "listen: [203.0.113.10:80, 203.0.113.10:443]\nbackends: [{ address: 10.0.0.11 }]",
+        // TCP and UDP are told apart.
+        "listen: 203.0.113.10:53\nprotocol: [tcp, udp]\nbackends: [{ address: 10.0.0.11, port: 5353 }]",
+        // Families too.
+        "listen: [203.0.113.10:80, \"[2001:db8::10]:80\"]\nbackends: [{ address: 10.0.0.11, port: 81 }, { address: 2001:db8::11, port: 81 }]",
+        // Tunnelled packets keep their VIP.
+        "forward: ipip\nlisten: [203.0.113.10:80, 203.0.113.11:80]\nbackends: [{ address: 10.0.0.11 }]",
+    ] {
+        service(body);
+    }
+}
+
+#[test]
+fn a_byte_order_mark_and_windows_line_ends_are_yaml() {
+    let windows = EXAMPLE.replace('\n', "\r\n");
+    assert_eq!(good(&windows), example());
+    assert_eq!(good(&format!("\u{feff}{windows}")), example());
+    assert_eq!(good(&format!("%YAML 1.2\n---{EXAMPLE}...\n")), example());
+}
+
+#[test]
+fn anchors_share_what_services_have_in_common() {
+    let model = good(
+        "version: 1\nnode: { interfaces: [eth0] }\nservices:
+  - { name: a, listen: 203.0.113.10:80, forward: ipip, health: &check { http: { path: /up } }, backends: &pool [{ address: 10.0.0.11 }] }
+  - { name: b, listen: 203.0.113.11:80, forward: ipip, health: *check, backends: *pool }\n",
+    );
+    let [a, b] = model.services.as_slice() else { panic!() };
+    assert_eq!((&a.health, &a.backends), (&b.health, &b.backends));
+}
+
+#[test]
+fn advice_is_about_what_is_valid_and_still_surprising() {
+    let advice = |text: &str| config::warnings(&good(text)).join("\n");
+    assert!(
+        advice("{version: 1, node: {interfaces: [{name: eth0, xdp: generic}]}, services: []}").contains("no services")
+    );
+    assert!(advice("{version: 1, node: {interfaces: [{name: eth0, xdp: generic}]}, services: []}").contains("eth0"));
+    let drained =
+        "listen: 203.0.113.10:80\nbackends: [{ address: 10.0.0.11, state: drain }, { address: 10.0.0.12, weight: 0 }]";
+    assert!(advice(&with_service(drained)).contains("nowhere to go"));
+    let unchecked = "listen: 203.0.113.10:53\nprotocol: udp\nbackends: [{ address: 10.0.0.11 }]";
+    assert!(advice(&with_service(unchecked)).contains("no health check"));
+}
+
+// ── size and hostility ──
+
+/// Reorders what a terminal shows; must not come through.
+const HIDING: char = '\u{202e}';
+
+/// Generous: debug builds on a busy machine. What it guards against takes minutes or for ever.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn timed<T>(what: &str, f: impl FnOnce() -> T) -> T {
+    let start = Instant::now();
+    let result = f();
+    eprintln!("{what}: {:?}", start.elapsed());
+    assert!(start.elapsed() < PATIENCE, "{what} took {:?}", start.elapsed());
+    result
+}
+
+#[test]
+fn the_largest_pool_is_read_in_reasonable_time() {
+    let mut text = "limits: { backends: 65535 }\n".to_owned() + &with_service("listen: 203.0.113.10:80\nbackends:");
+    for i in 0..65_535u32 {
+        let [_, _, c, d] = i.to_be_bytes();
+        let _ = writeln!(text, "      - {{ name: b{i}, address: 10.0.{c}.{d}, port: 8080, weight: 7, state: active }}");
+    }
+    let model = timed("the largest pool", || good(&text));
+    assert_eq!(model.services[0].backends.len(), 65_535);
+}
+
+#[test]
+fn hostile_files_are_answered_in_reasonable_time() {
+    let head = "version: 1\nnode: { interfaces: [eth0] }\n";
+    let many = |unit: &str, n: usize| unit.repeat(n);
+    let numbered = |n: usize, f: fn(usize) -> String| (0..n).map(f).collect::<String>();
+    let files: Vec<(&str, String)> = vec![
+        ("brackets", many("[", 1 << 20)),
+        ("braces", many("{", 1 << 20)),
+        ("dashes", many("- ", 1 << 20)),
+        ("question marks", many("? ", 1 << 20)),
+        ("colons", many(": ", 1 << 20)),
+        ("one key", format!("{}: 1", many("x", 4 << 20))),
+        ("one explicit key", format!("? {}\n: 1", many("x", 4 << 20))),
+        ("one quoted text", format!("{head}hash_key: \"{}\"\nservices: []", many("\\n", 2 << 20))),
+        ("one long value", format!("{head}hash_key: {}\nservices: []", many("/x", 2 << 20))),
+        ("line ends", many("\n", 4 << 20)),
+        ("comments", many("# x\n", 1 << 20)),
+        ("spaces", many(" ", 4 << 20)),
+        ("open quote", format!("\"{}", many("x\n", 1 << 20))),
+        ("anchors", numbered(200_000, |i| format!("- &a{i} x\n"))),
+        ("tags", many("- !x y\n", 300_000)),
+        ("unknown keys", format!("{head}services: []\n{}", numbered(200_000, |i| format!("k{i}: 1\n")))),
+        ("duplicate keys", format!("{head}services: []\n{}", many("k: 1\n", 200_000))),
+        ("services", format!("{head}services:\n{}", numbered(100_000, |i| format!("  - {{ name: s{i} }}\n")))),
+        ("listens", format!("{head}services:\n  - name: a\n    listen:\n{}", many("      - 1.2.3.4:5\n", 300_000))),
+        (
+            "backends",
+            format!("{head}services:\n  - name: a\n    backends:\n{}", many("      - address: 1.2.3.4\n", 200_000)),
+        ),
+        ("interfaces", format!("version: 1\nservices: []\nnode:\n  interfaces:\n{}", many("    - eth0\n", 200_000))),
+        ("documents", many("---\n", 1 << 20)),
+        ("not ASCII", format!("{head}services: [{}", many("ä, ", 500_000))),
+    ];
+    for (what, text) in files {
+        let diagnostics = timed(what, || bad(&text));
+        let told = timed(what, || diagnostics.to_string());
+        assert!(told.len() < 200_000, "{what} is told {} bytes", told.len());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+
+    #[test]
+    fn random_bytes_are_refused_and_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
+        if let Err(diagnostics) = config::parse_bytes("f", &bytes) {
+            prop_assert!(!diagnostics.to_string().is_empty());
+            prop_assert!(diagnostics.to_json().is_object());
+        }
+    }
+
+    #[test]
+    fn random_yaml_like_text_never_panics(text in "([ \t\n:,\\[\\]{}\"'#&*!|>%@?-]|[a-c0-9é]|::|\\]:|version: 1\n|services:\n|  - ){0,80}") {
+        if let Err(diagnostics) = config::parse("f", &text) {
+            prop_assert!(!diagnostics.to_string().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_mutated_file_is_either_valid_or_refused_with_reasons(
+        file in 0..200usize,
+        edits in proptest::collection::vec((any::<u16>(), 0..4u8, "[ -~éä\u{202e}\n\t\r]{0,6}"), 1..6),
+    ) {
+        let cases = cases();
+        let mut bytes = match file.checked_sub(100) {
+            Some(_) => EXAMPLE.as_bytes().to_vec(),
+            None => std::fs::read(&cases[file % cases.len()]).unwrap(),
+        };
+        for (place, what, text) in &edits {
+            let place = usize::from(*place) % (bytes.len() + 1);
+            let until = (place + text.len() * usize::from(*what)).min(bytes.len());
+            match what {
+                0 => drop(bytes.splice(place..place, text.bytes())),
+                1 => drop(bytes.splice(place..until, text.bytes())),
+                2 => drop(bytes.drain(place..until)),
+                _ => bytes.truncate(bytes.len() - place / 8),
+            }
+        }
+        match config::parse_bytes("f", &bytes) {
+            Ok(model) => drop(config::warnings(&model)),
+            Err(diagnostics) => {
+                prop_assert!(diagnostics.count() > 0);
+                let told = diagnostics.to_string();
+                prop_assert!(!told.contains(HIDING), "{}", told);
+            }
+        }
+    }
+
+    #[test]
+    fn spaces_around_it_do_not_change_what_a_file_means(
+        before in "(\n|# c\n|  \n){0,4}",
+        after in "(\n|# c\n|  \n){0,4}",
+        end in prop_oneof![Just("\n"), Just("\r\n"), Just("\r")],
+    ) {
+        let text = format!("{before}{}{after}", EXAMPLE.trim_start()).replace('\n', end);
+        prop_assert_eq!(config::parse("f", &text).ok(), Some(example()));
+    }
+
+    #[test]
+    fn the_column_is_right_whatever_stands_before_it(pad in "[a-zé漢]{0,200}", lines in 0..50usize) {
+        let text = format!("{}version: 1\nnode: {{ interfaces: [eth0] }}\nservices: []\nhash_key: {{ \"{pad}\": 1, b: 2 }}\n", "# x\n".repeat(lines));
+        let diagnostics = bad(&text);
+        let position = diagnostics.list[0].position.clone().unwrap();
+        prop_assert_eq!(position.line as usize, lines + 4);
+        prop_assert_eq!(position.column, 11);
+        let marked: String = position.source.chars().skip(position.caret as usize).take(1).collect();
+        prop_assert_eq!(marked, "{");
+    }
 }

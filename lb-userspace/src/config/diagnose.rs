@@ -124,7 +124,7 @@ impl fmt::Display for Diagnostics {
             writeln!(f, "{file}:{}:{}: error: {}", p.line, p.column, d.message)?;
             let number = p.line.to_string();
             let gutter = " ".repeat(number.len());
-            writeln!(f, "  {number} | {}", printable(&p.source))?;
+            writeln!(f, "{}", format!("  {number} | {}", printable(&p.source)).trim_end())?;
             // Tabs are repeated so that the underline stands below its text however wide a tab is.
             let lead: String =
                 p.source.chars().take(p.caret as usize).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();

@@ -331,23 +331,18 @@ pub(super) fn decode(root: &Node<'_>, problems: &mut Problems<'_>) -> Option<Raw
     };
     // A file of another version would only produce noise.
     let version = entries.iter().find(|e| e.key == "version");
-    match version {
-        None => {
-            let span = Span::point(root.span.line, root.span.column);
-            d.problems.add(span, &at, "`version` is missing", "add `version: 1` at the top");
-        }
-        Some(entry) => {
-            let at = at.key("version");
-            if let Some(v) = d.integer(&entry.value, &at, "1", 0, u32::MAX)
-                && v.value != 1
-            {
-                let message = format!("version {} of the configuration format is unknown to this Sluice", v.value);
-                d.problems.add(v.span, &at, message, "this Sluice reads `version: 1`");
-                return None;
-            }
+    if let Some(entry) = version {
+        let at = at.key("version");
+        if let Some(v) = d.integer(&entry.value, &at, "1", 0, u32::MAX)
+            && v.value != 1
+        {
+            let message = format!("version {} of the configuration format is unknown to this Sluice", v.value);
+            d.problems.add(v.span, &at, message, "this Sluice reads `version: 1`");
+            return None;
         }
     }
     let fields = d.fields(root, &at, &TOP)?;
+    fields.required(&mut d, "version", "add `version: 1` at the top");
     let node = fields.required(&mut d, "node", "name the interfaces: `node: { interfaces: [eth0] }`");
     let node = d.node(node, &at);
     let admin = d.admin(fields.get("admin"), &at);
@@ -357,7 +352,9 @@ pub(super) fn decode(root: &Node<'_>, problems: &mut Problems<'_>) -> Option<Raw
     let services_node = fields.required(&mut d, "services", "list the services; `services: []` for none yet");
     let services_at = at.key("services");
     let mut services = Vec::new();
-    if let Some(items) = services_node.and_then(|n| d.sequence(n, &services_at, "a list of services")) {
+    if let Some(items) = services_node
+        .and_then(|n| d.sequence(n, &services_at, "a list of services", "start each entry with `- name: …`"))
+    {
         for (index, item) in items.iter().enumerate() {
             let at = services_at.item(index, peek(item, "name"));
             services.extend(d.service(index, item, &at));
@@ -371,7 +368,7 @@ fn peek<'n>(node: &'n Node<'_>, key: &str) -> Option<&'n str> {
     let Kind::Mapping(entries) = &node.kind else { return None };
     let entry = entries.iter().find(|e| e.key == key)?;
     match &entry.value.kind {
-        Kind::Scalar { text, .. } => Some(text),
+        Kind::Scalar { text, .. } if !text.is_empty() => Some(text),
         _ => None,
     }
 }
@@ -430,13 +427,20 @@ impl Decoder<'_, '_> {
     /// The mapping at `node`, its keys checked against `table`.
     fn fields<'n, 't>(&mut self, node: &'n Node<'t>, at: &At<'n>, table: &'static Table) -> Option<Fields<'n, 't>> {
         let Kind::Mapping(entries) = &node.kind else {
-            let names: Vec<_> = built(table).take(3).collect();
-            self.wrong_type(
-                node,
-                at,
-                "a mapping",
-                &format!("write `key: value` pairs; keys here are `{}` …", names.join("`, `")),
-            );
+            let squeezed = match &node.kind {
+                Kind::Scalar { text, plain: true } => {
+                    text.split_once(':').filter(|(k, _)| built(table).any(|b| b == *k))
+                }
+                _ => None,
+            };
+            let hint = match squeezed {
+                Some((key, value)) => format!("a colon needs a space after it: `{key}: {}`", excerpt(value)),
+                None => {
+                    let names: Vec<_> = built(table).take(3).collect();
+                    format!("write `key: value` pairs; keys here are `{}` …", names.join("`, `"))
+                }
+            };
+            self.wrong_type(node, at, "a mapping", &hint);
             return None;
         };
         let mut guessed = Vec::new();
@@ -457,11 +461,17 @@ impl Decoder<'_, '_> {
         Some(Fields { node, entries, table, guessed, at: *at })
     }
 
-    fn sequence<'n, 't>(&mut self, node: &'n Node<'t>, at: &At<'_>, wanted: &str) -> Option<&'n [Rc<Node<'t>>]> {
+    fn sequence<'n, 't>(
+        &mut self,
+        node: &'n Node<'t>,
+        at: &At<'_>,
+        wanted: &str,
+        hint: &str,
+    ) -> Option<&'n [Rc<Node<'t>>]> {
         match &node.kind {
             Kind::Sequence(items) => Some(items),
             _ => {
-                self.wrong_type(node, at, wanted, "start each entry with `- `, or write `[ … ]`");
+                self.wrong_type(node, at, wanted, hint);
                 None
             }
         }
@@ -470,6 +480,11 @@ impl Decoder<'_, '_> {
     /// The text of a scalar, quoted or not.
     fn text<'n>(&mut self, node: &'n Node<'_>, at: &At<'_>, wanted: &str, hint: &str) -> Option<&'n str> {
         match &node.kind {
+            Kind::Scalar { text, .. } if text.contains(['\n', '\r']) => {
+                let hint = "write it on one line, without `|` or `>`";
+                self.problems.add(node.span, at, format!("{wanted} is needed here, not a text of several lines"), hint);
+                None
+            }
             Kind::Scalar { text, .. } => Some(text),
             _ => {
                 self.wrong_type(node, at, wanted, hint);
@@ -507,7 +522,12 @@ impl Decoder<'_, '_> {
             self.wrong_type(node, at, "a whole number", &hint);
             return None;
         }
-        let n = self.parsed(node, at, "a whole number", &hint, values::number)?;
+        let n = self.parsed(node, at, "a whole number", &hint, |text| {
+            values::number(text).map_err(|complaint| match text.starts_with(|c: char| c.is_ascii_digit()) {
+                true => complaint,
+                false => Complaint { hint: hint.clone(), ..complaint },
+            })
+        })?;
         match u32::try_from(n.value) {
             Ok(value) if (low..=high).contains(&value) => Some(Spanned { value, span: n.span }),
             _ => {
@@ -530,10 +550,14 @@ impl Decoder<'_, '_> {
     fn path(&mut self, node: &Node<'_>, at: &At<'_>) -> Option<Spanned<PathBuf>> {
         let hint = "write a path from the root, such as `/run/sluice`";
         self.parsed(node, at, "a path", hint, |text| {
-            if text.starts_with('/') && !text.contains(|c: char| c.is_control()) {
-                return Ok(PathBuf::from(text));
+            if !text.starts_with('/') || text.contains(|c: char| c.is_control()) {
+                return Err(Complaint::new(format!("`{}` is not an absolute path", excerpt(text)), hint));
             }
-            Err(Complaint::new(format!("`{}` is not an absolute path", excerpt(text)), hint))
+            // PATH_MAX, with its closing NUL.
+            if text.len() > 4_095 {
+                return Err(Complaint::new("a path has at most 4095 bytes", ""));
+            }
+            Ok(PathBuf::from(text))
         })
     }
 
@@ -547,7 +571,7 @@ impl Decoder<'_, '_> {
         let built: Vec<_> = choices.iter().filter(|(_, c)| matches!(c, Choice::Is(_))).map(|(name, _)| *name).collect();
         let list = match built.as_slice() {
             [only] => format!("write `{only}`"),
-            _ => format!("one of `{}`", built.join("`, `")),
+            _ => format!("write one of `{}`", built.join("`, `")),
         };
         let text = self.text(node, at, what, &list)?;
         match choices.iter().find(|(name, _)| *name == text) {
@@ -556,8 +580,12 @@ impl Decoder<'_, '_> {
                 self.problems.add(node.span, at, format!("`{name}` is not supported yet"), *until_then);
             }
             None => {
-                let hint = match closest(text, choices.iter().map(|(name, _)| *name)) {
-                    Some(guess) => format!("did you mean `{guess}`? ({list})"),
+                let guess = closest(text, choices.iter().map(|(name, _)| *name));
+                let hint = match choices.iter().find(|(name, _)| Some(*name) == guess) {
+                    Some((name, Choice::Is(_))) => format!("did you mean `{name}`?"),
+                    Some((name, Choice::Later(until_then))) => {
+                        format!("if you mean `{name}`, it is not supported yet: {until_then}")
+                    }
                     None => list,
                 };
                 self.problems.add(node.span, at, format!("`{}` is not {what}", excerpt(text)), hint);
@@ -577,7 +605,7 @@ impl Decoder<'_, '_> {
         match &node.kind {
             Kind::Sequence(items) => {
                 if items.is_empty() {
-                    self.problems.add(node.span, at, "the list is empty", "");
+                    self.problems.add(node.span, at, "the list is empty", "put at least one entry in it");
                     list.complete = false;
                 }
                 for (index, item) in items.iter().enumerate() {
@@ -727,7 +755,7 @@ impl Decoder<'_, '_> {
     }
 
     fn forward(&mut self, node: &Node<'_>, parent: &At<'_>) -> Option<Spanned<Forward>> {
-        const TUNNEL: &str = "use `ipip`, with `sluice decap` or an ipip device on the backends";
+        const TUNNEL: &str = "use `ipip`, with the decapsulation program or an ipip device on the backends";
         let choices = [
             ("nat", Choice::Is(Forward::Nat)),
             ("ipip", Choice::Is(Forward::Ipip)),
@@ -847,7 +875,7 @@ impl Decoder<'_, '_> {
         if let Some(n) = fields.required(self, "backends", hint) {
             let at = at.key("backends");
             backends_span = n.span;
-            match self.sequence(n, &at, "a list of backends") {
+            match self.sequence(n, &at, "a list of backends", "start each entry with `- address: …`") {
                 None => backends_complete = false,
                 Some(items) => {
                     for (index, item) in items.iter().enumerate() {
@@ -1104,16 +1132,23 @@ fn unknown_key_hint(word: &str, table: &'static Table) -> (Option<&'static str>,
         return (Some(ours), format!("Sluice calls it `{ours}`"));
     }
     if let Some(guess) = closest(word, here()) {
-        return (Some(guess), format!("did you mean `{guess}`?"));
+        let later = if built(table).any(|k| k == guess) { "" } else { " It is not supported yet" };
+        return (Some(guess), format!("did you mean `{guess}`?{later}"));
     }
-    let owners: Vec<_> = TABLES
+    let mut owners: Vec<_> = TABLES.iter().filter(|t| built(t).any(|k| k == word)).collect();
+    // A key that slipped one level up or down is nearer than its namesakes elsewhere.
+    let near =
+        |t: &Table| !t.place.is_empty() && (t.place.starts_with(table.place) || table.place.starts_with(t.place));
+    if owners.iter().any(|t| near(t)) {
+        owners.retain(|t| near(t));
+    }
+    let names: Vec<_> = owners
         .iter()
-        .filter(|t| t.keys.iter().any(|k| k.name == word))
         .map(|t| if t.place.is_empty() { "the top level".to_owned() } else { format!("`{}`", t.place) })
         .collect();
-    let hint = match owners.as_slice() {
+    let hint = match names.as_slice() {
         [] => format!("keys here are `{}`", built(table).collect::<Vec<_>>().join("`, `")),
-        owners => format!("it belongs to {}", owners.join(" or ")),
+        names => format!("it belongs to {}", names.join(" or ")),
     };
     (None, hint)
 }

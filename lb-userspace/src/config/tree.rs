@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::net::Ipv6Addr;
 use std::rc::Rc;
 
 use saphyr_parser::{Event, Parser, ScalarStyle};
@@ -167,9 +168,10 @@ impl<'t> Reader<'t, '_, '_> {
                 return None;
             }
         }
-        if self.root.is_none() {
+        if self.root.as_ref().is_none_or(|root| matches!(root.kind, Kind::Null)) {
             let message = "the file holds no configuration";
             self.problems.add(Span::point(1, 0), &At::TOP, message, "start from deploy/config/minimal.yaml");
+            return None;
         }
         self.root
     }
@@ -248,12 +250,9 @@ impl<'t> Reader<'t, '_, '_> {
         }
         if let Some(Frame { content: Open::Mapping { key: key @ Slot::AwaitKey, .. }, .. }) = self.stack.last_mut() {
             *key = Slot::AwaitKey;
-            let line = self.source.line(span.line);
-            let (message, hint) = if line.contains("{{") || line.contains("{%") {
-                ("a template placeholder stands where a value should be", "render the template first")
-            } else {
-                ("a key must be plain text, not a list or mapping", "")
-            };
+            let suspect = usual_suspect(self.source, span.line);
+            let (span, message, hint) = suspect
+                .unwrap_or_else(|| (span, "a key must be plain text, not a list or mapping".to_owned(), String::new()));
             self.problems.add(span, &At::TOP, message, hint);
             return Err(Stop);
         }
@@ -312,26 +311,16 @@ impl<'t> Reader<'t, '_, '_> {
         }
     }
 
-    /// The parser's own words, and what usually causes them.
+    /// The parser's own words, unless the line shows one of the usual mistakes.
     fn syntax_error(&mut self, line: u32, column: u32, info: &str) {
-        // Errors about something missing are found on the line after it, or behind the last one.
+        // Something missing at the end is found behind the last line.
         let line = line.clamp(1, self.source.last_line());
-        let text = self.source.line(line);
-        let mut span = Span::point(line, column);
-        let (message, hint) = if let Some(tab) = indenting_tab(text) {
-            span = Span::point(line, tab);
-            ("a tab in the indentation".to_owned(), "YAML is indented with spaces only".to_owned())
-        } else if let Some((start, end, address)) = bare_v6_endpoint(text) {
-            span = Span { line, column: start, end_line: line, end_column: end };
-            (
-                "square brackets start a list in YAML, so an IPv6 endpoint needs quotes".to_owned(),
-                format!("write \"{address}\""),
-            )
-        } else if text.contains("{{") || text.contains("{%") {
-            ("a template placeholder stands where a value should be".to_owned(), "render the template first".to_owned())
-        } else {
-            explain(info)
-        };
+        let (span, message, hint) = usual_suspect(self.source, line)
+            .or_else(|| earlier_suspect(self.source, line, info))
+            .unwrap_or_else(|| {
+                let (message, hint) = explain(info);
+                (Span::point(line, column), message, hint)
+            });
         self.problems.add(span, &At::TOP, message, hint);
     }
 }
@@ -345,31 +334,86 @@ fn convert(span: saphyr_parser::Span) -> Span {
     }
 }
 
-/// Column of a tab before the first text of a line.
-fn indenting_tab(line: &str) -> Option<u32> {
-    let indentation = line.len() - line.trim_start_matches([' ', '\t', '-']).len();
-    line[..indentation].find('\t').map(|i| i as u32)
-}
+/// Nobody writes longer lines by hand, and the search for suspects is quadratic.
+const LONGEST_SUSPECT: usize = 2_000;
 
-/// `[2001:db8::10]:443` without quotes: start and end column, and the text.
-fn bare_v6_endpoint(line: &str) -> Option<(u32, u32, &str)> {
-    for (start, _) in line.match_indices('[') {
-        let Some(close) = line[start..].find("]:").map(|i| start + i) else { continue };
-        let quoted = line[..start].ends_with(['"', '\'']);
-        if quoted || line[start + 1..close].parse::<std::net::Ipv6Addr>().is_err() {
+/// Where, what, and what to do.
+type Suspect = (Span, String, String);
+
+/// Mistakes that a look at the line explains better than the grammar does.
+fn usual_suspect(source: &Source<'_>, line: u32) -> Option<Suspect> {
+    let text = source.line(line);
+    if text.len() > LONGEST_SUSPECT {
+        return None;
+    }
+    let span = |start: usize, end: usize| {
+        let column = |byte: usize| text[..byte].chars().count() as u32;
+        Span { line, column: column(start), end_line: line, end_column: column(end) }
+    };
+    let told = |span, message: &str, hint: String| Some((span, message.to_owned(), hint));
+    let indentation = text.len() - text.trim_start_matches([' ', '\t', '-']).len();
+    if let Some(tab) = text[..indentation].find('\t') {
+        return told(span(tab, tab + 1), "a tab in the indentation", "YAML is indented with spaces only".to_owned());
+    }
+    for placeholder in ["{{", "{%"] {
+        if let Some(start) = text.find(placeholder) {
+            let message = "a template placeholder stands where a value should be";
+            return told(span(start, start + 2), message, "render the template first".to_owned());
+        }
+    }
+    for (start, _) in text.match_indices('[') {
+        let Some(close) = text[start..].find("]:").map(|i| start + i) else { continue };
+        let quoted = text[..start].ends_with(['"', '\'']);
+        if quoted || text[start + 1..close].parse::<Ipv6Addr>().is_err() {
             continue;
         }
-        let digits = line[close + 2..].bytes().take_while(u8::is_ascii_digit).count();
+        let digits = text[close + 2..].bytes().take_while(u8::is_ascii_digit).count();
         let end = close + 2 + digits;
-        let column = |byte: usize| line[..byte].chars().count() as u32;
-        return Some((column(start), column(end), &line[start..end]));
+        let message = "square brackets start a list in YAML, so an IPv6 endpoint needs quotes";
+        return told(span(start, end), message, format!("write \"{}\"", &text[start..end]));
+    }
+    for (colons, _) in text.match_indices("::") {
+        let end = colons + 2;
+        let address = text[..colons].bytes().rev().take_while(|b| b.is_ascii_hexdigit() || *b == b':').count();
+        let start = colons - address;
+        let ends_here = text[end..].is_empty() || text[end..].starts_with([' ', ',', '}', ']']);
+        if ends_here && text[start..end].parse::<Ipv6Addr>().is_ok() && !text[..start].ends_with(['"', '\'']) {
+            let message = "a colon at the end makes a key in YAML, so this address needs quotes";
+            return told(span(start, end), message, format!("write \"{}\"", &text[start..end]));
+        }
+    }
+    None
+}
+
+/// Mistakes that the grammar only notices on a later line.
+fn earlier_suspect(source: &Source<'_>, line: u32, info: &str) -> Option<Suspect> {
+    let bare = |number: u32| source.line(number).split(" #").next().unwrap_or_default().trim_end();
+    let before = (1..line).rev().find(|n| !bare(*n).is_empty() && !bare(*n).trim_start().starts_with('#'))?;
+    let text = bare(before);
+    let start = text.len() - text.trim_start().len();
+    let column = |byte: usize| text[..byte].chars().count() as u32;
+    let span = |from, to| Span { line: before, column: column(from), end_line: before, end_column: column(to) };
+    let word = text.trim_start();
+    let is_key = word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    if is_key && (info.contains("simple key") || info.contains("mapping values")) {
+        let message = format!("no colon behind `{}`", excerpt(word));
+        return Some((span(start, text.len()), message, format!("write `{}:`", excerpt(word))));
+    }
+    for (open, close, form) in [('{', '}', "{ … }"), ('[', ']', "[ … ]")] {
+        let unclosed = text.matches(open).count() > text.matches(close).count();
+        if info.contains("invalid indentation") && unclosed {
+            let at = text.rfind(open)?;
+            let message = format!("the `{form}` that starts here is not closed before the next line");
+            return Some((span(at, at + 1), message, format!("close it with `{close}`, or indent its other lines")));
+        }
     }
     None
 }
 
 /// The parser speaks of tokens; this speaks of what to look for.
 fn explain(info: &str) -> (String, String) {
-    let known: &[(&str, &str, &str)] = &[
+    /// Part of the parser's message, ours, and the way out. The first match counts.
+    const KNOWN: &[(&str, &str, &str)] = &[
         (
             "mapping values are not allowed",
             "a second `: ` in one value",
@@ -401,25 +445,37 @@ fn explain(info: &str) -> (String, String) {
             "a colon needs a space after it",
         ),
         (
+            "invalid indentation in quoted",
+            "the quoted text that starts here is not closed",
+            "close it with the quote it opens with",
+        ),
+        (
             "invalid indentation",
             "the indentation does not fit the lines before it",
             "indent the keys of one mapping alike",
         ),
         ("unknown anchor", "no anchor of this name stands before it", "quote the value if the `*` is part of it"),
-        ("unexpected end of stream", "a quoted text is not closed", "close it with the quote it opens with"),
+        (
+            "quoted scalar, found unexpected",
+            "the quoted text that starts here is not closed",
+            "close it with the quote it opens with",
+        ),
         (
             "unknown escape character",
             "unknown `\\` sequence in a double-quoted text",
             "write `\\\\`, or use single quotes",
         ),
+        ("directive", "a line that starts with `%` has no place here", "remove it"),
         ("tab", "a tab where only spaces may stand", "replace it with spaces"),
-        ("cannot start any token", "a value cannot start with this character", "put the value in quotes"),
+        ("unexpected character", "a value cannot start with this character", "put the value in quotes"),
         ("plain scalar cannot start", "a value cannot start with this character", "put the value in quotes"),
+        ("recursion limit", "nested too deep", ""),
     ];
-    for (part, message, hint) in known {
-        if info.contains(part) {
-            return ((*message).to_owned(), (*hint).to_owned());
+    match KNOWN.iter().find(|(part, ..)| info.contains(part)) {
+        Some((_, message, hint)) => ((*message).to_owned(), (*hint).to_owned()),
+        None => {
+            let hint = "put the value in quotes if it contains special characters";
+            (format!("this is not YAML: {}", excerpt(info)), hint.to_owned())
         }
     }
-    (format!("this is not YAML: {info}"), "put the value in quotes if it contains special characters".to_owned())
 }

@@ -40,7 +40,6 @@ pub(super) fn validate(raw: &Raw, problems: &mut Problems<'_>) -> Option<Model> 
     if !v.room(raw, limits) {
         return None;
     }
-    v.timing_fits(&raw.defaults.health, &RawTiming::default(), &At::TOP.key("defaults").key("health"));
     let services: Vec<_> = raw.services.iter().map(|s| v.service(s, raw)).collect();
     v.service_names(raw);
     v.overlaps(raw, &admin);
@@ -111,11 +110,10 @@ impl Validator<'_, '_> {
     fn node(&mut self, raw: &RawNode) -> Node {
         let at = At::TOP.key("node");
         let mut first: HashMap<&str, u32> = HashMap::new();
-        for (index, (name, _)) in raw.interfaces.iter().enumerate() {
+        for (name, _) in &raw.interfaces {
             if let Some(line) = first.insert(&name.value, name.span.line) {
-                let list = at.key("interfaces");
                 let message = format!("interface `{}` is listed twice, first on line {line}", name.value);
-                self.problems.add(name.span, &list.item(index, None), message, "keep one of the two");
+                self.problems.add(name.span, &at.key("interfaces"), message, "keep one of the two");
             }
         }
         for (prefix, key) in [(&raw.tunnel_source4, "ipv4"), (&raw.tunnel_source6, "ipv6")] {
@@ -292,7 +290,6 @@ impl Validator<'_, '_> {
                 (None, None) => {}
             }
         }
-        let mut taken: HashSet<String> = given.keys().map(|n| (*n).to_owned()).collect();
         let mut backends = Vec::with_capacity(s.backends.len());
         for b in &s.backends {
             let address = b.address.as_ref()?;
@@ -306,7 +303,8 @@ impl Validator<'_, '_> {
                         Some(port) if shared => SocketAddr::new(address.value, port).to_string(),
                         _ => short,
                     };
-                    if !taken.insert(name.clone()) && b.complete {
+                    // Two that share address and port are told as duplicates, not by name.
+                    if given.contains_key(name.as_str()) {
                         let message = format!("the name `{name}` this backend would have is taken");
                         b.with_at(s, |at| self.problems.add(address.span, at, message, "give it a `name`"));
                     }
@@ -368,17 +366,20 @@ impl Validator<'_, '_> {
         let given = own.timeout.as_ref().or(defaults.timeout.as_ref());
         let timeout = given.map_or(interval.min(Duration::from_secs(1)), |t| t.value);
         if timeout > interval {
-            let (span, key) = match (&own.timeout, &own.interval) {
-                (Some(t), _) => (t.span, "timeout"),
-                (None, Some(i)) => (i.span, "interval"),
-                // Both come from the defaults, where it was reported.
-                (None, None) => return (interval, timeout),
+            let top = At::TOP.key("defaults");
+            let defaults_at = top.key("health");
+            let (span, at) = match (&own.timeout, &own.interval, &defaults.timeout) {
+                (Some(t), ..) => (t.span, at.key("timeout")),
+                (None, Some(i), _) => (i.span, at.key("interval")),
+                // Told once, however many services take it from there.
+                (None, None, Some(t)) => (t.span, defaults_at.key("timeout")),
+                (None, None, None) => return (interval, timeout),
             };
             let (timeout, interval) = (show_duration(timeout), show_duration(interval));
             let message =
                 format!("a check may take {timeout} (`timeout`), but the next starts after {interval} (`interval`)");
             let hint = format!("lower `timeout` to at most {interval}, or raise `interval`");
-            self.problems.add(span, &at.key(key), message, hint);
+            self.problems.add(span, &at, message, hint);
         }
         (interval, timeout)
     }
@@ -484,10 +485,7 @@ impl Validator<'_, '_> {
         }
         for ((owner, vip, position, listen), a) in found {
             let s = &raw.services[position];
-            let others = match a.endpoints {
-                1 => String::new(),
-                n => format!(", and {} more backend endpoint{}", n - 1, if n == 2 { "" } else { "s" }),
-            };
+            let others = if a.endpoints > 1 { format!(" (and {} more)", a.endpoints - 1) } else { String::new() };
             let endpoint = format!("{}/{}{others}", a.endpoint, a.protocol.name());
             if owner == position {
                 let message = format!("replies from {endpoint} could be for {vip} or for {listen}");

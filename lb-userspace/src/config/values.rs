@@ -101,7 +101,17 @@ pub(super) fn address(text: &str) -> Parsed<IpAddr> {
     if text.contains('/') {
         return Err(Complaint::new(message, "a single address is needed here, not a prefix"));
     }
+    if is_dotted(text) {
+        return Err(Complaint::new(message, DOTTED));
+    }
     Err(Complaint::new(message, "names are not resolved; write an address such as `10.0.0.11` or `2001:db8::11`"))
+}
+
+const DOTTED: &str = "an IPv4 address is four numbers from 0 to 255, without leading zeros";
+
+/// Meant as an IPv4 address, not as a name.
+fn is_dotted(text: &str) -> bool {
+    text.contains('.') && text.bytes().all(|b| b.is_ascii_digit() || b == b'.')
 }
 
 /// `::ffff:10.0.0.1` never stands in a packet's IPv6 header (RFC 4038 §4.2).
@@ -170,6 +180,7 @@ fn endpoint_complaint(text: &str, message: String) -> Complaint {
             Complaint::new(message, format!("a VIP is one address: 203.0.113.10:{}", excerpt(port)))
         }
         Err(_) if bare.contains(['%', '[']) => Complaint::new(message, form),
+        Err(_) if is_dotted(bare) => Complaint::new(message, DOTTED),
         Err(_) => Complaint::new(message, format!("`{}` is not an IP address; names are not resolved", excerpt(bare))),
     }
 }
@@ -246,7 +257,7 @@ pub(super) fn name(text: &str) -> Parsed<String> {
         });
     }
     if !text.starts_with(|c: char| c.is_ascii_alphanumeric()) {
-        return Err(wrong("starts with a sign"));
+        return Err(wrong(&format!("starts with `{}`", &text[..1])));
     }
     Ok(text.to_owned())
 }
