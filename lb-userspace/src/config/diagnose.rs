@@ -244,13 +244,18 @@ impl<'t> Problems<'t> {
         self.list.is_empty()
     }
 
+    /// Nothing more will be shown, so a hint need not be thought up.
+    pub fn is_full(&self) -> bool {
+        self.list.len() >= MOST_SHOWN
+    }
+
     pub fn add(&mut self, span: Span, at: &At<'_>, message: impl Into<String>, hint: impl Into<String>) {
         let message = message.into();
         // What an anchor holds is read once per alias; its mistakes are told once.
         if self.list.iter().any(|(s, d)| *s == span && d.message == message) {
             return;
         }
-        if self.list.len() >= MOST_SHOWN {
+        if self.is_full() {
             self.suppressed += 1;
             return;
         }

@@ -452,7 +452,8 @@ impl Decoder<'_, '_> {
                 }
                 None => {
                     let message = format!("unknown key `{}`", excerpt(&entry.key));
-                    let (guess, hint) = unknown_key_hint(&entry.key, table);
+                    let full = self.problems.is_full();
+                    let (guess, hint) = if full { (None, String::new()) } else { unknown_key_hint(&entry.key, table) };
                     guessed.extend(guess);
                     self.problems.add(entry.key_span, at, message, hint);
                 }

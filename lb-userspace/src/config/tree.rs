@@ -479,3 +479,58 @@ fn explain(info: &str) -> (String, String) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every scalar with the text its span covers.
+    fn walk(node: &Node<'_>, source: &Source<'_>, out: &mut Vec<(String, String)>) {
+        let slice = |span: Span| -> String {
+            assert_eq!(span.line, span.end_line);
+            let (from, to) = (span.column as usize, span.end_column as usize);
+            source.line(span.line).chars().take(to).skip(from).collect::<String>().trim_end().to_owned()
+        };
+        match &node.kind {
+            Kind::Null => {}
+            Kind::Scalar { text, .. } => out.push((text.to_string(), slice(node.span))),
+            Kind::Sequence(items) => items.iter().for_each(|n| walk(n, source, out)),
+            Kind::Mapping(entries) => {
+                for entry in entries {
+                    out.push((entry.key.to_string(), slice(entry.key_span)));
+                    walk(&entry.value, source, out);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_value_knows_where_it_stands() {
+        let minimal = include_str!("../../../deploy/config/minimal.yaml");
+        let odd = "é: [ä , \"b c\" ,{d: 'e', \"f\":g}]  # ü\n\n# x\n漢字 :\n  - - 1\n    - ~\n  -   k:   v w \n      l : [\n         \"m\" ]\n? n\n: - o\n";
+        for text in [minimal, odd] {
+            for end in ["\n", "\r\n", "\r"] {
+                let text = text.replace('\n', end);
+                let source = Source::new("f", &text);
+                let mut problems = Problems::new(&source);
+                let root = read(&source, &mut problems).expect("the file is YAML");
+                let mut values = Vec::new();
+                walk(&root, &source, &mut values);
+                assert!(values.len() > 10);
+                for (value, slice) in values {
+                    assert_eq!(value, slice.trim_matches(['"', '\'']), "with line ends {end:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_mapping_starts_at_its_first_key() {
+        let source = Source::new("f", "a:\n  - b: 1\n    c: 2\n");
+        let mut problems = Problems::new(&source);
+        let root = read(&source, &mut problems).expect("the file is YAML");
+        let Kind::Mapping(entries) = &root.kind else { panic!() };
+        let Kind::Sequence(items) = &entries[0].value.kind else { panic!() };
+        assert_eq!((items[0].span.line, items[0].span.column), (2, 4));
+    }
+}

@@ -23,9 +23,8 @@ use crate::model::{
 
 /// `sun_path` holds 108 bytes with the closing NUL (unix(7)).
 const SOCKET_PATH_LIMIT: usize = 107;
-/// VIP endpoints of one service. With NAT each of them times each backend is an entry of the reverse map.
-const MOST_LISTENS: usize = 256;
-
+/// Room in `services4` and `services6` for each service of `limits.services`.
+const ENDPOINTS_PER_SERVICE: usize = 4;
 /// The model, or `None` with the reasons in `problems`.
 pub(super) fn validate(raw: &Raw, problems: &mut Problems<'_>) -> Option<Model> {
     let mut v = Validator { problems };
@@ -238,7 +237,9 @@ impl Validator<'_, '_> {
                 }
                 // Two backends are one when any listen port leads to the same endpoint of both.
                 let own = b.port.as_ref().map(|p| p.value);
-                for port in ports.iter().map(|listen| own.unwrap_or(*listen)).take(own.map_or(usize::MAX, |_| 1)) {
+                // Outside NAT the port is the client's, so the address alone says it; one port stands for all.
+                let one = own.is_some() || forward != Some(Forward::Nat);
+                for port in ports.iter().map(|listen| own.unwrap_or(*listen)).take(if one { 1 } else { usize::MAX }) {
                     let endpoint = SocketAddr::new(address.value, port);
                     let Some((first_port, line)) = first.get(&endpoint) else {
                         first.insert(endpoint, (own, address.span.line));
@@ -505,7 +506,7 @@ impl Validator<'_, '_> {
         }
     }
 
-    /// Whether the configuration fits its limits and the kernel's maps.
+    /// Whether the configuration fits the kernel's maps, whose sizes follow `limits`.
     fn room(&mut self, raw: &Raw, limits: Limits) -> bool {
         let mut fits = true;
         if let Some(s) = raw.services.get(limits.services as usize) {
@@ -516,12 +517,6 @@ impl Validator<'_, '_> {
         let total: usize = raw.services.iter().map(|s| s.backends.len()).sum();
         let mut before = 0;
         for s in &raw.services {
-            if let Some(listen) = s.listen.items.get(MOST_LISTENS) {
-                let message =
-                    format!("{} VIP endpoints in one service, and room for {MOST_LISTENS}", s.listen.items.len());
-                s.with_at(|at| self.problems.add(listen.span, &at.key("listen"), message, "split the service"));
-                fits = false;
-            }
             if let Some(b) = (limits.backends as usize).checked_sub(before).and_then(|i| s.backends.get(i)) {
                 let message = format!("{total} backends in all services, and room for {}", limits.backends);
                 b.with_at(s, |at| self.problems.add(b.span, at, message, "raise `limits.backends` (at most 65535)"));
@@ -529,7 +524,45 @@ impl Validator<'_, '_> {
             }
             before += s.backends.len();
         }
+        for v4 in [true, false] {
+            fits &= self.endpoints_fit(raw, limits, v4);
+        }
         fits
+    }
+
+    /// The maps that hold VIP endpoints and NAT replies, of one address family.
+    fn endpoints_fit(&mut self, raw: &Raw, limits: Limits, v4: bool) -> bool {
+        let family = if v4 { "IPv4" } else { "IPv6" };
+        let endpoint_room = limits.services as usize * ENDPOINTS_PER_SERVICE;
+        let reply_room = limits.backends as usize;
+        let (mut endpoints, mut replies) = (0usize, 0usize);
+        for s in &raw.services {
+            let protocols = s.protocols.items.len();
+            let listens = s.listen.items.iter().filter(|l| l.value.is_ipv4() == v4);
+            endpoints += listens.clone().count() * protocols;
+            if endpoints > endpoint_room {
+                let message =
+                    format!("more than {endpoint_room} {family} VIP endpoints (address, port, protocol) in all");
+                let hint = format!("raise `limits.services`: each makes room for {ENDPOINTS_PER_SERVICE}");
+                s.with_at(|at| self.problems.add(s.span, &at.key("listen"), message, hint));
+                return false;
+            }
+            if s.forward(raw) == Some(Forward::Nat) {
+                let ports: HashSet<u16> = listens.map(|l| l.value.port()).collect();
+                let own = s.backends.iter().filter(|b| b.address.as_ref().is_some_and(|a| a.value.is_ipv4() == v4));
+                let entries: usize = own.map(|b| if b.port.is_some() { 1 } else { ports.len() }).sum();
+                replies += entries * protocols;
+            }
+            if replies > reply_room {
+                let message =
+                    format!("more than {reply_room} {family} backend endpoints (address, port, protocol) behind NAT");
+                let hint = "a NAT backend takes one for each port and protocol: raise `limits.backends` (at most 65535), \
+                            or use `forward: ipip`";
+                s.with_at(|at| self.problems.add(s.span, &at.key("backends"), message, hint));
+                return false;
+            }
+        }
+        true
     }
 }
 
