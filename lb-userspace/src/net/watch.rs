@@ -20,7 +20,8 @@ use super::{Error, addr, link, neigh, route};
 const COALESCE: Duration = Duration::from_millis(30);
 /// A publication may cost at most this part of the time: one in five.
 const PACE: u32 = 4;
-/// Everything is read again this often, whatever the events said.
+/// Everything is read again this often, whatever the events said; less often where reading takes more than a
+/// hundredth of that.
 const RESYNC: Duration = Duration::from_secs(30);
 /// How often to look whether anybody still listens.
 const IDLE: Duration = Duration::from_secs(1);
@@ -78,6 +79,7 @@ struct Follower {
 impl Follower {
     fn run(mut self, sender: &watch::Sender<Arc<NetState>>) {
         let mut dumped = Instant::now();
+        let mut resync = RESYNC;
         let mut pause = COALESCE;
         // When to publish what has changed.
         let mut publish: Option<Instant> = None;
@@ -93,7 +95,7 @@ impl Follower {
                     std::thread::sleep(COALESCE);
                 }
             }
-            if dumped.elapsed() >= RESYNC {
+            if dumped.elapsed() >= resync {
                 self.stale = true;
                 publish.get_or_insert_with(Instant::now);
             }
@@ -104,7 +106,7 @@ impl Follower {
             let started = Instant::now();
             if self.stale {
                 match self.dump() {
-                    Ok(()) => dumped = Instant::now(),
+                    Ok(()) => (dumped, resync) = (Instant::now(), RESYNC.max(started.elapsed() * 100)),
                     Err(error) => {
                         tracing::warn!(%error, "cannot read the host's network configuration; trying again");
                         publish = Some(Instant::now() + IDLE);
