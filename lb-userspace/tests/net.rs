@@ -33,8 +33,7 @@ struct Namespace {
 }
 
 impl Namespace {
-    /// `None`, said aloud, where we may not make one.
-    fn new() -> Option<Self> {
+    fn new() -> Self {
         let (jobs, inbox) = mpsc::channel::<Job>();
         let (made, path) = mpsc::channel();
         let thread = std::thread::spawn(move || {
@@ -49,18 +48,9 @@ impl Namespace {
                 inbox.into_iter().for_each(|job| job());
             }
         });
-        match path.recv().expect("the namespace's thread answers") {
-            Ok(path) => Some(Self { jobs: Some(jobs), thread: Some(thread), path }),
-            Err(error) => {
-                // Straight to stderr: the test harness would swallow what the macros print.
-                let name = std::thread::current().name().unwrap_or("test").to_owned();
-                let _ = writeln!(
-                    std::io::stderr(),
-                    "SKIPPED {name}: cannot make a network namespace ({error}); run as root"
-                );
-                None
-            }
-        }
+        let path = path.recv().expect("the namespace's thread answers");
+        let path = path.expect("a network namespace can be made (needs root)");
+        Self { jobs: Some(jobs), thread: Some(thread), path }
     }
 
     /// Runs `f` in the namespace; panics go through.
@@ -104,12 +94,12 @@ const HOST_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const PEER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
 /// A host and a peer with a cable between them: `h0` (10.0.0.1/24, fd00:1::1/64) and `p0` (.2, ::2).
-fn host_and_peer() -> Option<(Namespace, Namespace)> {
-    let (host, peer) = (Namespace::new()?, Namespace::new()?);
+fn host_and_peer() -> (Namespace, Namespace) {
+    let (host, peer) = (Namespace::new(), Namespace::new());
     cable(&host, &peer, "h0", "p0");
     host.ip("link set h0 address 02:00:00:00:00:01; addr add 10.0.0.1/24 dev h0; addr add fd00:1::1/64 dev h0 nodad");
     peer.ip("link set p0 address 02:00:00:00:00:02; addr add 10.0.0.2/24 dev p0; addr add fd00:1::2/64 dev p0 nodad");
-    Some((host, peer))
+    (host, peer)
 }
 
 fn cable(host: &Namespace, peer: &Namespace, here: &'static str, there: &'static str) {
@@ -205,8 +195,9 @@ fn source_of_socket(destination: IpAddr) -> IpAddr {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_vip_is_never_chosen_as_source() {
-    let Some((host, peer)) = host_and_peer() else { return };
+    let (host, peer) = host_and_peer();
     // A client that shares a longer prefix with the VIP than with the host's own address: RFC 6724 rule 8 would
     // prefer the VIP.
     peer.ip("addr add fd00:1::fe/64 dev p0 nodad; route add default via 10.0.0.1; route add default via fd00:1::1");
@@ -252,8 +243,9 @@ fn a_vip_is_never_chosen_as_source() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn neighbours_ask_for_a_vip_and_are_answered_on_every_interface() {
-    let Some((host, peer)) = host_and_peer() else { return };
+    let (host, peer) = host_and_peer();
     // A second cable; the IPv4 VIP is on the first interface only.
     cable(&host, &peer, "h1", "p1");
     host.ip("link set h1 address 02:00:00:00:01:01; addr add 10.0.1.1/24 dev h1");
@@ -313,8 +305,9 @@ fn capture(duration: Duration, interesting: impl Fn(&[u8]) -> bool) -> Vec<(Dura
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_new_vip_is_announced_three_times() {
-    let Some((host, peer)) = host_and_peer() else { return };
+    let (host, peer) = host_and_peer();
     let (ready, go) = mpsc::channel();
     let dir = run_dir();
     let path = dir.path();
@@ -381,8 +374,9 @@ fn on_host(state: &NetState) -> BTreeSet<IpAddr> {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn only_what_we_added_is_ever_removed() {
-    let Some((host, _peer)) = host_and_peer() else { return };
+    let (host, _peer) = host_and_peer();
     // Two VIPs that somebody configured already, one of them looking much like ours.
     host.ip("addr add 203.0.113.10/32 dev lo; addr add 2001:db8::10/128 dev h0 nodad");
     let dir = run_dir();
@@ -405,8 +399,9 @@ fn only_what_we_added_is_ever_removed() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_start_after_a_crash_knows_its_addresses_again() {
-    let Some((host, _peer)) = host_and_peer() else { return };
+    let (host, _peer) = host_and_peer();
     let dir = run_dir();
     let path = dir.path();
     host.run(move || {
@@ -437,8 +432,9 @@ fn a_start_after_a_crash_knows_its_addresses_again() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_vip_that_cannot_be_added_leaves_everything_as_it_was() {
-    let Some((host, _peer)) = host_and_peer() else { return };
+    let (host, _peer) = host_and_peer();
     let dir = run_dir();
     let path = dir.path();
     host.run(move || {
@@ -460,8 +456,9 @@ fn a_vip_that_cannot_be_added_leaves_everything_as_it_was() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn vips_that_go_with_their_interface_come_back_with_it() {
-    let Some((host, _peer)) = host_and_peer() else { return };
+    let (host, _peer) = host_and_peer();
     let dir = run_dir();
     let path = dir.path();
     host.run(move || {
@@ -483,8 +480,9 @@ fn vips_that_go_with_their_interface_come_back_with_it() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn vips_are_announced_on_every_interface_and_again_when_one_comes_back() {
-    let Some((host, peer)) = host_and_peer() else { return };
+    let (host, peer) = host_and_peer();
     cable(&host, &peer, "h1", "p1");
     host.ip("link set h1 address 02:00:00:00:01:01");
     let (ready, go) = mpsc::channel();
@@ -529,8 +527,9 @@ fn vips_are_announced_on_every_interface_and_again_when_one_comes_back() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn what_keeps_vips_from_working_is_said() {
-    let Some((host, _peer)) = host_and_peer() else { return };
+    let (host, _peer) = host_and_peer();
     host.run(|| {
         let h0 = index("h0");
         let vips = addrs(&["203.0.113.10", "2001:db8::10"]);
@@ -548,8 +547,9 @@ fn what_keeps_vips_from_working_is_said() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn the_watcher_sees_what_changes() {
-    let Some((host, peer)) = host_and_peer() else { return };
+    let (host, peer) = host_and_peer();
     cable(&host, &peer, "h1", "p1");
     host.run(|| {
         let (h0, h1) = (index("h0"), index("h1"));
@@ -612,8 +612,9 @@ fn the_watcher_sees_what_changes() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn changes_that_come_together_are_told_once() {
-    let Some((host, _peer)) = host_and_peer() else { return };
+    let (host, _peer) = host_and_peer();
     host.run(|| {
         let mut state = Watcher::start().expect("it starts");
         state.mark_unchanged();
@@ -648,8 +649,9 @@ fn ip_batch(commands: &str) {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn an_overrun_of_events_is_made_up_for() {
-    let Some((host, _peer)) = host_and_peer() else { return };
+    let (host, _peer) = host_and_peer();
     host.run(|| {
         // Room for a handful of events.
         let state = Watcher::start_with("sluice-net-2k", 2048).expect("it starts");
@@ -666,8 +668,9 @@ fn an_overrun_of_events_is_made_up_for() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn the_watcher_ends_with_its_last_receiver() {
-    let Some((host, _peer)) = host_and_peer() else { return };
+    let (host, _peer) = host_and_peer();
     let threads = || {
         let named = |task: &std::fs::DirEntry| {
             std::fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.trim() == "sluice-net-test")
@@ -683,8 +686,9 @@ fn the_watcher_ends_with_its_last_receiver() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_neighbour_is_resolved_when_asked_for() {
-    let Some((host, _peer)) = host_and_peer() else { return };
+    let (host, _peer) = host_and_peer();
     host.run(|| {
         let h0 = index("h0");
         let state = Watcher::start().expect("it starts");
@@ -708,8 +712,9 @@ fn a_neighbour_is_resolved_when_asked_for() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn wanted_neighbours_are_kept_and_let_go() {
-    let Some((host, peer)) = host_and_peer() else { return };
+    let (host, peer) = host_and_peer();
     let (state, keeper) = host.run(|| {
         let state = Watcher::start().expect("it starts");
         let keeper = Keeper::start(state.clone()).expect("it starts");
@@ -756,8 +761,9 @@ fn agrees(state: &NetState, destination: IpAddr) -> Result<(), String> {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn routes_resolve_as_the_kernel_resolves_them() {
-    let Some((host, peer)) = host_and_peer() else { return };
+    let (host, peer) = host_and_peer();
     cable(&host, &peer, "h1", "p1");
     cable(&host, &peer, "h2", "p2");
     host.ip(
@@ -875,8 +881,9 @@ fn routes_resolve_as_the_kernel_resolves_them() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_link_without_carrier_counts_as_the_kernel_says() {
-    let Some((host, peer)) = host_and_peer() else { return };
+    let (host, peer) = host_and_peer();
     cable(&host, &peer, "h1", "p1");
     host.ip("addr add 10.0.1.1/24 dev h1; route add 192.0.2.0/24 via 10.0.1.2 metric 1; route add 192.0.2.0/24 via 10.0.0.2 metric 2");
     host.run(move || {
@@ -904,8 +911,9 @@ fn a_link_without_carrier_counts_as_the_kernel_says() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn what_depends_on_the_packet_is_left_to_the_kernel() {
-    let Some((host, _peer)) = host_and_peer() else { return };
+    let (host, _peer) = host_and_peer();
     host.ip(
         "route add 192.0.2.0/24 nexthop via 10.0.0.2 nexthop via 10.0.0.3; route add 198.51.100.0/24 via 10.0.0.2 tos 0x10;
          route add 198.51.100.0/24 via 10.0.0.3; route add 203.0.113.0/24 via 10.0.0.2; route add blackhole 203.0.113.128/25;
@@ -941,8 +949,9 @@ fn what_depends_on_the_packet_is_left_to_the_kernel() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn nexthop_objects_are_followed() {
-    let Some((host, _peer)) = host_and_peer() else { return };
+    let (host, _peer) = host_and_peer();
     host.run(|| {
         let h0 = index("h0");
         let state = Watcher::start().expect("it starts");
@@ -958,8 +967,9 @@ fn nexthop_objects_are_followed() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_missing_interface_names_those_that_exist() {
-    let Some((host, _peer)) = host_and_peer() else { return };
+    let (host, _peer) = host_and_peer();
     host.run(|| {
         let error = link::by_name("h9").expect_err("it does not exist");
         assert!(matches!(error, Error::NoSuchInterface { .. }));
