@@ -44,15 +44,30 @@ static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 pub fn sluice(ctx: XdpContext) -> u32 {
     let packet = Packet::new(ctx.ctx);
     match decide(packet) {
-        Ok(action) => action,
+        Ok(action) => {
+            if settings::log() != 0 {
+                debug!(&ctx, "interface {}: {} bytes leave, action {}", packet.ingress(), packet.len(), action);
+            }
+            action
+        }
         Err(Stop::Pass) => {
             account::passed(packet.len() as u64);
+            if settings::log() != 0 {
+                debug!(&ctx, "interface {}: {} bytes passed to the host", packet.ingress(), packet.len());
+            }
             xdp_action::XDP_PASS
         }
         Err(Stop::Drop(service, reason)) => {
             account::dropped(service, reason);
             if settings::log() != 0 {
-                debug!(&ctx, "service {} dropped {}", service, reason as u32);
+                debug!(
+                    &ctx,
+                    "interface {}: {} bytes for service {} dropped, reason {}",
+                    packet.ingress(),
+                    packet.len(),
+                    service,
+                    reason as u32
+                );
             }
             xdp_action::XDP_DROP
         }

@@ -27,12 +27,15 @@ pub struct Run {
     /// How log lines look on stderr
     #[arg(long, value_name = "FORMAT", env = "SLUICE_LOG_FORMAT", hide_env_values = true, default_value = "text")]
     log_format: logging::Format,
+    /// Log every packet (at debug level). Slow: for a lab, never for service
+    #[arg(long)]
+    log_packets: bool,
 }
 
 impl Run {
     pub fn execute(self) -> Ended {
         logging::init(&self.log_level, self.log_format);
-        runtime()?.block_on(control::run(control::Options { config: self.config }))?;
+        runtime()?.block_on(control::run(control::Options { config: self.config, log_packets: self.log_packets }))?;
         Ok(Exit::Ok)
     }
 }

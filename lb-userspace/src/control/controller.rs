@@ -18,7 +18,8 @@ use lb_common::event::{EVENT_WANT_NEIGHBOUR, Event};
 use crate::api::types::{Applied, DrainAnswer};
 use crate::config;
 use crate::dataplane::events::Listener;
-use crate::dataplane::{Dataplane, Mode, Options as DataplaneOptions, Sizes, Tunables};
+use crate::dataplane::packet_log::PacketLog;
+use crate::dataplane::{Dataplane, Features, Mode, Options as DataplaneOptions, Sizes, Tunables};
 use crate::exit::{Exit, Failure};
 use crate::health::{Checker, Key, Target, Transition};
 use crate::model::{Backend, BackendState, Model, Service, VipAddresses};
@@ -30,7 +31,7 @@ use crate::systemd::Notify;
 
 use super::desired::{self, BackendName, Ids, Rings, View};
 use super::handle::Request;
-use super::{changes, secret, status};
+use super::{Options, changes, secret, status};
 
 /// All of it.
 pub struct Controller {
@@ -64,7 +65,7 @@ impl std::fmt::Debug for Controller {
 impl Controller {
     /// Brings the host from nothing to serving `model`. When it fails, the host is as it was.
     pub fn start(
-        path: PathBuf,
+        Options { config: path, log_packets }: Options,
         model: Model,
         net: watch::Receiver<Arc<NetState>>,
     ) -> Result<(Self, mpsc::UnboundedReceiver<Transition>), Failure> {
@@ -89,7 +90,7 @@ impl Controller {
         let keeper = Keeper::start(net.clone())?;
         let (transitions, heard) = mpsc::unbounded_channel();
         let net = net.borrow().clone();
-        let dataplane = Dataplane::open(options, desired::features(&model))?;
+        let dataplane = Dataplane::open(options, Features { log: log_packets, ..desired::features(&model) })?;
 
         // Nothing is served yet: what is there when the first transition fails is what it goes back to.
         let mut nothing = model.clone();
@@ -128,6 +129,14 @@ impl Controller {
         let events = self.dataplane.take_events();
         let events = events.ok_or_else(|| Failure::new(Exit::Failed, "the program's events are read already"))?;
         events.listen().map_err(|e| Failure::new(Exit::Failed, format!("cannot read the program's events: {e}")))
+    }
+
+    /// The program's log of packets, when it keeps one.
+    pub fn packet_log(&self) -> Option<PacketLog> {
+        if !self.dataplane.features().log {
+            return None;
+        }
+        PacketLog::open(self.dataplane.program_id()).inspect_err(|e| warn!("cannot read the log of packets: {e}")).ok()
     }
 
     fn view(&self) -> View<'_> {
@@ -200,9 +209,9 @@ impl Controller {
             .collect::<Result<_, crate::net::Error>>()?;
 
         let old_features = self.dataplane.features();
-        let new_features = desired::features(&next);
+        let new_features = Features { log: old_features.log, ..desired::features(&next) };
         // Both configurations are served while the maps change from one to the other.
-        let both = crate::dataplane::Features {
+        let both = Features {
             ipv4: old_features.ipv4 | new_features.ipv4,
             ipv6: old_features.ipv6 | new_features.ipv6,
             nat: old_features.nat | new_features.nat,

@@ -32,6 +32,8 @@ use handle::Handle;
 #[derive(Clone, Debug)]
 pub struct Options {
     pub config: PathBuf,
+    /// Have the program log every packet. Slow: for a lab, never for service.
+    pub log_packets: bool,
 }
 
 /// Runs the controller until it is told to stop.
@@ -59,7 +61,7 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     let mut terminate = listen(SignalKind::terminate())?;
     let mut interrupt = listen(SignalKind::interrupt())?;
 
-    let (mut controller, mut transitions) = Controller::start(options.config, model, net.clone())?;
+    let (mut controller, mut transitions) = Controller::start(options, model, net.clone())?;
     let mut events = match controller.events() {
         Ok(events) => events,
         Err(failure) => {
@@ -67,6 +69,9 @@ pub async fn run(options: Options) -> Result<(), Failure> {
             return Err(failure);
         }
     };
+    if let Some(log) = controller.packet_log() {
+        tokio::spawn(log.run());
+    }
     servers.spawn(unix.serve(handle.clone(), stopped.clone()));
     if let Some(http) = http {
         servers.spawn(http.serve(handle, stopped));

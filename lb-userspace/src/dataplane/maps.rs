@@ -29,7 +29,7 @@ use super::tables::{RingPlace, RingRows, RouteTo, Tables};
 use super::{stats, sys};
 
 /// Every map of the load balancer, by its name in the object.
-pub const NAMES: [&str; 24] = [
+pub const NAMES: [&str; 25] = [
     "SERVICES4",
     "SERVICES6",
     "REVERSE4",
@@ -54,6 +54,7 @@ pub const NAMES: [&str; 24] = [
     "EVENT_BUDGET",
     "CLOCK",
     "FIB_REQUEST",
+    "AYA_LOGS",
 ];
 const RING_NAMES: [&str; CLASSES.len()] = ["RINGS_10", "RINGS_12", "RINGS_14", "RINGS_17", "RINGS_20"];
 

@@ -12,6 +12,7 @@ pub mod lock;
 pub mod maps;
 pub mod next_hops;
 pub mod object;
+pub mod packet_log;
 pub mod pins;
 pub mod stats;
 mod sys;
