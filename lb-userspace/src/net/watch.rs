@@ -18,6 +18,8 @@ use super::{Error, addr, link, neigh, route};
 
 /// Events that come together are published together.
 const COALESCE: Duration = Duration::from_millis(30);
+/// The first event after a quiet time is not kept waiting: it is often the neighbour that the next packet goes to.
+const SETTLE: Duration = Duration::from_millis(1);
 /// A publication may cost at most this part of the time: one in five.
 const PACE: u32 = 4;
 /// Everything is read again this often, whatever the events said; less often where reading takes more than a
@@ -81,12 +83,13 @@ impl Follower {
         let mut dumped = Instant::now();
         let mut resync = RESYNC;
         let mut pause = COALESCE;
+        let mut published = dumped;
         // When to publish what has changed.
         let mut publish: Option<Instant> = None;
         while !sender.is_closed() {
             let wait = publish.map_or(IDLE, |at| at.saturating_duration_since(Instant::now()));
             match self.follow(wait) {
-                Ok(true) => _ = publish.get_or_insert(Instant::now() + pause),
+                Ok(true) => _ = publish.get_or_insert((Instant::now() + SETTLE).max(published + pause)),
                 Ok(false) => {}
                 Err(error) => {
                     tracing::warn!(%error, "cannot read the kernel's network events; reading everything again");
@@ -121,7 +124,8 @@ impl Follower {
                 }
                 changed
             });
-            pause = COALESCE.max(started.elapsed() * PACE);
+            published = Instant::now();
+            pause = COALESCE.max((published - started) * PACE);
         }
     }
 
