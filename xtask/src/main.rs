@@ -25,7 +25,7 @@ enum Verb {
     Build,
     /// Show the product: a lab of network namespaces, real traffic, a failure and a reload
     Demo(demo::Demo),
-    /// Run every check and test, or those whose name contains FILTER; the last line counts them
+    /// Run every check and test, or those whose own or whose binary's name contains FILTER; the last line counts them
     Test { filter: Option<String> },
     /// rustfmt and clippy, as the tests run them
     Lint,

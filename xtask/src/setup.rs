@@ -339,9 +339,9 @@ impl Drop for NoServers {
             let _ = as_root("rm").args(["-f", POLICY]).status();
         }
         // The lab starts its own nginx, in its own namespaces; the package's service would take port 80 at next boot.
-        // Debian's helper rather than systemctl: it works without systemd, and upgrades remember what it did.
-        let mut disable = as_root("deb-systemd-helper");
-        let _ = disable.args(["disable", "nginx.service"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        // Debian's tool for every kind of init, also in a container that has none.
+        let mut disable = as_root("update-rc.d");
+        let _ = disable.args(["nginx", "disable"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
     }
 }
 

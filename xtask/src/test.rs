@@ -84,16 +84,18 @@ impl Suite<'_> {
     /// Here they run: with everything else for root, else by themselves through sudo.
     fn binary(&mut self, tests: &Tests, binary: &Binary) -> Result<()> {
         heading(&binary.name);
+        // The name of a whole binary asks for all of it.
+        let filter = self.filter.filter(|filter| !binary.name.contains(filter));
         let mut command = Command::new("env");
         tests.prepare(&mut command, binary);
         if is_root() {
             command.arg("--include-ignored");
-            return self.libtest(&binary.name, command.args(self.filter));
+            return self.libtest(&binary.name, command.args(filter));
         }
-        self.libtest(&binary.name, command.args(self.filter))?;
+        self.libtest(&binary.name, command.args(filter))?;
         let mut command = as_root("env");
         tests.prepare(&mut command, binary);
-        self.libtest(&format!("{} as root", binary.name), command.arg("--ignored").args(self.filter))
+        self.libtest(&format!("{} as root", binary.name), command.arg("--ignored").args(filter))
     }
 
     /// Examples in the documentation of the libraries.
