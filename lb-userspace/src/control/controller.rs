@@ -431,14 +431,14 @@ impl Controller {
         let names = |names: Vec<&str>| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
         let Some(found) = self.model.services.iter().find(|s| s.name == service) else {
             let known = names(self.model.services.iter().map(|s| s.name.as_str()).collect());
-            return Err(Failure::new(Exit::Failed, format!("there is no service called {service}"))
+            return Err(Failure::new(Exit::Usage, format!("there is no service called {service}"))
                 .hint(format!("services: {known}")));
         };
         match found.backends.iter().find(|b| b.name == backend) {
             Some(b) => Ok((found, b)),
             None => {
                 let known = names(found.backends.iter().map(|b| b.name.as_str()).collect());
-                Err(Failure::new(Exit::Failed, format!("service {service} has no backend called {backend}"))
+                Err(Failure::new(Exit::Usage, format!("service {service} has no backend called {backend}"))
                     .hint(format!("backends: {known}")))
             }
         }
@@ -485,7 +485,7 @@ fn restart_needed(old: &Model, new: &Model) -> Result<(), Failure> {
     ];
     match differing.iter().find(|(_, differs)| *differs) {
         None => Ok(()),
-        Some((what, _)) => Err(Failure::new(Exit::Failed, format!("{what} cannot change while sluice runs"))
+        Some((what, _)) => Err(Failure::new(Exit::ConfigInvalid, format!("{what} cannot change while sluice runs"))
             .hint("restart sluice to change it, or put the old value back and reload")),
     }
 }

@@ -36,7 +36,8 @@ pub(super) fn build(c: &Controller) -> Status {
         }
     }
     if let Some(error) = &c.last_error {
-        let first = error.lines().next().unwrap_or_default();
+        // Diagnostics begin with a sentence that says only that there are some.
+        let first = error.lines().find(|line| line.contains(": error: ")).or(error.lines().next()).unwrap_or_default();
         degraded.push(format!("the last reload was refused: {first}"));
     }
     let host = counters(c.dataplane.service_counters(0), &mut degraded);
