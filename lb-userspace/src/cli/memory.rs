@@ -11,7 +11,7 @@ use aya_obj::generated::bpf_map_type::{self, *};
 use lb_common::ring;
 use serde::Serialize;
 
-use crate::dataplane::object;
+use crate::dataplane::{Sizes, object};
 use crate::exit::{Exit, Failure};
 use crate::model::Model;
 use crate::ring::{Member, class_for};
@@ -49,13 +49,14 @@ pub fn estimate(model: &Model) -> Result<Estimate, Failure> {
     };
     let cpus = aya::util::nr_cpus().map_err(|(_, e)| unreadable(&e))? as u64;
     let object = aya_obj::Object::parse(object::LOAD_BALANCER).map_err(|e| unreadable(&e))?;
+    let sizes = Sizes { services: model.limits.services, backends: model.limits.backends };
     let mut maps = Vec::new();
     for (name, map) in &object.maps {
         let shape = Shape {
             kind: map.map_type().try_into().map_err(|_| unreadable(&format!("map {name} is of an unknown type")))?,
             key: map.key_size().into(),
             value: map.value_size().into(),
-            entries: entries(name, model).unwrap_or(map.max_entries()).into(),
+            entries: sizes.entries(name).unwrap_or(map.max_entries()).into(),
             flags: map.map_flags(),
         };
         let (bytes, bytes_at_most) = shape.bytes(cpus);
@@ -69,19 +70,6 @@ pub fn estimate(model: &Model) -> Result<Estimate, Failure> {
         cpus,
         maps,
     })
-}
-
-/// Maps whose size follows `limits`.
-fn entries(map: &str, model: &Model) -> Option<u32> {
-    let limits = model.limits;
-    match map {
-        "SERVICES4" | "SERVICES6" => Some(limits.services * 4),
-        "REVERSE4" | "REVERSE6" | "BACKENDS" | "BACKEND_COUNTERS" => Some(limits.backends),
-        "NEXT_HOPS" => Some(limits.backends + 1024),
-        "SERVICE_COUNTERS" => Some(limits.services + 1),
-        rings if rings.starts_with("RINGS_") => Some(limits.services * 4),
-        _ => None,
-    }
 }
 
 /// One array per service, protocol and address family in use.

@@ -34,6 +34,21 @@ pub struct Sizes {
     pub backends: u32,
 }
 
+impl Sizes {
+    /// Of the map called `name`; `None` where the object's own figure holds.
+    pub fn entries(self, name: &str) -> Option<u32> {
+        match name {
+            // A service has several endpoints, and a ring per protocol and address family.
+            "SERVICES4" | "SERVICES6" => Some(self.services.saturating_mul(4)),
+            ring if ring.starts_with("RINGS_") => Some(self.services.saturating_mul(4)),
+            "REVERSE4" | "REVERSE6" | "BACKENDS" | "BACKEND_COUNTERS" => Some(self.backends),
+            "NEXT_HOPS" => Some(self.backends.saturating_add(1024)),
+            "SERVICE_COUNTERS" => Some(self.services.saturating_add(1)),
+            _ => None,
+        }
+    }
+}
+
 impl Default for Sizes {
     fn default() -> Self {
         Self { services: 1024, backends: 8192 }
@@ -51,8 +66,6 @@ pub struct Tunables {
 
 /// Loads the object; its programs are not verified yet.
 pub(super) fn load(options: &Options, features: Features) -> Result<Ebpf, DataplaneError> {
-    let Sizes { services, backends } = options.sizes;
-    let endpoints = services.saturating_mul(4);
     let [ipv4, ipv6, nat, ipip, log, test_clock] =
         [features.ipv4, features.ipv6, features.nat, features.ipip, features.log, features.test_clock].map(u8::from);
     let key = options.tunables.hash_key;
@@ -67,21 +80,11 @@ pub(super) fn load(options: &Options, features: Features) -> Result<Ebpf, Datapl
         .override_global(settings::TEST_CLOCK, &test_clock, true)
         .override_global(settings::HASH_KEY, &key, true)
         .override_global(settings::TUNNEL_SOURCE_MASK4, &options.tunables.tunnel_source_mask4, true)
-        .override_global(settings::TUNNEL_SOURCE_MASK6, &options.tunables.tunnel_source_mask6, true)
-        .map_max_entries("SERVICES4", endpoints)
-        .map_max_entries("SERVICES6", endpoints)
-        .map_max_entries("REVERSE4", backends)
-        .map_max_entries("REVERSE6", backends)
-        .map_max_entries("BACKENDS", backends)
-        .map_max_entries("NEXT_HOPS", backends + 1024)
-        .map_max_entries("RINGS_10", endpoints)
-        .map_max_entries("RINGS_12", endpoints)
-        .map_max_entries("RINGS_14", endpoints)
-        .map_max_entries("RINGS_17", endpoints)
-        .map_max_entries("RINGS_20", endpoints)
-        .map_max_entries("SERVICE_COUNTERS", services + 1)
-        .map_max_entries("BACKEND_COUNTERS", backends);
+        .override_global(settings::TUNNEL_SOURCE_MASK6, &options.tunables.tunnel_source_mask6, true);
     for name in NAMES {
+        if let Some(entries) = options.sizes.entries(name) {
+            loader.map_max_entries(name, entries);
+        }
         loader.map_pin_path(name, options.bpf_dir.join("maps").join(name));
     }
     loader.load(object::LOAD_BALANCER).map_err(|error| explain(&error))
