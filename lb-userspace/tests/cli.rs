@@ -140,6 +140,54 @@ async fn a_bad_file_is_exit_3_with_every_error_and_its_line() {
     assert!(stderr.contains("missing.yaml"), "{stderr}");
 }
 
+/// A configuration that keeps to `directory` and names an interface no host has.
+fn nowhere(directory: &Directory) -> std::path::PathBuf {
+    let file = directory.join("nowhere.yaml");
+    let text = format!(
+        "version: 1\nnode: {{ interfaces: [no-such-if0], run_dir: {run}, bpf_dir: {bpf} }}\n\
+         admin: {{ socket: {socket}, http: off }}\nhash_key: {key}\nservices: []\n",
+        run = directory.join("run").display(),
+        bpf = directory.join("bpf").display(),
+        socket = directory.join("admin.sock").display(),
+        key = directory.join("hash.key").display(),
+    );
+    std::fs::write(&file, text).unwrap();
+    file
+}
+
+#[tokio::test]
+async fn a_start_that_cannot_work_says_why_and_leaves_nothing_behind() {
+    let directory = Directory::new();
+    let bad = directory.join("bad.yaml");
+    std::fs::write(&bad, "version: 1\nservice: []\n").unwrap();
+    let (code, stdout, stderr) = run(sluice(&["run", "-c", bad.to_str().unwrap()])).await;
+    assert_eq!((code, stdout.as_str()), (3, ""), "{stderr}");
+    assert!(stderr.contains("bad.yaml:2:1: error: unknown key `service`"), "{stderr}");
+
+    let file = nowhere(&directory);
+    let (code, stdout, stderr) = run(sluice(&["run", "-c", file.to_str().unwrap()])).await;
+    assert_eq!((code, stdout.as_str()), (6, ""), "{stderr}");
+    assert!(stderr.contains("no-such-if0") && stderr.contains("\nhint: "), "{stderr}");
+    for leftover in ["admin.sock", "hash.key", "bpf"] {
+        assert!(!directory.join(leftover).exists(), "{leftover} is left behind");
+    }
+}
+
+#[tokio::test]
+async fn a_second_daemon_is_refused_by_the_first_ones_pid() {
+    let directory = Directory::new();
+    let file = nowhere(&directory);
+    std::fs::create_dir(directory.join("run")).unwrap();
+    let lock = directory.join("run/lock");
+    std::fs::write(&lock, "4242\n").unwrap();
+    let _held =
+        nix::fcntl::Flock::lock(File::open(&lock).unwrap(), nix::fcntl::FlockArg::LockExclusiveNonblock).unwrap();
+    let (code, stdout, stderr) = run(sluice(&["run", "-c", file.to_str().unwrap()])).await;
+    assert_eq!((code, stdout.as_str()), (1, ""), "{stderr}");
+    assert!(stderr.contains("another sluice is running on this host (pid 4242)"), "{stderr}");
+    assert!(stderr.contains("\nhint: "), "{stderr}");
+}
+
 #[tokio::test]
 async fn status_says_the_same_in_every_format() {
     let directory = Directory::new();

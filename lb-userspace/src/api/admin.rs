@@ -11,6 +11,7 @@ use crate::api::server::typed;
 use crate::api::types::ApiError;
 use crate::control::handle::Handle;
 use crate::exit::{Exit, Failure};
+use crate::model::BackendState;
 
 type Answer = Response<Full<Bytes>>;
 
@@ -39,7 +40,8 @@ pub(super) async fn answer(handle: &Handle, method: &Method, path: &str, peer: &
         Route::Status => {}
         Route::Reload => tracing::info!("reload asked for by {peer}"),
         Route::SetBackendState { service, backend, state } => {
-            tracing::info!("{service}/{backend} set to {state:?} by {peer}");
+            let verb = if *state == BackendState::Drain { "drain" } else { "undrain" };
+            tracing::info!("{verb} of {service}/{backend} asked for by {peer}");
         }
     }
     let names = matches!(route, Route::SetBackendState { .. });

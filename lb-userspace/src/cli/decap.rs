@@ -50,6 +50,10 @@ impl Decap {
     }
 }
 
+fn xdp_mode(text: &str) -> Result<XdpMode, String> {
+    serde_json::from_value(text.into()).map_err(|_| "use auto, native or generic".to_owned())
+}
+
 /// The VIPs this host holds, if nobody names them.
 fn local_vips(interface: &str) -> Result<Vec<IpAddr>, Failure> {
     let addresses = getifaddrs()
@@ -105,8 +109,4 @@ mod tests {
             assert_eq!(is_vip("eth0", interface, ip.parse().unwrap(), length), wanted, "{ip}/{length} on {interface}");
         }
     }
-}
-
-fn xdp_mode(text: &str) -> Result<XdpMode, String> {
-    serde_json::from_value(text.into()).map_err(|_| "use auto, native or generic".to_owned())
 }
