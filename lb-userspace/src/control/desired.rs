@@ -19,7 +19,7 @@ use crate::dataplane::maps::{MAX_NEIGHBOURS, MAX_ROUTES};
 use crate::dataplane::tables::{Backend as BackendEntry, RingPlace, RingRows, RouteTo, Tables};
 use crate::dataplane::{Features, Sizes};
 use crate::exit::{Exit, Failure};
-use crate::model::{Backend, BackendState, Forward, Model, Node, Prefix, Protocol, Service};
+use crate::model::{Backend, BackendState, Forward, Model, Prefix, Protocol, Service};
 use crate::net::{NetState, Resolution, RouteView, route};
 use crate::ring::{self, Fingerprint, Member, Seed};
 
@@ -192,7 +192,7 @@ pub fn compute(
         let service_id = ids.service(&service.name).unwrap_or(0);
         for backend in &service.backends {
             let id = ids.backend(service, backend).unwrap_or(0);
-            let entry = backend_entry(&model.node, service, backend, id, view, net, ids, &mut out.problems);
+            let entry = backend_entry(model, service, backend, id, view, net, ids, &mut out.problems);
             out.tables.backends.insert(id, entry);
             match net.resolve(backend.address) {
                 Resolution::OnLink { ifindex } => out.neighbours.insert((ifindex, backend.address)),
@@ -207,7 +207,7 @@ pub fn compute(
         for family in families {
             for protocol in &service.protocols {
                 let key = RingKey { service: service.name.clone(), protocol: *protocol, family };
-                let ring = ring_for(service, &key, view, seed, ids, known.get(&key), now)?;
+                let ring = ring_for(service, &key, view, &out.tables.backends, seed, ids, known.get(&key), now)?;
                 out.tables.rings.insert(ring.place, Arc::clone(&ring.rows));
                 service_entries(service, service_id, &key, ring.place, &mut out.tables);
                 out.rings.insert(key, ring);
@@ -246,7 +246,7 @@ fn allocate(model: &Model, ids: &mut Ids, now: Instant) -> Result<(), Failure> {
 
 #[expect(clippy::too_many_arguments, reason = "one record is made of all there is to know about a backend")]
 fn backend_entry(
-    node: &Node,
+    model: &Model,
     service: &Service,
     backend: &Backend,
     id: u16,
@@ -268,25 +268,33 @@ fn backend_entry(
     }
     if service.forward == Forward::Ipip {
         let configured = match backend.address {
-            IpAddr::V4(_) => node.tunnel_source4,
-            IpAddr::V6(_) => node.tunnel_source6,
+            IpAddr::V4(_) => model.node.tunnel_source4,
+            IpAddr::V6(_) => model.node.tunnel_source6,
         };
-        let source =
-            configured.map(|p| p.address).or_else(|| net.source_for(backend.address)).or_else(
-                || match route::ask_kernel(backend.address) {
-                    Ok(route::Answer::Via { source, .. }) => source,
-                    _ => None,
-                },
-            );
+        let source = configured.map(|p| p.address).or_else(|| host_source(model, backend.address, net));
         match source {
             Some(source) => entry.tunnel_source = words(source),
             None => problems.push(format!(
-                "service {}: this host has no address to send tunnelled packets to {} from",
+                "service {}: {} gets no traffic: this host has no address to send tunnelled packets from",
                 service.name, backend.name
             )),
         }
     }
     entry
+}
+
+/// The address this host would send to `destination` from; never a VIP, which an IPv6 host without another global
+/// address would choose.
+fn host_source(model: &Model, destination: IpAddr, net: &NetState) -> Option<IpAddr> {
+    if net.resolve(destination) != Resolution::AskKernel {
+        return net.source_for(destination);
+    }
+    match route::ask_kernel(destination) {
+        Ok(route::Answer::Via { source, .. }) => {
+            source.filter(|source| !model.services.iter().any(|s| s.listen.iter().any(|l| l.ip() == *source)))
+        }
+        _ => None,
+    }
 }
 
 /// An address as the packet path holds it: IPv4 in the first word.
@@ -363,10 +371,12 @@ fn service_entries(service: &Service, service_id: u32, key: &RingKey, place: Rin
     }
 }
 
+#[expect(clippy::too_many_arguments, reason = "a ring follows from the file, health, overrides, entries and ids")]
 fn ring_for(
     service: &Service,
     key: &RingKey,
     view: View<'_>,
+    entries: &BTreeMap<u16, BackendEntry>,
     seed: &Seed,
     ids: &mut Ids,
     known: Option<&BuiltRing>,
@@ -388,6 +398,10 @@ fn ring_for(
     let mut members: Vec<(Member, u16)> = of_family()
         .filter(|b| view.is_up(service, b) && view.state(service, b) == BackendState::Active)
         .map(|b| (member(b), ids.backend(service, b).unwrap_or(0)))
+        // A tunnel needs an address to come from.
+        .filter(|(_, id)| {
+            service.forward != Forward::Ipip || entries.get(id).is_some_and(|e| e.tunnel_source != [0; 4])
+        })
         .collect();
     // The ring does not depend on their order; recognising an unchanged one does.
     members.sort_by_key(|(m, _)| m.identity);
