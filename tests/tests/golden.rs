@@ -11,7 +11,7 @@ use lb_common::ring::CLASSES;
 use lb_tests::golden::cases::{self, needle_rows};
 use lb_tests::golden::world::{self, World};
 use lb_tests::golden::{more, weighted_ring_shares};
-use lb_tests::progrun::{Settings, netns};
+use lb_tests::progrun::{Program, Settings, netns};
 
 type Run = Box<dyn FnOnce(&mut World) -> anyhow::Result<()> + Send>;
 
@@ -41,6 +41,10 @@ fn main() -> anyhow::Result<()> {
         .collect();
     for sweep in cases::sweeps() {
         trials.push(trial(sweep.name.clone(), Box::new(move |world| sweep.run(world))));
+    }
+    for case in cases::decap::cases() {
+        let load = || Program::load_decap(&cases::decap::VIPS);
+        trials.push(trial(case.name.clone(), Box::new(move |_| case.run_by(&mut load()?))));
     }
     for (name, run) in more::TESTS {
         trials.push(trial(name.to_owned(), Box::new(run)));

@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result, bail};
 use lb_common::counters::DropReason;
 
 use crate::packet::{Packet, decode, diff, pcap};
-use crate::progrun::{Counts, Outcome, Verdict, counted};
+use crate::progrun::{Counts, Outcome, Program, Verdict, counted};
 
 pub use distribution::weighted_ring_shares;
 use world::World;
@@ -26,6 +26,8 @@ use world::World;
 pub enum Expect {
     /// The host gets it, byte for byte.
     Pass,
+    /// The host gets these bytes.
+    PassAs(Vec<u8>),
     /// Dropped; the reason is in the counters.
     Drop,
     /// Sent out of this interface, as these bytes.
@@ -127,6 +129,25 @@ impl Case {
         ])
     }
 
+    /// For the decapsulator: the host gets this packet.
+    #[must_use]
+    pub fn unwrapped(mut self, packet: impl Into<Packet>) -> Self {
+        self.expect = Expect::PassAs(packet.into().bytes());
+        self.count([("decap unwrapped".into(), 1)])
+    }
+
+    /// For the decapsulator: the host gets the packet as it came, counted as a tunnel to somebody unlisted.
+    #[must_use]
+    pub fn unlisted(self) -> Self {
+        self.count([("decap unlisted".into(), 1)])
+    }
+
+    /// For the decapsulator: the host gets the packet as it came, and nothing is counted.
+    #[must_use]
+    pub fn ignored(self) -> Self {
+        self.count([])
+    }
+
     /// It is dropped for this reason, on account of this service.
     #[must_use]
     pub fn dropped(mut self, service: u32, reason: DropReason) -> Self {
@@ -150,21 +171,26 @@ impl Case {
 
     /// Runs the case. The error is everything a person needs: what differed, both packets, a capture.
     pub fn run(&self, world: &mut World) -> Result<()> {
+        self.run_by(&mut world.program)
+    }
+
+    /// As [`Case::run`], by a program of its own.
+    pub fn run_by(&self, program: &mut Program) -> Result<()> {
         // With one device in the map, "redirect" can only mean that one.
-        let devices = match &self.expect {
-            Expect::Send(interface, _) if *interface != self.ingress => vec![*interface],
-            _ => world::DEVICES.to_vec(),
-        };
-        world.program.set_devices(&devices)?;
-        let before = world.program.counters()?;
-        let outcome = world.program.run_behind(&self.frame, self.ingress, self.metadata)?;
-        let counts = world.program.counters()?.since(&before);
+        match &self.expect {
+            Expect::Send(interface, _) if *interface != self.ingress => program.set_devices(&[*interface])?,
+            Expect::Send(..) | Expect::Drop => program.set_devices(&world::DEVICES)?,
+            Expect::Pass | Expect::PassAs(_) => {}
+        }
+        let before = program.counters()?;
+        let outcome = program.run_behind(&self.frame, self.ingress, self.metadata)?;
+        let counts = program.counters()?.since(&before);
         self.judge(&outcome, &counts)
     }
 
     fn verdict(&self) -> Verdict {
         match &self.expect {
-            Expect::Pass => Verdict::Pass,
+            Expect::Pass | Expect::PassAs(_) => Verdict::Pass,
             Expect::Drop => Verdict::Drop,
             Expect::Send(interface, _) if *interface == self.ingress => Verdict::Tx,
             Expect::Send(..) => Verdict::Redirect,
@@ -181,7 +207,7 @@ impl Case {
         let expected = match &self.expect {
             Expect::Drop => None,
             Expect::Pass => Some(&self.frame),
-            Expect::Send(_, frame) => Some(frame),
+            Expect::PassAs(frame) | Expect::Send(_, frame) => Some(frame),
         };
         if expected.is_some_and(|expected| *expected != outcome.frame) {
             wrong.push("bytes: the frame that left is not the one expected".to_owned());

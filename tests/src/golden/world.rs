@@ -27,7 +27,7 @@ use crate::progrun::{Program, Settings, netns};
 /// Interface indices.
 pub const LAN: u32 = 10;
 pub const DC: u32 = 20;
-/// Exists, but is not in the device map.
+/// Exists, but is not in the device map, and the kernel does not forward what comes in there.
 pub const OFF_MAP: u32 = 30;
 /// What the device map holds unless a case narrows it.
 pub const DEVICES: [u32; 2] = [LAN, DC];
@@ -299,7 +299,9 @@ pub fn network() -> Result<()> {
     }
     // `bpf_fib_lookup` answers only for interfaces that forward.
     netns::sysctl("ipv4/conf/all/forwarding", "1")?;
-    netns::sysctl("ipv6/conf/all/forwarding", "1")
+    netns::sysctl("ipv6/conf/all/forwarding", "1")?;
+    netns::sysctl("ipv4/conf/off/forwarding", "0")?;
+    netns::sysctl("ipv6/conf/off/forwarding", "0")
 }
 
 impl World {

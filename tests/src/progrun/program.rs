@@ -1,21 +1,23 @@
 //! The loaded program and its maps.
 
 use std::fmt;
+use std::net::IpAddr;
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::xdp::DevMapHash;
 use aya::maps::{Array, ArrayOfMaps, HashMap, MapData, PerCpuArray, RingBuf};
 use aya::programs::xdp::Xdp;
-use aya::programs::{TestRun as _, TestRunAttrs, TestRunOptions};
+use aya::programs::{ProgramError, TestRun as _, TestRunAttrs, TestRunOptions};
 use aya::{Ebpf, EbpfLoader, Pod};
 
+use lb_common::addr::words6;
 use lb_common::counters::{BackendCounters, ServiceCounters};
 use lb_common::event::Event;
 use lb_common::hash::{HashKey, KEY_WORDS};
 use lb_common::ring::{CLASSES, Row, rows};
 use lb_common::settings;
-use sluice::dataplane::object::LOAD_BALANCER;
+use sluice::dataplane::object::{DECAP, LOAD_BALANCER};
 
 use super::Counts;
 
@@ -125,13 +127,16 @@ fn outer(class: usize) -> String {
     format!("RINGS_{}", CLASSES[class])
 }
 
+/// One of the objects, loaded.
 pub struct Program {
     ebpf: Ebpf,
+    /// The program's name in it.
+    entry: &'static str,
 }
 
 impl fmt::Debug for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Program(sluice)")
+        f.debug_struct("Program").field("entry", &self.entry).finish_non_exhaustive()
     }
 }
 
@@ -162,10 +167,36 @@ impl Program {
         for name in &outers {
             loader.map_max_entries(name, RING_SLOTS);
         }
-        let mut ebpf = loader.load(LOAD_BALANCER).context("cannot load the XDP object; are you root?")?;
-        let program: &mut Xdp = ebpf.program_mut("sluice").context("no program `sluice` in the object")?.try_into()?;
-        program.load().context("the verifier refused the program")?;
-        Ok(Self { ebpf })
+        let ebpf = loader.load(LOAD_BALANCER).context("cannot load the XDP object; are you root?")?;
+        Self::verify(ebpf, "sluice")
+    }
+
+    /// Loads the decapsulator of backend hosts.
+    pub fn load_decap(vips: &[IpAddr]) -> Result<Self> {
+        let ebpf = EbpfLoader::new().load(DECAP).context("cannot load the XDP object; are you root?")?;
+        let mut program = Self::verify(ebpf, "sluice_decap")?;
+        for vip in vips {
+            let key = match vip {
+                IpAddr::V4(a) => [u32::from_ne_bytes(a.octets()), 0, 0, 0],
+                IpAddr::V6(a) => words6(a.octets()),
+            };
+            program.insert("DECAP_VIPS", key, 1u32)?;
+        }
+        Ok(program)
+    }
+
+    fn verify(mut ebpf: Ebpf, entry: &'static str) -> Result<Self> {
+        let program: &mut Xdp = ebpf.program_mut(entry).with_context(|| format!("no program `{entry}`"))?.try_into()?;
+        match program.load() {
+            Ok(()) => Ok(Self { ebpf, entry }),
+            // What matters is at the end of a log of thousands of lines.
+            Err(ProgramError::LoadError { io_error, verifier_log }) => {
+                let log = verifier_log.to_string();
+                let tail = log.lines().rev().take(40).fold(String::new(), |tail, line| format!("{line}\n{tail}"));
+                bail!("the verifier refused `{entry}`: {io_error}\n{tail}")
+            }
+            Err(why) => Err(why).with_context(|| format!("cannot load `{entry}`")),
+        }
     }
 
     fn map<'a, T: TryFrom<&'a mut aya::maps::Map, Error = aya::maps::MapError>>(&'a mut self, name: &str) -> Result<T> {
@@ -232,6 +263,14 @@ impl Program {
     /// Every counter, summed over CPUs.
     pub fn counters(&mut self) -> Result<Counts> {
         let mut counts = Counts::default();
+        if self.entry == "sluice_decap" {
+            let counters: PerCpuArray<_, [u64; 2]> = self.map("DECAP_COUNTERS")?;
+            for [unwrapped, unlisted] in counters.get(&0, 0)?.iter() {
+                counts.add("decap unwrapped".into(), *unwrapped);
+                counts.add("decap unlisted".into(), *unlisted);
+            }
+            return Ok(counts);
+        }
         let services: PerCpuArray<_, ServiceCounters> = self.map("SERVICE_COUNTERS")?;
         for id in 0..services.len() {
             let mut sum = ServiceCounters::default();
@@ -248,7 +287,7 @@ impl Program {
     }
 
     fn program(&self) -> Result<&Xdp> {
-        Ok(self.ebpf.program("sluice").context("no program `sluice`")?.try_into()?)
+        Ok(self.ebpf.program(self.entry).context("the program is gone")?.try_into()?)
     }
 
     /// Runs one frame that came in on `ingress`. At least 14 bytes; the kernel runs no less.

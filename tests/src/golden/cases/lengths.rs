@@ -43,14 +43,6 @@ fn padding(key: &HashKey) -> Vec<Case> {
                     .trailer(&noise),
             )
             .forwarded(TUNNEL.id + ID6, T1 + V6),
-        case("4in4: padding beyond the link's MTU does not make a small packet too big")
-            .enters(LAN, (from_router() / ipv4(CLIENT4, VIP4) / udp(40_000, 9009)).padded(14 + NARROW_MTU, 0xa5))
-            .leaves(
-                DC,
-                (to_dc(B1_MAC) / outer4(NARROW, 0) / ipv4(CLIENT4, VIP4).ttl(63) / udp(40_000, 9009))
-                    .padded(14 + NARROW_MTU + 20, 0xa5),
-            )
-            .forwarded(TIGHT_TUNNEL.id, NARROW),
     ]
 }
 

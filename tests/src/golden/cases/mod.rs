@@ -1,6 +1,7 @@
 //! The golden table, one file per question.
 
 mod checksums;
+pub mod decap;
 mod fragments;
 mod lengths;
 mod nat;
@@ -52,4 +53,21 @@ fn to_dc(mac: Mac) -> Ethernet {
 /// The Ethernet header of what leaves on `lan` towards a next hop.
 fn to_lan(mac: Mac) -> Ethernet {
     ethernet(LAN_MAC, mac)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::packet::pcap::slug;
+    use crate::progrun::Settings;
+
+    /// A sentence names a test and its capture.
+    #[test]
+    fn no_two_cases_say_the_same() {
+        let cases = [all(&Settings::everything().hash_key), decap::cases()].concat();
+        let names: BTreeSet<String> = cases.iter().map(|case| slug(&case.name)).collect();
+        assert_eq!(names.len(), cases.len());
+    }
 }

@@ -112,6 +112,20 @@ fn refused() -> Vec<Case> {
             DropReason::NoRoute,
         ),
         (
+            "where the kernel does not forward, it answers nothing: forwarding_disabled",
+            OFF_MAP,
+            ask4(9003),
+            ASKING.id,
+            DropReason::ForwardingDisabled,
+        ),
+        (
+            "where the kernel does not forward IPv6, it answers nothing: forwarding_disabled",
+            OFF_MAP,
+            ask6(9003),
+            ASKING.id + ID6,
+            DropReason::ForwardingDisabled,
+        ),
+        (
             "a client on the link whose MAC nobody knows is no_neighbour",
             DC,
             reply4(SILENT_CLIENT4),
