@@ -498,3 +498,6 @@ fn network(model: &Model, net: &NetState, out: &mut Desired) {
         tables.devices.pop_last();
     }
 }
+
+#[cfg(test)]
+mod tests;

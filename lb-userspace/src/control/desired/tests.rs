@@ -1,0 +1,231 @@
+//! From configuration, health and network to tables, without a kernel.
+
+use super::*;
+use crate::config;
+use crate::net::addr::Address;
+
+const SIZES: Sizes = Sizes { services: 16, backends: 64 };
+
+fn model(services: &str) -> Model {
+    let text = format!("version: 1\nnode: {{ interfaces: [eth0] }}\nservices:\n{services}");
+    config::parse("test.yaml", &text).unwrap_or_else(|d| panic!("{d}"))
+}
+
+/// A world that remembers ids, rings and verdicts from one computation to the next.
+struct World {
+    ids: Ids,
+    rings: Rings,
+    verdicts: HashMap<BackendName, bool>,
+    overrides: BTreeMap<BackendName, BackendState>,
+    net: NetState,
+    now: Instant,
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            ids: Ids::new(SIZES),
+            rings: Rings::new(),
+            verdicts: HashMap::new(),
+            overrides: BTreeMap::new(),
+            net: NetState::default(),
+            now: Instant::now(),
+        }
+    }
+
+    fn all_up(mut self, model: &Model) -> Self {
+        for service in &model.services {
+            for backend in &service.backends {
+                self.verdicts.insert((service.name.clone(), backend.name.clone()), true);
+            }
+        }
+        self
+    }
+
+    fn compute(&mut self, model: &Model) -> Desired {
+        let view = View { verdicts: &self.verdicts, overrides: &self.overrides };
+        let desired = compute(model, view, &self.net, &Seed([5; 32]), &mut self.ids, &self.rings, self.now)
+            .unwrap_or_else(|f| panic!("{f}"));
+        release_slots(&mut self.ids, &desired.rings, self.now);
+        self.rings = desired.rings.clone();
+        desired
+    }
+}
+
+const TWO: &str = "
+  - name: web
+    listen: [203.0.113.10:80, '[2001:db8::10]:80']
+    health: { tcp: {} }
+    backends:
+      - { name: a, address: 10.0.0.1, port: 8080 }
+      - { name: b, address: 10.0.0.2, port: 8080 }
+      - { name: c, address: '2001:db8:1::1', port: 8080 }
+";
+
+/// Owners of a ring's rows, without repetition.
+fn owners(desired: &Desired, family: Family) -> BTreeSet<u64> {
+    let (_, ring) = desired.rings.iter().find(|(key, _)| key.family == family).unwrap();
+    desired.tables.rings[&ring.place].iter().copied().collect()
+}
+
+#[test]
+fn every_address_and_port_is_a_key_in_network_order_with_a_ring_of_its_family() {
+    let model = model(TWO);
+    let desired = World::new().all_up(&model).compute(&model);
+    let key = Endpoint4 { addr: u32::from_ne_bytes([203, 0, 113, 10]), port: 80_u16.to_be(), protocol: 6, pad: 0 };
+    let entry = desired.tables.services4[&key];
+    assert_eq!(entry.forward, FORWARD_NAT);
+    assert_eq!(desired.tables.services4.len(), 1);
+    assert_eq!(desired.tables.services6.len(), 1);
+    let other = desired.tables.services6.values().next().unwrap();
+    assert_eq!(other.id, entry.id, "one service");
+    assert_ne!((other.class, other.ring), (entry.class, entry.ring), "two rings");
+    assert_eq!(owners(&desired, Family::V4).len(), 2);
+    assert_eq!(owners(&desired, Family::V6).len(), 1);
+}
+
+#[test]
+fn replies_are_found_by_the_backends_endpoint() {
+    let model = model(TWO);
+    let mut world = World::new().all_up(&model);
+    let desired = world.compute(&model);
+    let reverse = desired.tables.reverse4[&Endpoint4::from_host([10, 0, 0, 2], 8080, 6)];
+    assert_eq!(reverse.vip, u32::from_ne_bytes([203, 0, 113, 10]));
+    assert_eq!(reverse.port, 80_u16.to_be());
+    assert_eq!(Some(reverse.backend), world.ids.backend(&model.services[0], &model.services[0].backends[1]));
+    assert_eq!(desired.tables.reverse4.len(), 2);
+    assert_eq!(desired.tables.reverse6.len(), 1);
+}
+
+#[test]
+fn only_backends_that_are_up_and_active_own_rows() {
+    let model = model(TWO);
+    let mut world = World::new();
+    assert_eq!(owners(&world.compute(&model), Family::V4), BTreeSet::from([0]), "nobody was checked yet");
+
+    world = world.all_up(&model);
+    let both = owners(&world.compute(&model), Family::V4);
+    assert_eq!(both.len(), 2);
+
+    world.verdicts.insert(("web".into(), "a".into()), false);
+    let rest = owners(&world.compute(&model), Family::V4);
+    let b = u64::from(world.ids.backend(&model.services[0], &model.services[0].backends[1]).unwrap());
+    assert_eq!(rest, BTreeSet::from([b]));
+
+    world.verdicts.insert(("web".into(), "a".into()), true);
+    world.overrides.insert(("web".into(), "a".into()), BackendState::Drain);
+    let desired = world.compute(&model);
+    assert_eq!(owners(&desired, Family::V4), BTreeSet::from([b]), "drained by an operator");
+    let a = world.ids.backend(&model.services[0], &model.services[0].backends[0]).unwrap();
+    assert_ne!(desired.tables.backends[&a].flags & BACKEND_ALIVE, 0, "but alive: its flows are still its own");
+}
+
+#[test]
+fn a_backend_that_dies_does_not_resize_the_ring() {
+    let lines: String = (1..=11).map(|i| format!("      - {{ address: 10.0.0.{i} }}\n")).collect();
+    let model =
+        model(&format!("  - name: s\n    listen: 203.0.113.1:80\n    health: {{ tcp: {{}} }}\n    backends:\n{lines}"));
+    let mut world = World::new().all_up(&model);
+    let before = *world.compute(&model).tables.rings.keys().next().unwrap();
+    world.verdicts.insert(("s".into(), "10.0.0.1".into()), false);
+    assert_eq!(*world.compute(&model).tables.rings.keys().next().unwrap(), before);
+}
+
+#[test]
+fn an_unchanged_ring_is_the_very_same() {
+    let model = model(TWO);
+    let mut world = World::new().all_up(&model);
+    let first = world.compute(&model).tables.rings;
+    let second = world.compute(&model).tables.rings;
+    for (place, rows) in first {
+        assert!(Arc::ptr_eq(&rows, &second[&place]));
+    }
+}
+
+#[test]
+fn order_in_the_file_changes_neither_ring_nor_fingerprint() {
+    let turned = TWO
+        .replace("name: a, address: 10.0.0.1", "name: x, address: 10.0.0.9")
+        .replace("name: b, address: 10.0.0.2", "name: a, address: 10.0.0.1");
+    let turned = turned.replace("name: x, address: 10.0.0.9", "name: b, address: 10.0.0.2");
+    let fingerprints = |text: &str| -> Vec<_> {
+        let model = model(text);
+        let desired = World::new().all_up(&model).compute(&model);
+        desired.rings.values().map(|ring| ring.fingerprint).collect()
+    };
+    assert_ne!(TWO, turned);
+    assert_eq!(fingerprints(TWO), fingerprints(&turned));
+}
+
+#[test]
+fn ids_stay_over_reloads_and_rest_after_removal() {
+    let before = model(TWO);
+    let without = model(&TWO.replace("      - { name: a, address: 10.0.0.1, port: 8080 }\n", ""));
+    let (service, backend) = (&before.services[0], &before.services[0].backends[0]);
+    let mut world = World::new().all_up(&before);
+    world.compute(&before);
+    let id = world.ids.backend(service, backend).unwrap();
+    let generation = world.ids.generations[&u32::from(id)];
+    assert!(!world.compute(&without).tables.backends.contains_key(&id));
+
+    let other = model(&TWO.replace("name: a, address: 10.0.0.1", "name: a, address: 10.0.0.77"));
+    assert!(!world.compute(&other).tables.backends.contains_key(&id), "the id rests");
+    world.compute(&before);
+    assert_eq!(world.ids.backend(service, backend), Some(id), "the same backend gets it back");
+    assert_eq!(world.ids.generations[&u32::from(id)], generation);
+
+    world.compute(&without);
+    world.now += super::super::ids::REST;
+    let stranger = model(&TWO.replace("name: a, address: 10.0.0.1", "name: a, address: 10.0.0.78"));
+    let desired = world.compute(&stranger);
+    assert!(desired.tables.backends[&id].generation > generation, "somebody else has it, in another life");
+    assert!(world.ids.fresh_backends.contains(&id), "and counts from zero");
+}
+
+#[test]
+fn a_program_is_asked_only_for_what_the_file_uses() {
+    let nat4 = model("  - { name: s, listen: '203.0.113.1:80', backends: [{ address: 10.0.0.1 }] }\n");
+    assert_eq!(features(&nat4), Features { ipv4: true, nat: true, ..Features::default() });
+    let ipip6 =
+        model("  - { name: s, listen: '[2001:db8::1]:80', forward: ipip, backends: [{ address: '2001:db8:1::1' }] }\n");
+    assert_eq!(features(&ipip6), Features { ipv6: true, ipip: true, ..Features::default() });
+}
+
+#[test]
+fn a_tunnel_backend_without_a_source_address_gets_no_rows_and_is_named() {
+    let model = model(
+        "  - { name: s, listen: '203.0.113.1:80', forward: ipip, health: none, backends: [{ address: 10.0.0.1 }] }\n",
+    );
+    let desired = World::new().compute(&model);
+    assert_eq!(owners(&desired, Family::V4), BTreeSet::from([0]));
+    assert_eq!(desired.problems.len(), 1);
+    assert!(desired.problems[0].contains("10.0.0.1"), "{:?}", desired.problems);
+}
+
+#[test]
+fn a_tunnel_source_prefix_varies_in_its_host_bits() {
+    let prefix = |text: &str, length| Some(Prefix { address: text.parse().unwrap(), length });
+    assert_eq!(host_mask(None), 0);
+    assert_eq!(host_mask(prefix("198.18.0.0", 16)).to_ne_bytes(), [0, 0, 255, 255]);
+    assert_eq!(host_mask(prefix("198.18.0.1", 32)), 0);
+    assert_eq!(host_mask(prefix("2001:db8::", 112)).to_ne_bytes(), [0, 0, 255, 255]);
+    assert_eq!(host_mask(prefix("2001:db8::", 64)), u32::MAX);
+}
+
+#[test]
+fn the_hosts_own_addresses_are_known_where_replies_are() {
+    let model = model("  - { name: s, listen: '203.0.113.1:80', backends: [{ address: 10.0.0.1 }] }\n");
+    let mut world = World::new();
+    world.net.insert_address(Address {
+        ifindex: 1,
+        ip: "10.0.0.254".parse().unwrap(),
+        prefix_length: 24,
+        scope: 0,
+        secondary: false,
+        deprecated: false,
+        tentative: false,
+        protocol: 0,
+    });
+    let local = world.compute(&model).tables.local4;
+    assert_eq!(local, BTreeSet::from([u32::from_ne_bytes([10, 0, 0, 254])]));
+}
