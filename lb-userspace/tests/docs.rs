@@ -1,0 +1,188 @@
+//! The documents say what the code says: names, meanings, paths, links and examples are compared.
+//!
+//! What is in a table of the code has to be in the table of the document, and nothing else may be: a row for a key
+//! that is gone misleads as much as a missing one. Prose is not looked at.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use lb_common::counters::DropReason;
+use sluice::config::schema::{self, Status};
+use sluice::dataplane::maps;
+use sluice::exit::Exit;
+use sluice::{cli, config};
+
+const DOCUMENTS: [&str; 7] = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "docs/configuration.md",
+    "docs/metrics.md",
+    "docs/operations.md",
+];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn read(document: &str) -> String {
+    std::fs::read_to_string(root().join(document)).unwrap_or_else(|e| panic!("{document}: {e}"))
+}
+
+/// Headings and what is below each, up to the next one of any level; fenced blocks left out.
+fn sections(text: &str) -> Vec<(String, Vec<String>)> {
+    let mut sections = vec![(String::new(), Vec::new())];
+    let mut fenced = false;
+    for line in text.lines() {
+        if line.trim_start().starts_with("```") {
+            fenced = !fenced;
+        } else if line.starts_with('#') && !fenced {
+            sections.push((line.trim_start_matches('#').trim().to_owned(), Vec::new()));
+        } else if let (false, Some((_, body))) = (fenced, sections.last_mut()) {
+            body.push(line.to_owned());
+        }
+    }
+    sections
+}
+
+/// The cells of every row of the tables below a heading, head and rule left out.
+fn rows(document: &str, heading: &str) -> Vec<Vec<String>> {
+    let text = read(document);
+    let found: Vec<_> = sections(&text).into_iter().filter(|(name, _)| name == heading).collect();
+    let [(_, body)] = &found[..] else { panic!("{document} has {} sections called `{heading}`", found.len()) };
+    let table = body.iter().filter(|line| line.starts_with('|'));
+    let cells = |line: &String| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect();
+    table.skip(2).map(cells).collect()
+}
+
+/// What stands in backticks.
+fn code(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+/// The names in the first cells of a table.
+fn named(rows: &[Vec<String>]) -> BTreeSet<String> {
+    rows.iter().flat_map(|row| code(&row[0])).map(str::to_owned).collect()
+}
+
+fn set<'a>(names: impl IntoIterator<Item = &'a str>) -> BTreeSet<String> {
+    names.into_iter().map(str::to_owned).collect()
+}
+
+#[test]
+fn every_drop_reason_is_explained_in_its_own_words() {
+    let rows = rows("docs/operations.md", "Drop reasons");
+    assert_eq!(named(&rows), set(DropReason::ALL.iter().map(|reason| reason.name())));
+    for reason in DropReason::ALL {
+        let row = rows.iter().find(|row| row[0] == format!("`{}`", reason.name())).unwrap();
+        assert_eq!(row[1], reason.help(), "{}", reason.name());
+        assert!(!row[2].is_empty(), "{}: what to do?", reason.name());
+    }
+}
+
+#[test]
+fn every_exit_code_is_explained_in_its_own_words() {
+    let told: Vec<(String, String)> =
+        rows("docs/operations.md", "Exit codes").into_iter().map(|row| (row[0].clone(), row[1].clone())).collect();
+    let codes: Vec<(String, String)> =
+        Exit::ALL.iter().map(|exit| ((*exit as u8).to_string(), exit.meaning().to_owned())).collect();
+    assert_eq!(told, codes);
+}
+
+#[test]
+fn every_configuration_key_is_explained_and_no_other() {
+    let mut refused = BTreeSet::new();
+    for table in schema::TABLES {
+        let heading = if table.place.is_empty() { "The file".to_owned() } else { format!("`{}`", table.place) };
+        let built = table.keys.iter().filter(|key| key.status == Status::Built);
+        let told = named(&rows("docs/configuration.md", &heading));
+        assert_eq!(told, set(built.map(|key| key.name)), "keys of {heading}");
+        let later = table.keys.iter().filter(|key| key.status != Status::Built);
+        refused.extend(later.map(|key| (table.place.to_owned(), key.name.to_owned())));
+    }
+    let mut told = BTreeSet::new();
+    for row in rows("docs/configuration.md", "Keys that are refused by name") {
+        for place in code(&row[1]) {
+            told.extend(code(&row[0]).map(|key| (place.to_owned(), key.to_owned())));
+        }
+    }
+    assert_eq!(told, refused, "keys that are known and not built");
+}
+
+#[test]
+fn every_verb_is_listed() {
+    let rows = rows("docs/operations.md", "Watching it");
+    let told: BTreeSet<String> = named(&rows)
+        .iter()
+        .filter_map(|line| line.strip_prefix("sluice ")?.split(' ').next().map(str::to_owned))
+        .collect();
+    let command = cli::command();
+    assert_eq!(told, set(command.get_subcommands().map(|verb| verb.get_name())));
+}
+
+#[test]
+fn every_map_has_its_line() {
+    assert_eq!(named(&rows("ARCHITECTURE.md", "Maps")), set(maps::NAMES));
+}
+
+#[test]
+fn every_example_is_a_valid_configuration() {
+    let mut examples = 0;
+    for document in DOCUMENTS {
+        for block in read(document).split("```yaml\n").skip(1) {
+            let yaml = block.split("```").next().unwrap();
+            let model = config::parse(document, yaml).unwrap_or_else(|wrong| panic!("{wrong}\n{yaml}"));
+            assert_eq!(config::warnings(&model), Vec::<String>::new(), "{document}:\n{yaml}");
+            examples += 1;
+        }
+    }
+    assert!(examples >= 3, "{examples} examples found");
+}
+
+#[test]
+fn every_path_named_in_the_documents_exists() {
+    let top = ["lb-common/", "lb-ebpf/", "lb-userspace/", "tests/", "xtask/", "deploy/", "docs/"];
+    let mut paths = 0;
+    for document in DOCUMENTS {
+        for (_, body) in sections(&read(document)) {
+            for path in code(&body.join("\n")).filter(|text| top.iter().any(|dir| text.starts_with(dir))) {
+                assert!(root().join(path).exists(), "{document} names {path}");
+                paths += 1;
+            }
+        }
+    }
+    assert!(paths > 50, "{paths} paths found");
+}
+
+/// As GitHub makes them: letters, digits, hyphens and underscores stay, spaces become hyphens.
+fn anchor(heading: &str) -> String {
+    let kept = heading.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+    kept.collect::<String>().to_lowercase().replace(' ', "-")
+}
+
+#[test]
+fn every_link_between_documents_leads_somewhere() {
+    let mut links = 0;
+    for document in DOCUMENTS {
+        for (_, body) in sections(&read(document)) {
+            for rest in body.join("\n").split("](").skip(1) {
+                let target = rest.split(')').next().unwrap();
+                if target.contains("://") {
+                    continue;
+                }
+                let (file, heading) = target.split_once('#').unwrap_or((target, ""));
+                let here = root().join(document);
+                let path = if file.is_empty() { here } else { here.with_file_name("").join(file) };
+                assert!(path.exists(), "{document} links to {target}");
+                if !heading.is_empty() {
+                    let text = std::fs::read_to_string(&path).unwrap();
+                    let known = sections(&text).iter().any(|(name, _)| anchor(name) == heading);
+                    assert!(known, "{document} links to {target}, and there is no such heading");
+                }
+                links += 1;
+            }
+        }
+    }
+    assert!(links > 30, "{links} links found");
+}
