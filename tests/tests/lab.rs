@@ -4,6 +4,7 @@
 //! a lab of its own. A failing one keeps logs, configuration and captures and says where.
 
 use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -15,10 +16,10 @@ use lb_tests::lab::netns::NetNs;
 use lb_tests::lab::pass::XdpPass;
 use lb_tests::lab::ping::ping;
 use lb_tests::lab::servers::{DNS_PORT, HTTP_PORT};
-use lb_tests::lab::traffic::{Outcome, Target, Traffic, ask_many, failures, tally};
+use lb_tests::lab::traffic::{Outcome, Question, Target, Traffic, ask_many, failures, tally};
 use lb_tests::lab::{CLIENT, LB_FRONT, Lab, Pair, TUNNEL_VIP, VIP};
 use nix::sys::signal::Signal;
-use sluice::api::types::{BackendStatus, Health, Status};
+use sluice::api::types::{BackendStatus, Health, ServiceState, Status};
 use sluice::exit::Exit;
 
 /// How long a client waits for an answer.
@@ -489,4 +490,68 @@ fn source_towards(node: &NetNs, peer: IpAddr) -> IpAddr {
         socket.local_addr()
     });
     local.unwrap().unwrap().ip()
+}
+
+#[test]
+#[ignore = "needs root"]
+fn forgotten_neighbours_are_found_again_within_a_second() {
+    let run = Running::new();
+    let traffic = Traffic::start(&run.clients(), &all_kinds(), Duration::from_millis(10), PATIENCE).unwrap();
+    let flushes: Vec<Instant> = (0..3)
+        .map(|_| {
+            std::thread::sleep(Duration::from_secs(2));
+            run.lab.lb.ip("neigh flush all\n").unwrap();
+            Instant::now()
+        })
+        .collect();
+    std::thread::sleep(Duration::from_secs(2));
+    let (near, far): (Vec<_>, Vec<_>) = traffic.stop().unwrap().into_iter().partition(|o| {
+        let second = Duration::from_secs(1);
+        flushes.iter().any(|flush| o.started + o.latency >= *flush && o.started <= *flush + second)
+    });
+    assert!(near.len() > 300 && far.len() > 300);
+    assert_eq!(failures(&far), [""; 0]);
+    // Meanwhile TCP sends again, and what was lost has its reason.
+    let tcp: Vec<Outcome> = near.iter().filter(|o| o.target.question == Question::Http).cloned().collect();
+    assert_eq!(failures(&tcp), [""; 0]);
+    let status = run.daemon.status().unwrap();
+    for service in &status.services {
+        assert!(service.drops.keys().all(|reason| reason == "no_neighbour"), "{:?}", service.drops);
+        assert_eq!(service.state, ServiceState::Up);
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn status_and_metrics_count_what_happened() {
+    let run = Running::new();
+    run.ask(&all_kinds(), 400);
+    let status: Status = serde_json::from_str(&run.daemon.cli_ok(&["status", "-o", "json"]).unwrap()).unwrap();
+    assert!(status.interfaces.iter().all(|i| i.xdp_mode == "native" && i.program_id > 0), "{:?}", status.interfaces);
+    assert_eq!((status.pid, status.degraded.len()), (run.daemon.pid(), 0));
+    let web = status.services.iter().find(|s| s.name == "web").unwrap();
+    // 200 connections over two families; a retransmitted SYN is a SYN.
+    assert!(web.syns >= 200 && web.syns < 220, "{web:?}");
+    for (name, share) in run.config.shares(|_| true) {
+        for backend in of(&status, name) {
+            assert!((backend.share - share).abs() < 0.01, "{backend:?} should have {share}");
+            assert!(backend.forwarded.packets > 0 && backend.replies.packets > 0, "{backend:?}");
+        }
+    }
+
+    let metrics = run.lab.lb.run(|| {
+        let mut stream = TcpStream::connect("127.0.0.1:9480")?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: sluice\r\nConnection: close\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).map(|_| text)
+    });
+    let metrics = metrics.unwrap().unwrap();
+    let value = |name: &str| -> f64 {
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name} in {metrics}")).parse().unwrap()
+    };
+    assert!(value("sluice_service_syns_total{service=\"web\"}") >= 200.0);
+    assert!(value("sluice_service_packets_total{service=\"dns\"}") >= 200.0);
+    assert_eq!(value("sluice_backend_up{service=\"web\",backend=\"b3-v6\"}"), 1.0);
+    assert_eq!(value("sluice_config_last_reload_success"), 1.0);
 }

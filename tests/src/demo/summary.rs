@@ -152,18 +152,26 @@ impl Summary {
         broken
     }
 
+    /// How many requests failed, and when.
+    fn failed(&self) -> String {
+        match (self.all.failed, self.failed_before_kill + self.failed_after_failover) {
+            (0, _) => "none failed".to_owned(),
+            (all, 0) => format!("{all} failed, all between the kill and the failover"),
+            (all, other) => format!("{all} failed, {other} of them before the kill or after the failover"),
+        }
+    }
+
     /// For people.
     pub fn text(&self) -> String {
         use std::fmt::Write as _;
         let mut text = String::from("\nSummary\n");
         let _ = writeln!(
             text,
-            "  {} requests in {:.0} s from {} clients, each a new flow; {} failed, {} of them after the failover",
+            "  {} requests in {:.0} s from {} clients, each a new flow; {}",
             self.all.requests,
             self.duration.as_secs_f64(),
             self.by_client.len(),
-            self.all.failed,
-            self.failed_after_failover
+            self.failed()
         );
         let _ = writeln!(
             text,
