@@ -87,7 +87,7 @@ pub static NEIGHBOURS4: HashMap<Neighbour4, NextHop, 16384, NO_PREALLOC> = HashM
 pub static NEIGHBOURS6: HashMap<Neighbour6, NextHop, 16384, NO_PREALLOC> = HashMap::new();
 
 /// The host's own addresses: packets from backends to these are the node's own traffic. Written by the
-/// controller from netlink, read per reply. Full: the controller logs it and keeps the first 4,096.
+/// controller from netlink, read per reply. Full: the change is refused.
 #[btf_map]
 pub static LOCAL4: HashMap<u32, u32, 4096, NO_PREALLOC> = HashMap::new();
 /// As [`LOCAL4`].

@@ -237,7 +237,7 @@ async fn drain_and_undrain_say_what_they_did() {
     let socket = directory.join("admin.sock");
     let (_served, asked) = admin(&socket, status());
     let table = [
-        ("drain", "web/canary is draining: no new connections, the old ones finish\n"),
+        ("drain", "web/canary is draining: out of the ring, no new connections\n"),
         ("drain", "web/canary was draining already\n"),
         ("undrain", "web/canary takes new connections again\n"),
     ];

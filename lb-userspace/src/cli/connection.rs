@@ -38,7 +38,7 @@ impl Connection {
         output::data(format, &answer, |answer| {
             let name = format!("{}/{}", answer.service, answer.backend);
             match (answer.state, answer.changed) {
-                (BackendState::Drain, true) => format!("{name} is draining: no new connections, the old ones finish\n"),
+                (BackendState::Drain, true) => format!("{name} is draining: out of the ring, no new connections\n"),
                 (BackendState::Drain, false) => format!("{name} was draining already\n"),
                 (BackendState::Active, true) => format!("{name} takes new connections again\n"),
                 (BackendState::Active, false) => format!("{name} was active already\n"),

@@ -5,9 +5,11 @@ use crate::cli::connection::{Connection, Target};
 use crate::cli::output::Format;
 use crate::model::BackendState;
 
-/// Stop giving a backend new connections; the old ones finish
+/// Take a backend out of the ring: no new connections
 ///
-/// The drain is an override: it stays over reloads and restarts, and `sluice status` marks it, until `sluice undrain`.
+/// Connections that are open on it go to other backends, which reset them: waiting for them to finish is not built yet.
+/// The drain is an override: it stays over reloads, and `sluice status` marks it, until `sluice undrain` or a restart of
+/// the daemon.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  sluice drain web/10.0.0.11\n  sluice drain web/canary -o json")]
 pub struct Drain {

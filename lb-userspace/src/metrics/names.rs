@@ -54,17 +54,17 @@ metrics! {
     PASSED_PACKETS = Counter "sluice_passed_packets_total" []
         "Packets that are for no service, left to the host untouched.";
     PASSED_BYTES = Counter "sluice_passed_bytes_total" []
-        "Bytes in packets that are for no service.";
+        "Bytes of frames that are for no service, link header included.";
     SERVICE_UP = Gauge "sluice_service_up" ["service"]
         "1 if the service has at least min_healthy backends up, else 0.";
     SERVICE_PACKETS = Counter "sluice_service_packets_total" ["service"]
         "Packets from clients forwarded to a backend.";
     SERVICE_BYTES = Counter "sluice_service_bytes_total" ["service"]
-        "Bytes in packets from clients forwarded to a backend, link header included.";
+        "Bytes of IP packets from clients forwarded to a backend.";
     SERVICE_REPLY_PACKETS = Counter "sluice_service_reply_packets_total" ["service"]
         "Packets from backends translated back to the client (forward: nat only).";
     SERVICE_REPLY_BYTES = Counter "sluice_service_reply_bytes_total" ["service"]
-        "Bytes in packets from backends translated back to the client (forward: nat only).";
+        "Bytes of IP packets from backends translated back to the client (forward: nat only).";
     SERVICE_SYNS = Counter "sluice_service_syns_total" ["service"]
         "TCP connection attempts forwarded: packets with SYN and without ACK, retransmissions included.";
     SERVICE_FIB_LOOKUPS = Counter "sluice_service_fib_lookups_total" ["service"]
@@ -88,11 +88,11 @@ metrics! {
     BACKEND_PACKETS = Counter "sluice_backend_packets_total" ["service", "backend"]
         "Packets forwarded to the backend.";
     BACKEND_BYTES = Counter "sluice_backend_bytes_total" ["service", "backend"]
-        "Bytes in packets forwarded to the backend, link header included.";
+        "Bytes of IP packets forwarded to the backend.";
     BACKEND_REPLY_PACKETS = Counter "sluice_backend_reply_packets_total" ["service", "backend"]
         "Packets from the backend translated back to the client (forward: nat only).";
     BACKEND_REPLY_BYTES = Counter "sluice_backend_reply_bytes_total" ["service", "backend"]
-        "Bytes in packets from the backend translated back to the client (forward: nat only).";
+        "Bytes of IP packets from the backend translated back to the client (forward: nat only).";
     BACKEND_CHECK_LATENCY = Gauge "sluice_backend_check_latency_seconds" ["service", "backend"]
         "How long the last successful health check took; absent before the first.";
 }

@@ -178,7 +178,7 @@ pub struct Backend {
 pub enum BackendState {
     #[default]
     Active,
-    /// No new flows; the old ones finish.
+    /// Known and checked, but not in the ring.
     Drain,
 }
 
