@@ -246,7 +246,7 @@ fn a_backend_removed_by_a_reload_gets_no_more_requests_and_one_added_gets_its_sh
     run.daemon.edit(&whole).unwrap();
     run.daemon.cli_ok(&["reload"]).unwrap();
     let mut run = run;
-    run.wait("b1 is up", |s| of(s, "b1").count() == 4 && of(s, "b1").all(|b| b.health == Health::Up));
+    run.wait("b1 is up", |s| of(s, "b1").count() == 4 && of(s, "b1").all(|b| b.health == Health::Up && b.share > 0.0));
     assert_shares(&run.ask(&all_kinds(), 600), &run.config.shares(|_| true));
 }
 

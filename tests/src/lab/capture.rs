@@ -29,6 +29,8 @@ impl Capture {
 
     /// Ends the capture so that everything seen is in the file.
     pub fn finish(mut self) {
+        // The kernel hands packets over in blocks, at the latest once a second; what is not handed over is lost.
+        std::thread::sleep(Duration::from_millis(1100));
         let _ = self.0.stop(Duration::from_secs(2));
     }
 }

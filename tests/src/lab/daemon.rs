@@ -100,8 +100,13 @@ impl Daemon {
     /// answers and every backend is up.
     pub fn start(lab: &Lab, launcher: Launcher, yaml: &str) -> Result<Self> {
         let mut daemon = Self::spawn(lab, launcher, yaml)?;
-        daemon.wait("every backend is up", Duration::from_secs(30), |status| {
-            status.services.iter().flat_map(|s| &s.backends).all(|b| matches!(b.health, Health::Up | Health::Unchecked))
+        // A verdict is known before the ring follows it; a request in between may see its backend change.
+        daemon.wait("every backend is up and has its share", Duration::from_secs(30), |status| {
+            status
+                .services
+                .iter()
+                .flat_map(|s| &s.backends)
+                .all(|b| matches!(b.health, Health::Up | Health::Unchecked) && (b.share > 0.0 || b.weight == 0))
         })?;
         Ok(daemon)
     }
