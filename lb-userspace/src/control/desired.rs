@@ -175,6 +175,10 @@ pub fn features(model: &Model) -> Features {
     }
 }
 
+/// Interfaces that packets can be redirected to; some less than the map holds, because new ones are written before old
+/// ones are removed. A redirect to any other is refused.
+const MOST_DEVICES: usize = 250;
+
 /// Computes it all.
 pub fn compute(
     model: &Model,
@@ -215,6 +219,7 @@ pub fn compute(
         }
     }
     network(model, net, &mut out);
+    other_devices(net, &mut out.tables.devices);
     Ok(out)
 }
 
@@ -492,10 +497,20 @@ fn network(model: &Model, net: &NetState, out: &mut Desired) {
             _ => {}
         }
     }
-    // More devices than the map holds: those nobody needs for backends go first, which is what the set's order
-    // cannot know; a host with over 250 interfaces asks the kernel's FIB and may be refused the redirect.
-    while tables.devices.len() > 250 {
-        tables.devices.pop_last();
+}
+
+/// Devices beyond those that our own tables name. The kernel's FIB, where it is asked, may name any of them: with
+/// policy rules it is asked about everything.
+fn other_devices(net: &NetState, devices: &mut BTreeSet<u32>) {
+    while devices.len() > MOST_DEVICES {
+        devices.pop_last();
+    }
+    let ethernet = net.links().filter(|l| l.up && l.mac.is_some() && !l.loopback && !l.no_arp);
+    for link in ethernet {
+        if devices.len() == MOST_DEVICES {
+            break;
+        }
+        devices.insert(link.index);
     }
 }
 

@@ -3,6 +3,7 @@
 use super::*;
 use crate::config;
 use crate::net::addr::Address;
+use crate::net::link::Link;
 
 const SIZES: Sizes = Sizes { services: 16, backends: 64 };
 
@@ -228,4 +229,23 @@ fn the_hosts_own_addresses_are_known_where_replies_are() {
     });
     let local = world.compute(&model).tables.local4;
     assert_eq!(local, BTreeSet::from([u32::from_ne_bytes([10, 0, 0, 254])]));
+}
+
+#[test]
+fn the_kernels_fib_may_name_any_interface_with_neighbours() {
+    let model = model(TWO);
+    let mut world = World::new().all_up(&model);
+    for index in 1..=4 {
+        world.net.insert_link(Link::ethernet(index, &format!("eth{index}"), [2, 0, 0, 0, 0, index as u8]));
+    }
+    world.net.insert_link(Link { up: false, ..Link::ethernet(2, "eth2", [2, 0, 0, 0, 0, 2]) });
+    world.net.insert_link(Link { loopback: true, ..Link::ethernet(3, "lo", [0; 6]) });
+    // Nothing is decided by our own tables then.
+    world.net.set_policy_rules(true, true);
+    assert_eq!(world.compute(&model).tables.devices, BTreeSet::from([1, 4]));
+
+    for index in 5..1_000 {
+        world.net.insert_link(Link::ethernet(index, &format!("veth{index}"), [2, 0, 0, 0, 1, 0]));
+    }
+    assert_eq!(world.compute(&model).tables.devices.len(), MOST_DEVICES);
 }
