@@ -88,7 +88,7 @@ impl Ids {
     pub fn new(sizes: Sizes) -> Self {
         Self {
             services: Pool::new(1, sizes.services),
-            backends: Pool::new(1, sizes.backends - 1),
+            backends: Pool::new(1, sizes.backends),
             generations: BTreeMap::new(),
             slots: BTreeMap::new(),
             last_slot: sizes.services * 4 - 1,

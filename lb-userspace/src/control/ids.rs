@@ -14,9 +14,14 @@ pub const REST: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 pub struct Pool<K> {
     taken: BTreeMap<K, u32>,
-    /// Given back: who had it, and when.
-    resting: BTreeMap<u32, (Instant, K)>,
-    first: u32,
+    /// Given back, by whom and when.
+    resting: BTreeMap<K, (u32, Instant)>,
+    /// When the first of the resting numbers was given back.
+    longest: Option<Instant>,
+    /// Given back and rested.
+    free: BTreeSet<u32>,
+    /// The first number nobody has had yet.
+    unused: u32,
     last: u32,
 }
 
@@ -33,7 +38,14 @@ pub struct Exhausted;
 
 impl<K: Ord + Clone> Pool<K> {
     pub fn new(first: u32, last: u32) -> Self {
-        Self { taken: BTreeMap::new(), resting: BTreeMap::new(), first, last }
+        Self {
+            taken: BTreeMap::new(),
+            resting: BTreeMap::new(),
+            longest: None,
+            free: BTreeSet::new(),
+            unused: first,
+            last,
+        }
     }
 
     pub fn get(&self, key: &K) -> Option<u32> {
@@ -45,30 +57,51 @@ impl<K: Ord + Clone> Pool<K> {
         if let Some(number) = self.get(key) {
             return Ok(Given { number, fresh: false });
         }
-        let own = self.resting.iter().find(|(_, (_, owner))| owner == key).map(|(number, _)| *number);
-        if let Some(number) = own {
-            self.resting.remove(&number);
+        if let Some((number, _)) = self.resting.remove(key) {
             self.taken.insert(key.clone(), number);
             return Ok(Given { number, fresh: false });
         }
-        self.resting.retain(|_, (since, _)| now.duration_since(*since) < REST);
-        let taken: BTreeSet<u32> = self.taken.values().copied().collect();
-        let free = (self.first..=self.last).find(|n| !taken.contains(n) && !self.resting.contains_key(n));
-        let number = free.ok_or(Exhausted)?;
+        self.wake(now);
+        let number = match self.free.pop_first() {
+            Some(number) => number,
+            None if self.unused <= self.last => {
+                self.unused += 1;
+                self.unused - 1
+            }
+            None => return Err(Exhausted),
+        };
         self.taken.insert(key.clone(), number);
         Ok(Given { number, fresh: true })
     }
 
     /// Takes back the numbers of all owners that `keep` does not name.
     pub fn retain(&mut self, keep: impl Fn(&K) -> bool, now: Instant) {
-        let resting = &mut self.resting;
-        self.taken.retain(|key, number| {
+        let Self { taken, resting, longest, .. } = self;
+        taken.retain(|key, number| {
             let kept = keep(key);
             if !kept {
-                resting.insert(*number, (now, key.clone()));
+                resting.insert(key.clone(), (*number, now));
+                longest.get_or_insert(now);
             }
             kept
         });
+    }
+
+    /// Frees what has rested long enough. Looks at all of them, but only when there is something to find.
+    fn wake(&mut self, now: Instant) {
+        let rested = |since: Instant| now.duration_since(since) >= REST;
+        if !self.longest.is_some_and(rested) {
+            return;
+        }
+        let free = &mut self.free;
+        self.resting.retain(|_, (number, since)| {
+            let awake = rested(*since);
+            if awake {
+                free.insert(*number);
+            }
+            !awake
+        });
+        self.longest = self.resting.values().map(|(_, since)| *since).min();
     }
 }
 

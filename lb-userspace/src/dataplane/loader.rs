@@ -41,7 +41,9 @@ impl Sizes {
             // A service has several endpoints, and a ring per protocol and address family.
             "SERVICES4" | "SERVICES6" => Some(self.services.saturating_mul(4)),
             ring if ring.starts_with("RINGS_") => Some(self.services.saturating_mul(4)),
-            "REVERSE4" | "REVERSE6" | "BACKENDS" | "BACKEND_COUNTERS" => Some(self.backends),
+            "REVERSE4" | "REVERSE6" => Some(self.backends),
+            // Id 0 is "none".
+            "BACKENDS" | "BACKEND_COUNTERS" => Some(self.backends.saturating_add(1)),
             "NEXT_HOPS" => Some(self.backends.saturating_add(1024)),
             "SERVICE_COUNTERS" => Some(self.services.saturating_add(1)),
             _ => None,

@@ -137,7 +137,7 @@ impl Maps {
     /// Takes every map out of a loaded object.
     pub(super) fn take(object: &mut Ebpf, sizes: &Sizes) -> Result<Self, DataplaneError> {
         let backends = take_data(object, "BACKENDS")?;
-        let words = sys::Words::map(backends.fd().as_fd(), sizes.backends as usize * BACKEND_WORDS)
+        let words = sys::Words::map(backends.fd().as_fd(), (sizes.backends as usize + 1) * BACKEND_WORDS)
             .map_err(|e| DataplaneError::Map { name: "BACKENDS".into(), why: format!("mapping it: {e}") })?;
         let mut rings = Vec::with_capacity(CLASSES.len());
         for name in RING_NAMES {
@@ -293,7 +293,7 @@ impl Maps {
             ("SERVICE_COUNTERS", self.sizes.services as usize + 1, ids),
             ("REVERSE4", backends, next.reverse4.len()),
             ("REVERSE6", backends, next.reverse6.len()),
-            ("BACKENDS", backends, highest),
+            ("BACKENDS", backends + 1, highest),
             ("ROUTES4", MAX_ROUTES, next.routes4.len()),
             ("ROUTES6", MAX_ROUTES, next.routes6.len()),
             ("NEIGHBOURS4", MAX_NEIGHBOURS, next.neighbours4.len()),
