@@ -40,6 +40,7 @@ impl Packet {
 
     /// Bytes in the frame, Ethernet header and padding included.
     #[inline(always)]
+    #[expect(clippy::len_without_is_empty, reason = "a frame is never empty")]
     pub fn len(self) -> usize {
         self.end() - self.start()
     }

@@ -1,5 +1,6 @@
 //! Sluice's tests of whole things: packets, programs in the kernel, and the lab.
 
+pub mod bench;
 pub mod demo;
 pub mod golden;
 pub mod lab;

@@ -16,7 +16,7 @@ use crate::workspace::{self, cargo};
 /// Builds it and returns its path, `target/dist/sluice`.
 pub fn build() -> Result<PathBuf> {
     setup::ensure(&[Group::Build, Group::Dist])?;
-    workspace::build_programs()?;
+    workspace::build_programs(&[workspace::PRODUCT])?;
     let musl = setup::has_musl_target();
     let triple = if musl { setup::musl_triple() } else { format!("{}-unknown-linux-gnu", std::env::consts::ARCH) };
     say(&format!("building a static sluice for {triple}"));

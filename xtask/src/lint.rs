@@ -14,10 +14,10 @@ pub fn checks() -> [(&'static str, Command); 3] {
     fmt.args(["--all", "--check"]);
     let mut clippy = cargo("clippy");
     clippy.args(["--quiet", "--all-targets", "--", "-Dwarnings"]);
-    // The library only: its binaries define a panic handler, which the host's std already has. Checked for the host,
+    // The libraries only: their binaries define a panic handler, which the host's std already has. Checked for the host,
     // because a compiler that can build for BPF rarely has a clippy.
     let mut programs = cargo("clippy");
-    programs.args(["--quiet", "--package", "lb-ebpf", "--lib", "--", "-Dwarnings"]);
+    programs.args(["--quiet", "--package", "lb-ebpf", "--package", "lb-tests-ebpf", "--lib", "--", "-Dwarnings"]);
     [("rustfmt", fmt), ("clippy", clippy), ("clippy of the eBPF programs", programs)]
 }
 

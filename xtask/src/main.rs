@@ -6,6 +6,7 @@ mod demo;
 mod dist;
 mod image;
 mod lint;
+mod measure;
 mod process;
 mod setup;
 mod test;
@@ -27,6 +28,8 @@ enum Verb {
     Demo(demo::Demo),
     /// Run every check and test, or those whose own or whose binary's name contains FILTER; the last line counts them
     Test { filter: Option<String> },
+    /// Measure what a packet costs, beside reference programs (docs/benchmark.md)
+    Bench(measure::Bench),
     /// rustfmt and clippy, as the tests run them
     Lint,
     /// Make one stripped, self-contained binary in target/dist
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Verb::Build => workspace::build_release(&["sluice"]).map(|()| ExitCode::SUCCESS),
         Verb::Demo(demo) => demo.run(),
         Verb::Test { filter } => test::run(filter.as_deref()),
+        Verb::Bench(bench) => bench.run(),
         Verb::Lint => lint::run(),
         Verb::Dist => dist::run().map(|_| ExitCode::SUCCESS),
         Verb::Image => image::build().map(|()| ExitCode::SUCCESS),

@@ -22,7 +22,7 @@ const LIMIT: Duration = Duration::from_secs(900);
 
 pub fn run(filter: Option<&str>) -> Result<ExitCode> {
     setup::ensure(&[Group::Build, Group::Lab])?;
-    workspace::build_programs()?;
+    workspace::build_programs(&[workspace::PRODUCT, workspace::TESTS])?;
     let mut suite = Suite { filter, count: Count::default(), failures: Vec::new() };
 
     for (name, mut command) in lint::checks() {

@@ -1,6 +1,6 @@
-//! Finds a compiler that can build for `bpfel-unknown-none`, and builds `lb-ebpf` with it.
+//! Finds a compiler that can build for `bpfel-unknown-none`, and builds packages of eBPF programs with it.
 //!
-//! The one place for this: `lb-userspace/build.rs` includes this file by path, so `cargo build` and `cargo xtask`
+//! The one place for this: build scripts include this file by path (`embed.rs`), so `cargo build` and `cargo xtask`
 //! cannot disagree. The trap: the BPF target has no prebuilt `core`. Building one needs the library sources of **the
 //! same** compiler, and bpf-linker must read that compiler's bitcode, so compiler, sources and libLLVM are chosen as
 //! one [`Toolchain`], never separately.
@@ -23,9 +23,6 @@ const OLDEST_RUSTC: (u32, u32) = (1, 95);
 
 /// The LLVM major bpf-linker 0.10 was written for; a compiler that has it is preferred.
 const LLVM_MAJOR: u32 = 22;
-
-/// The two programs, by the name of their binary in `lb-ebpf`.
-pub const PROGRAMS: [&str; 2] = ["sluice-xdp", "sluice-decap"];
 
 /// A compiler, its cargo, its library sources and its libLLVM.
 #[derive(Debug)]
@@ -148,17 +145,18 @@ pub struct Target<'a> {
     pub arch: &'a str,
 }
 
-/// Builds [`PROGRAMS`] and returns their paths, in that order. `root` is the workspace; `target_dir` is cargo's output
-/// directory for the BPF build, kept apart from the outer build's because cargo locks it.
+/// Builds the programs of `package` and returns the directory they are in. `root` is the workspace; `target_dir` is
+/// cargo's output directory for the BPF build, kept apart from the outer build's because cargo locks it.
 ///
 /// Diagnostics of the compiler are handed to `diagnostic`, line by line; with `loud`, cargo's progress too.
 pub fn build(
+    package: &str,
     root: &Path,
     target_dir: &Path,
     target: Target<'_>,
     loud: bool,
     diagnostic: &mut dyn FnMut(&str),
-) -> Result<[PathBuf; 2]> {
+) -> Result<PathBuf> {
     let toolchain = find()?;
     let linker = bpf_linker()?;
     let triple = if target.little_endian { "bpfel-unknown-none" } else { "bpfeb-unknown-none" };
@@ -191,7 +189,7 @@ pub fn build(
     }
     command.env("CARGO_ENCODED_RUSTFLAGS", rustflags(root, &toolchain, target.arch));
     command.current_dir(root);
-    command.args(["build", "--locked", "--package", "lb-ebpf", "--bins", "--release", "-Zbuild-std=core"]);
+    command.args(["build", "--locked", "--package", package, "--bins", "--release", "-Zbuild-std=core"]);
     command.args(["--target", triple, "--target-dir"]).arg(target_dir);
     if !loud {
         command.arg("--quiet");
@@ -213,9 +211,9 @@ pub fn build(
     if !status.success() {
         // Said again: cargo hides what a build script printed as warnings when the script fails.
         let said = if loud { String::new() } else { format!(":\n{}", said.join("\n")) };
-        bail!("the eBPF programs do not build ({}, {status}){said}", toolchain.name);
+        bail!("the eBPF programs of {package} do not build ({}, {status}){said}", toolchain.name);
     }
-    Ok(PROGRAMS.map(|program| target_dir.join(triple).join("release").join(program)))
+    Ok(target_dir.join(triple).join("release"))
 }
 
 /// The same sources give the same bytes wherever the checkout, cargo's home and the compiler are.

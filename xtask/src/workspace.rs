@@ -31,18 +31,28 @@ pub fn target_dir() -> Result<PathBuf> {
     Ok(dir.into())
 }
 
-/// Builds the eBPF programs with their progress in sight. The build script would do the same silently, and a first
-/// build of `core` takes a minute.
-pub fn build_programs() -> Result<()> {
+/// The product's eBPF programs.
+pub const PRODUCT: &str = "lb-ebpf";
+/// Those that only tests and benchmarks run.
+pub const TESTS: &str = "lb-tests-ebpf";
+
+/// Builds the eBPF programs of these packages with their progress in sight. The build scripts would do the same
+/// silently, and a first build of `core` takes a minute.
+pub fn build_programs(packages: &[&str]) -> Result<()> {
+    let target_dir = target_dir()?.join("bpf");
     let target = toolchain::Target { little_endian: cfg!(target_endian = "little"), arch: std::env::consts::ARCH };
-    toolchain::build(root(), &target_dir()?.join("bpf"), target, true, &mut |line| eprintln!("{line}")).map(drop)
+    for package in packages {
+        toolchain::build(package, root(), &target_dir, target, true, &mut |line| eprintln!("{line}"))?;
+    }
+    Ok(())
 }
 
 /// Builds release binaries by name into `target/release`.
 pub fn build_release(binaries: &[&str]) -> Result<()> {
     setup::ensure(&[Group::Build])?;
     say("building the eBPF programs");
-    build_programs()?;
+    // Everything else is of the tests' crate, whose library embeds theirs.
+    build_programs(if binaries == ["sluice"] { &[PRODUCT] } else { &[PRODUCT, TESTS] })?;
     say(&format!("building {} (release)", binaries.join(" and ")));
     let mut build = cargo("build");
     build.arg("--release");

@@ -1,0 +1,133 @@
+//! From samples to figures: medians, net of the harness, in units of the reference; the table and the JSON.
+
+use std::fmt;
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+
+use super::cases::{Case, FLOOR, NOOP, TWIN_LIMIT, UNIT};
+
+/// CPU nanoseconds per packet, one figure per round.
+#[derive(Clone, Debug)]
+pub struct Row {
+    pub name: String,
+    pub case: Case,
+    /// On two CPUs at once.
+    pub two: bool,
+    pub samples: Vec<f64>,
+}
+
+/// What is said of a case, and the shape of its JSON.
+#[derive(Clone, Debug, Serialize)]
+pub struct Figure {
+    pub case: String,
+    /// CPU time per packet, harness included.
+    pub ns: f64,
+    /// Distance of the quartiles, in percent of the median.
+    pub iqr_pct: f64,
+    /// Above the no-op through the same wrapper.
+    pub net_ns: f64,
+    /// In units of `ref/lru/1`.
+    pub net_ratio: f64,
+    /// Most that `net_ratio` may be.
+    #[serde(skip)]
+    limit: Option<f64>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Table(Vec<Figure>);
+
+/// The value below which `part` of the sorted samples lie, interpolated.
+fn quantile(sorted: &[f64], part: f64) -> f64 {
+    let at = part * (sorted.len() - 1) as f64;
+    let (low, high) = (sorted[at.floor() as usize], sorted[at.ceil() as usize]);
+    low + (high - low) * at.fract()
+}
+
+fn sorted(samples: &[f64]) -> Vec<f64> {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted
+}
+
+/// The median of a row by its name.
+pub fn median_of(rows: &[Row], name: &str) -> Result<f64> {
+    let row = rows.iter().find(|row| row.name == name).with_context(|| format!("{name} was not measured"))?;
+    Ok(quantile(&sorted(&row.samples), 0.5))
+}
+
+impl Table {
+    pub fn new(rows: &[Row]) -> Result<Self> {
+        let noop = median_of(rows, NOOP)?;
+        let unit = median_of(rows, UNIT)? - noop;
+        let figures = rows.iter().map(|row| {
+            let sorted = sorted(&row.samples);
+            let ns = quantile(&sorted, 0.5);
+            let net_ns = ns - noop;
+            let limit = if row.two {
+                median_of(rows, row.case.name).ok().map(|single| TWIN_LIMIT * (single - noop) / unit)
+            } else {
+                row.case.limit
+            };
+            Figure {
+                case: row.name.clone(),
+                ns,
+                iqr_pct: 100.0 * (quantile(&sorted, 0.75) - quantile(&sorted, 0.25)) / ns,
+                net_ns,
+                net_ratio: net_ns / unit,
+                limit,
+            }
+        });
+        Ok(Self(figures.collect()))
+    }
+
+    /// Names of the cases over their limit.
+    pub fn over(&self) -> Vec<&str> {
+        self.0.iter().filter(|f| f.is_over()).map(|f| f.case.as_str()).collect()
+    }
+
+    pub fn json(&self) -> Result<String> {
+        let round = |x: f64| (x * 1e3).round() / 1e3;
+        let rounded: Vec<Figure> = self
+            .0
+            .iter()
+            .map(|f| Figure {
+                ns: round(f.ns),
+                iqr_pct: round(f.iqr_pct),
+                net_ns: round(f.net_ns),
+                net_ratio: round(f.net_ratio),
+                ..f.clone()
+            })
+            .collect();
+        Ok(serde_json::to_string_pretty(&rounded)? + "\n")
+    }
+}
+
+impl Figure {
+    fn is_over(&self) -> bool {
+        self.limit.is_some_and(|limit| self.net_ratio > limit)
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = self.0.iter().map(|figure| figure.case.len()).max().unwrap_or(0).max(4);
+        writeln!(
+            f,
+            "{:width$}  {:>7}  {:>5}  {:>7}  {:>9}  {:>5}",
+            "case", "ns", "iqr %", "net ns", "net ratio", "limit"
+        )?;
+        for figure in &self.0 {
+            write!(f, "{:width$}  {:>7.1}  {:>5.1}", figure.case, figure.ns, figure.iqr_pct)?;
+            // The floor runs without the wrapper, and the no-op is what all others are net of.
+            if figure.case != FLOOR && figure.case != NOOP {
+                write!(f, "  {:>7.1}  {:>9.2}", figure.net_ns, figure.net_ratio)?;
+            }
+            if let Some(limit) = figure.limit {
+                write!(f, "  {limit:>5.2}  {}", if figure.is_over() { "OVER" } else { "ok" })?;
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}
