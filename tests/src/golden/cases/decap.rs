@@ -21,7 +21,7 @@ fn from_sluice() -> Ethernet {
 }
 
 pub fn cases() -> Vec<Case> {
-    [unwrapped(), left_alone()].concat()
+    [unwrapped(), congestion(), left_alone()].concat()
 }
 
 fn unwrapped() -> Vec<Case> {
@@ -50,6 +50,39 @@ fn unwrapped() -> Vec<Case> {
             .enters(DC, (from_sluice() / outer4(T1, 0) / inner4()).trailer(&[0xa5; 6]))
             .unwrapped((from_sluice() / inner4()).trailer(&[0xa5; 6])),
     ]
+}
+
+/// The ECN field after the outer header is gone: RFC 6040 §4.2, figure 4, row by row.
+fn congestion() -> Vec<Case> {
+    let names = ["not ECN capable", "ECT(1)", "ECT(0)", "CE"];
+    // By inner field: what comes of it with an outer field of Not-ECT, ECT(1), ECT(0), CE. `None` is not unwrapped.
+    let table: [(u8, [Option<u8>; 4]); 4] = [
+        (0, [Some(0), Some(0), Some(0), None]),
+        (1, [Some(1), Some(1), Some(1), Some(3)]),
+        (2, [Some(2), Some(1), Some(2), Some(3)]),
+        (3, [Some(3), Some(3), Some(3), Some(3)]),
+    ];
+    let mut cases = Vec::new();
+    for (inner, results) in table {
+        for (outer, result) in (0u8..).zip(results) {
+            // With the DSCP above them, which stays the client's.
+            let name = format!("{} outside, {} inside", names[usize::from(outer)], names[usize::from(inner)]);
+            let inner4 = |ecn| ipv4(CLIENT4, VIP4).tos(0xb8 | ecn) / tcp(40_000, 444) / "hello";
+            let inner6 = |ecn| ipv6(CLIENT6, VIP6).traffic_class(0xb8 | ecn) / tcp(40_000, 444) / "hello";
+            let four = case(format!("decap, 4in4: {name}"))
+                .enters(DC, from_sluice() / outer4(T1, 0x28 | outer) / inner4(inner));
+            let six = case(format!("decap, 6in6: {name}"))
+                .enters(DC, from_sluice() / outer6(T1, 0x28 | outer, 0x12345) / inner6(inner));
+            match result {
+                Some(ecn) => {
+                    cases.push(four.unwrapped(from_sluice() / inner4(ecn)));
+                    cases.push(six.unwrapped(from_sluice() / inner6(ecn)));
+                }
+                None => cases.extend([four.ignored(), six.ignored()]),
+            }
+        }
+    }
+    cases
 }
 
 fn left_alone() -> Vec<Case> {
