@@ -19,7 +19,7 @@ use crate::lab::signals::{self, Interrupted};
 use crate::lab::traffic::{Outcome, Target, Traffic};
 use crate::lab::{Lab, VIP};
 use figures::Phase;
-use summary::Summary;
+use summary::{Moments, Summary};
 use view::View;
 
 /// Time between two requests of one client; three clients make 300 requests a second.
@@ -106,7 +106,16 @@ fn story(launcher: Launcher, view: &mut View) -> Result<Summary> {
         Ok(traffic) => traffic,
         Err(e) => return Err(keep_evidence(lab, e)),
     };
-    let mut run = Run { lab, daemon, traffic: Some(traffic), config, outcomes: Vec::new(), phases: Vec::new(), view };
+    let mut run = Run {
+        lab,
+        daemon,
+        traffic: Some(traffic),
+        config,
+        outcomes: Vec::new(),
+        phases: Vec::new(),
+        changes: Vec::new(),
+        view,
+    };
     match run.tell() {
         Ok(mut summary) => {
             if !summary.broken_promises().is_empty() {
@@ -141,6 +150,8 @@ struct Run<'v> {
     config: Config,
     outcomes: Vec<Outcome>,
     phases: Vec<Phase>,
+    /// When the rings changed for another reason than the failover, from when to when.
+    changes: Vec<(Instant, Instant)>,
     view: &'v mut View,
 }
 
@@ -177,10 +188,12 @@ impl Run<'_> {
         self.run_for(Duration::from_secs(6))?;
 
         self.phase("the backend returns", &format!("Starting {VICTIM}'s servers again."), &[])?;
+        let returning = Instant::now();
         self.lab.revive(VICTIM)?;
         self.wait("the backend is back", Duration::from_secs(10), |s| {
             of(s, VICTIM).all(|b| b.health == Health::Up && b.share > 0.0)
         })?;
+        self.changes.push((returning, Instant::now()));
         self.phase("all backends up again", &format!("{VICTIM} passed its checks and takes its share again."), &[])?;
         self.run_for(Duration::from_secs(6))?;
 
@@ -188,7 +201,9 @@ impl Run<'_> {
         let before = self.config.weights().into_iter().find(|(name, _)| *name == edited).map_or(0, |(_, w)| w);
         self.config.set_weight(edited, weight);
         self.daemon.edit(&self.config.yaml())?;
+        let reloading = Instant::now();
         let said = self.daemon.cli_ok(&["reload"]).context("reloading the edited configuration")?;
+        self.changes.push((reloading, Instant::now()));
         self.phase(
             "a weight was edited",
             &format!(
@@ -210,7 +225,8 @@ impl Run<'_> {
         if let Some(traffic) = self.traffic.take() {
             self.outcomes.extend(traffic.stop()?);
         }
-        Ok(Summary::new(&self.outcomes, &self.phases, &status, &self.config, killed, out, limit))
+        let moments = Moments { killed, out, limit, changes: &self.changes };
+        Ok(Summary::new(&self.outcomes, &self.phases, &status, &self.config, &moments))
     }
 
     /// Ends the phase under way and begins another, with the shares its weights promise while `dead` are out.

@@ -15,6 +15,27 @@ use crate::lab::traffic::Outcome;
 /// Phases shorter than this are transitions: their shares prove nothing.
 const STEADY: Duration = Duration::from_secs(3);
 
+/// What happened when.
+#[derive(Debug)]
+pub(super) struct Moments<'r> {
+    pub killed: Instant,
+    /// Sluice said that the dead backend is out.
+    pub out: Instant,
+    /// How long that may take.
+    pub limit: Duration,
+    /// From when to when the rings changed for another reason: the backend's return, the edited weight.
+    pub changes: &'r [(Instant, Instant)],
+}
+
+impl Moments<'_> {
+    /// Whether a request was under way when rows of the rings moved. Its connection may have moved with its row: a
+    /// mid-flow packet that reaches another backend is answered with a reset.
+    fn spans_a_change(&self, outcome: &Outcome) -> bool {
+        let ended = outcome.started + outcome.latency;
+        self.changes.iter().any(|(from, to)| outcome.started <= *to && ended >= *from)
+    }
+}
+
 /// A backend's share in one phase.
 #[derive(Clone, Debug)]
 struct Share {
@@ -52,6 +73,8 @@ pub(super) struct Summary {
     errors: BTreeMap<String, usize>,
     failed_before_kill: usize,
     failed_after_failover: usize,
+    /// Under way while the rings changed for another reason than the failover.
+    failed_with_their_row: usize,
     failover: Duration,
     failover_limit: Duration,
     /// From the kill to the start of the last request that failed.
@@ -71,10 +94,9 @@ impl Summary {
         phases: &[Phase],
         status: &Status,
         config: &Config,
-        killed: Instant,
-        out: Instant,
-        failover_limit: Duration,
+        moments: &Moments<'_>,
     ) -> Self {
+        let Moments { killed, out, limit, .. } = *moments;
         let group = |key: fn(&Outcome) -> &'static str| {
             let mut groups: BTreeMap<&str, Vec<&Outcome>> = BTreeMap::new();
             for outcome in outcomes {
@@ -103,10 +125,14 @@ impl Summary {
             chapters: phases.iter().map(|phase| Chapter::new(phase, outcomes)).collect(),
             errors,
             failed_before_kill: failed().filter(|o| o.started + o.latency < killed).count(),
-            failed_after_failover: failed().filter(|o| o.started >= out).count(),
+            failed_after_failover: failed().filter(|o| o.started >= out && !moments.spans_a_change(o)).count(),
+            failed_with_their_row: failed().filter(|o| o.started >= out && moments.spans_a_change(o)).count(),
             failover: out - killed,
-            failover_limit,
-            last_failure: failed().map(|o| o.started.saturating_duration_since(killed)).max(),
+            failover_limit: limit,
+            last_failure: failed()
+                .filter(|o| !moments.spans_a_change(o))
+                .map(|o| o.started.saturating_duration_since(killed))
+                .max(),
             duration: ended - began,
             xdp_mode: if native { "native" } else { "generic" },
             drops,
@@ -154,11 +180,18 @@ impl Summary {
 
     /// How many requests failed, and when.
     fn failed(&self) -> String {
-        match (self.all.failed, self.failed_before_kill + self.failed_after_failover) {
+        let mut text = match (self.all.failed, self.failed_before_kill + self.failed_after_failover) {
             (0, _) => "none failed".to_owned(),
-            (all, 0) => format!("{all} failed, all between the kill and the failover"),
+            (all, 0) => format!("{all} failed, none before the kill, none after the failover"),
             (all, other) => format!("{all} failed, {other} of them before the kill or after the failover"),
+        };
+        if self.failed_with_their_row > 0 {
+            text += &format!(
+                "\n  {} of them were under way when the backend returned or the weight changed, and moved with their row",
+                self.failed_with_their_row
+            );
         }
+        text
     }
 
     /// For people.
@@ -234,6 +267,7 @@ impl Summary {
             "failed": self.all.failed,
             "failed_before_kill": self.failed_before_kill,
             "failed_after_failover": self.failed_after_failover,
+            "failed_in_ring_changes": self.failed_with_their_row,
             "failover_ms": self.failover.as_millis() as u64,
             "failover_limit_ms": self.failover_limit.as_millis() as u64,
             "last_failure_ms": self.last_failure.map(|d| d.as_millis() as u64),
@@ -283,6 +317,25 @@ fn round(value: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_request_that_spans_a_change_of_the_rings_is_told_from_one_that_does_not() {
+        let from = Instant::now();
+        let ms = Duration::from_millis;
+        let moments = Moments { killed: from, out: from, limit: ms(600), changes: &[(from + ms(100), from + ms(200))] };
+        for (started, took, spans) in
+            [(0, 99, false), (0, 100, true), (150, 1, true), (200, 500, true), (201, 500, false), (50, 500, true)]
+        {
+            let outcome = Outcome {
+                client: "client",
+                target: crate::lab::traffic::Target::http([192, 0, 2, 1], 80),
+                started: from + ms(started),
+                latency: ms(took),
+                answer: Err("reset".to_owned()),
+            };
+            assert_eq!(moments.spans_a_change(&outcome), spans, "{started} + {took} ms");
+        }
+    }
 
     #[test]
     fn a_share_may_miss_its_weight_by_chance_only_and_zero_not_at_all() {
