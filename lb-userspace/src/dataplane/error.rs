@@ -53,7 +53,6 @@ impl From<DataplaneError> for Failure {
             E::Directory { .. } => {
                 Some("a bpffs must be mounted there: mount -t bpf bpf /sys/fs/bpf (or set node.bpf_dir)")
             }
-            E::Occupied { .. } => Some("stop that program, or take it off: ip link set dev INTERFACE xdp off"),
             E::NotNative { .. } => Some("use `xdp: auto` or `xdp: generic` for this interface, at a lower speed"),
             E::Full { .. } => Some("raise `limits` in the configuration and restart"),
             E::Locked(_) => {
@@ -63,6 +62,9 @@ impl From<DataplaneError> for Failure {
             _ => None,
         };
         let failure = Failure::new(exit, error.to_string());
+        if let E::Occupied { interface, .. } = &error {
+            return failure.hint(format!("stop that program, or take it off: ip link set dev {interface} xdp off"));
+        }
         match hint {
             Some(hint) => failure.hint(hint),
             None => failure,
