@@ -59,6 +59,8 @@ fn to_lan(mac: Mac) -> Ethernet {
 mod tests {
     use std::collections::BTreeSet;
 
+    use lb_common::counters::DropReason;
+
     use super::*;
     use crate::packet::pcap::slug;
     use crate::progrun::Settings;
@@ -69,5 +71,15 @@ mod tests {
         let cases = [all(&Settings::everything().hash_key), decap::cases()].concat();
         let names: BTreeSet<String> = cases.iter().map(|case| slug(&case.name)).collect();
         assert_eq!(names.len(), cases.len());
+    }
+
+    #[test]
+    fn every_drop_reason_has_a_packet_that_is_dropped_for_it() {
+        let cases = all(&Settings::everything().hash_key);
+        for reason in DropReason::ALL {
+            let counter = format!(" drops {}", reason.name());
+            let shown = cases.iter().any(|case| case.counts.0.keys().any(|name| name.ends_with(&counter)));
+            assert!(shown, "no golden packet drops as {}", reason.name());
+        }
     }
 }
