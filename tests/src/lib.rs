@@ -6,3 +6,4 @@ pub mod golden;
 pub mod lab;
 pub mod packet;
 pub mod progrun;
+pub mod verifier;

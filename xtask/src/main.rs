@@ -30,6 +30,8 @@ enum Verb {
     Test { filter: Option<String> },
     /// Measure what a packet costs, beside reference programs (docs/benchmark.md)
     Bench(measure::Bench),
+    /// Compare what each program costs the verifier, and its size, with what is recorded
+    Verifier(measure::Verifier),
     /// rustfmt and clippy, as the tests run them
     Lint,
     /// Make one stripped, self-contained binary in target/dist
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         Verb::Demo(demo) => demo.run(),
         Verb::Test { filter } => test::run(filter.as_deref()),
         Verb::Bench(bench) => bench.run(),
+        Verb::Verifier(verifier) => verifier.run(),
         Verb::Lint => lint::run(),
         Verb::Dist => dist::run().map(|_| ExitCode::SUCCESS),
         Verb::Image => image::build().map(|()| ExitCode::SUCCESS),

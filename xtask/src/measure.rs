@@ -53,6 +53,23 @@ impl Bench {
     }
 }
 
+#[derive(Debug, clap::Args)]
+pub struct Verifier {
+    /// Record what the programs cost now
+    #[arg(long)]
+    bless: bool,
+}
+
+impl Verifier {
+    pub fn run(self) -> Result<ExitCode> {
+        let mut verifier = program("verifier")?;
+        if self.bless {
+            verifier.arg("--bless");
+        }
+        replace(verifier)
+    }
+}
+
 /// Builds a program of the tests' crate.
 fn program(name: &str) -> Result<Command> {
     setup::ensure(&[Group::Build])?;
