@@ -4,6 +4,7 @@
 //! or changed on behalf of a service before the service is known.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 mod account;
 mod clock;
