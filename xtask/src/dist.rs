@@ -15,17 +15,17 @@ use crate::workspace::{self, cargo};
 
 /// Builds it and returns its path, `target/dist/sluice`.
 pub fn build() -> Result<PathBuf> {
-    setup::ensure(&[Group::Build, Group::Dist])?;
+    setup::ensure(&[Group::Build])?;
     workspace::build_programs(&[workspace::PRODUCT])?;
-    let musl = setup::has_musl_target();
+    let musl = setup::musl_target();
     let triple = if musl { setup::musl_triple() } else { format!("{}-unknown-linux-gnu", std::env::consts::ARCH) };
     say(&format!("building a static sluice for {triple}"));
     let mut cargo = cargo("build");
     cargo.args(["--profile", "dist", "--bin", "sluice", "--target", &triple]);
     if !musl {
-        // For this target only: with a plain RUSTFLAGS build scripts would be built anew for every other verb.
-        let variable = format!("CARGO_TARGET_{}_RUSTFLAGS", triple.to_uppercase().replace('-', "_"));
-        cargo.env(variable, "-Ctarget-feature=+crt-static");
+        // Added to, not replaced. With --target, build scripts are not concerned.
+        let theirs = std::env::var("RUSTFLAGS").unwrap_or_default();
+        cargo.env("RUSTFLAGS", format!("{theirs} -Ctarget-feature=+crt-static"));
     }
     process::run(&mut cargo)?;
 
@@ -34,6 +34,8 @@ pub fn build() -> Result<PathBuf> {
     let dist = target.join("dist");
     std::fs::create_dir_all(&dist)?;
     let binary = dist.join("sluice");
+    // A binary that is running can be replaced, but not written to.
+    let _ = std::fs::remove_file(&binary);
     std::fs::copy(&built, &binary).with_context(|| format!("cannot copy {}", built.display()))?;
     Ok(binary)
 }

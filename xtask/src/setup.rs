@@ -24,14 +24,12 @@ pub enum Group {
     Build,
     /// Servers and network tools: the demo and the tests.
     Lab,
-    /// A static binary: `dist`.
-    Dist,
     /// Building and running the image.
     Container,
 }
 
 impl Group {
-    pub const ALL: [Self; 4] = [Self::Build, Self::Lab, Self::Dist, Self::Container];
+    pub const ALL: [Self; 3] = [Self::Build, Self::Lab, Self::Container];
 }
 
 /// A program, the Debian package that has it, and who needs it.
@@ -82,7 +80,6 @@ struct Missing {
     linker: bool,
     /// Programs and their packages.
     programs: Vec<(&'static str, &'static str)>,
-    musl: bool,
 }
 
 impl Missing {
@@ -96,12 +93,11 @@ impl Missing {
                 .filter(|(program, _, group)| groups.contains(group) && find_program(program).is_none())
                 .map(|&(program, package, _)| (program, package))
                 .collect(),
-            musl: groups.contains(&Group::Dist) && musl_target_can_be_added(),
         }
     }
 
     fn is_nothing(&self) -> bool {
-        !self.compiler && !self.linker && self.programs.is_empty() && !self.musl
+        !self.compiler && !self.linker && self.programs.is_empty()
     }
 
     fn install(self) -> Result<()> {
@@ -112,9 +108,6 @@ impl Missing {
         }
         if self.linker {
             install_linker()?;
-        }
-        if self.musl {
-            add_musl_target();
         }
         if !self.programs.is_empty() {
             let packages: Vec<&str> = self.programs.iter().map(|&(_, package)| package).collect();
@@ -206,26 +199,23 @@ pub fn musl_triple() -> String {
     format!("{}-unknown-linux-musl", env::consts::ARCH)
 }
 
-/// Whether the compiler of the cargo that runs us has a standard library for musl.
-pub fn has_musl_target() -> bool {
-    let cargo = env::var_os("CARGO").map(PathBuf::from).unwrap_or_default();
-    cargo.ancestors().nth(2).is_some_and(|sysroot| sysroot.join("lib/rustlib").join(musl_triple()).join("lib").is_dir())
-}
-
-/// rustup sets this for what it runs; without it the compiler is not rustup's to extend.
-fn musl_target_can_be_added() -> bool {
-    env::var_os("RUSTUP_TOOLCHAIN").is_some() && !has_musl_target()
-}
-
-/// Only tried: `dist` has another way.
-fn add_musl_target() {
-    let triple = musl_triple();
-    let added = rustup_server().and_then(|()| {
-        step(&format!("rustup target add {triple}"), Command::new("rustup").args(["target", "add", &triple]), DOWNLOAD)
-    });
-    if let Err(why) = added {
-        say(&format!("no musl target from rustup ({why:#}); `dist` will do without"));
+/// Whether the compiler of the cargo that runs us has a standard library for musl, or could be given one.
+pub fn musl_target() -> bool {
+    let has = || {
+        let cargo = env::var_os("CARGO").map(PathBuf::from).unwrap_or_default();
+        let sysroot = cargo.ancestors().nth(2).map(|sysroot| sysroot.join("lib/rustlib"));
+        sysroot.is_some_and(|libraries| libraries.join(musl_triple()).join("lib").is_dir())
+    };
+    // rustup sets this for what it runs; without it the compiler is not rustup's to extend.
+    if has() || env::var_os("RUSTUP_TOOLCHAIN").is_none() {
+        return has();
     }
+    let words = ["target", "add", &musl_triple()];
+    let add = || step(&format!("rustup {}", words.join(" ")), Command::new("rustup").args(words), DOWNLOAD);
+    if let Err(why) = rustup_server().and_then(|()| add()) {
+        say(&format!("no musl target from rustup: {why:#}"));
+    }
+    has()
 }
 
 /// Whether rustup's server (or the proxy before it) takes a connection. rustup itself would retry for minutes.
