@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::process::{as_root, find_program, is_root, say, step};
 use crate::toolchain::{self, Toolchain};
@@ -39,8 +39,6 @@ const PROGRAMS: &[(&str, &str, Group)] = &[
     ("dnsmasq", "dnsmasq-base", Group::Lab),
     ("tcpdump", "tcpdump", Group::Lab),
     ("ethtool", "ethtool", Group::Lab),
-    ("bpftool", "bpftool", Group::Lab),
-    ("nsenter", "util-linux", Group::Lab),
     ("buildah", "buildah", Group::Container),
     ("podman", "podman", Group::Container),
     ("runc", "runc", Group::Container),
@@ -100,32 +98,45 @@ impl Missing {
         !self.compiler && !self.linker && self.programs.is_empty()
     }
 
+    /// Installs each part even if another cannot be, and names at once everything that is left to do by hand.
     fn install(self) -> Result<()> {
         let mut apt = Apt::default();
+        let mut left = Vec::new();
         if self.compiler {
-            let compiler = install_compiler(&mut apt)?;
-            say(&format!("eBPF programs will be built with {}", compiler.name));
-        }
-        if self.linker {
-            install_linker()?;
-        }
-        if !self.programs.is_empty() {
-            let packages: Vec<&str> = self.programs.iter().map(|&(_, package)| package).collect();
-            let programs: Vec<&str> = self.programs.iter().map(|&(program, _)| program).collect();
-            apt.install(&packages).with_context(|| {
-                format!(
-                    "{} missing: {}\nInstall them with your package manager (Debian: apt-get install {}) and run this again",
-                    if programs.len() == 1 { "a program is" } else { "some programs are" },
-                    programs.join(", "),
-                    packages.join(" "),
-                )
-            })?;
-            if let Some(program) = programs.iter().find(|program| find_program(program).is_none()) {
-                bail!("{program} is still missing after its package was installed");
+            match install_compiler(&mut apt) {
+                Ok(compiler) => say(&format!("eBPF programs will be built with {}", compiler.name)),
+                Err(why) => left.push(why),
             }
         }
-        Ok(())
+        if self.linker {
+            left.extend(install_linker().err());
+        }
+        if !self.programs.is_empty() {
+            left.extend(install_programs(&mut apt, &self.programs).err());
+        }
+        if left.is_empty() {
+            return Ok(());
+        }
+        let left: Vec<String> = left.iter().map(|why| format!("{why:#}")).collect();
+        bail!("{}\n\nThen run `cargo xtask setup` again.", left.join("\n\n"))
     }
+}
+
+fn install_programs(apt: &mut Apt, missing: &[(&str, &str)]) -> Result<()> {
+    let (programs, packages): (Vec<&str>, Vec<&str>) = missing.iter().copied().unzip();
+    apt.install(&packages)
+        .and_then(|()| match programs.iter().find(|program| find_program(program).is_none()) {
+            Some(program) => bail!("{program} is still missing after its package was installed"),
+            None => Ok(()),
+        })
+        .map_err(|why| {
+            anyhow!(
+                "missing programs: {}\n- {why:#}\nInstall them with your package manager; on Debian:\n  apt-get install \
+                 --no-install-recommends {}",
+                programs.join(", "),
+                packages.join(" "),
+            )
+        })
 }
 
 /// First rustup, which most people have; then the distribution's compiler.
@@ -167,10 +178,11 @@ fn install_compiler(apt: &mut Apt) -> Result<Toolchain> {
         },
     }
     bail!(
-        "no compiler for BPF could be installed:\n- {}\n\nInstall one of these and run `cargo xtask setup` again:\n\
-         - rustup (https://rustup.rs), then: rustup toolchain install {NIGHTLY} --profile minimal --component rust-src\n\
-         - your distribution's rustc and cargo, 1.95 or newer, with the library sources (rust-src, rust-web-src)",
-        tried.join("\n- ")
+        "no compiler for BPF could be installed:\n- {}\nInstall one of these:\n  \
+         rustup (https://rustup.rs), then: rustup toolchain install {NIGHTLY} --profile minimal --component rust-src\n  \
+         your distribution's rustc and cargo, 1.95 or newer, with the library sources; on Debian: apt-get install {}",
+        tried.join("\n- "),
+        DEBIAN_COMPILERS[0].join(" "),
     )
 }
 
@@ -185,9 +197,10 @@ fn install_linker() -> Result<()> {
     let built = step(&format!("installing bpf-linker {version} (about a minute)"), &mut install, 4 * DOWNLOAD);
     if let Err(why) = built {
         let _ = std::fs::remove_dir_all(&aside);
-        return Err(why).with_context(|| {
-            format!("bpf-linker could not be built; install it by hand: cargo install bpf-linker --version {version} --locked")
-        });
+        bail!(
+            "bpf-linker could not be installed:\n- {why:#}\nInstall it, into a directory on your PATH:\n  \
+             cargo install bpf-linker --version {version} --locked"
+        );
     }
     let _ = std::fs::remove_dir_all(&root);
     std::fs::rename(&aside, &root).with_context(|| format!("cannot move bpf-linker to {}", root.display()))?;

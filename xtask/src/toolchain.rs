@@ -285,3 +285,49 @@ fn output(command: &mut Command) -> Result<String> {
     }
     Ok(String::from_utf8_lossy(&done.stdout).into_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{describes_outer_build, is_new_enough};
+
+    #[test]
+    fn versions_of_every_origin_are_compared_as_numbers() {
+        for (version, enough) in [
+            ("1.95.0", true),
+            ("1.100.2", true),
+            ("2.0.0", true),
+            ("1.97.0-nightly", true),
+            ("1.96.0+dfsg1-1~deb12u2", true),
+            ("1.94.1", false),
+            ("1.85.0+dfsg3-1~deb12u3", false),
+            ("1.9.0", false),
+            ("(none)", false),
+            ("", false),
+        ] {
+            assert_eq!(is_new_enough(version), enough, "{version:?}");
+        }
+    }
+
+    #[test]
+    fn the_user_s_settings_reach_the_nested_build_and_the_outer_build_s_do_not() {
+        for theirs in ["CARGO_HOME", "RUSTUP_HOME", "CARGO_HTTP_CAINFO", "CARGO_NET_OFFLINE", "CARGO_MAKEFLAGS", "HOME"]
+        {
+            assert!(!describes_outer_build(theirs), "{theirs}");
+        }
+        for outer in [
+            "RUSTC",
+            "RUSTC_WRAPPER",
+            "RUSTC_WORKSPACE_WRAPPER",
+            "RUSTFLAGS",
+            "CARGO_ENCODED_RUSTFLAGS",
+            "RUSTUP_TOOLCHAIN",
+            "CARGO_CFG_TARGET_FEATURE",
+            "CARGO_PKG_VERSION",
+            "CARGO_TARGET_DIR",
+            "CARGO_BUILD_TARGET",
+            "TARGET",
+        ] {
+            assert!(describes_outer_build(outer), "{outer}");
+        }
+    }
+}
