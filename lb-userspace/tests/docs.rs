@@ -12,11 +12,12 @@ use sluice::dataplane::maps;
 use sluice::exit::Exit;
 use sluice::{cli, config};
 
-const DOCUMENTS: [&str; 7] = [
+const DOCUMENTS: [&str; 8] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
     "CONTRIBUTING.md",
+    "docs/benchmark.md",
     "docs/configuration.md",
     "docs/metrics.md",
     "docs/operations.md",
@@ -119,6 +120,21 @@ fn every_verb_is_listed() {
         .collect();
     let command = cli::command();
     assert_eq!(told, set(command.get_subcommands().map(|verb| verb.get_name())));
+}
+
+#[test]
+fn every_xtask_verb_is_listed() {
+    let source = read("xtask/src/main.rs");
+    let verbs =
+        source.split("enum Verb {").nth(1).and_then(|rest| rest.split("\n}").next()).expect("the enum of verbs");
+    let names =
+        verbs.lines().filter_map(|line| line.strip_prefix("    ")).filter(|line| line.starts_with(char::is_uppercase));
+    let names = names.map(|line| line.split(|c: char| !c.is_alphanumeric()).next().unwrap().to_lowercase());
+    let told: BTreeSet<String> = named(&rows("CONTRIBUTING.md", "Toolchain"))
+        .iter()
+        .filter_map(|line| line.strip_prefix("cargo xtask ")?.split(' ').next().map(str::to_owned))
+        .collect();
+    assert_eq!(told, names.collect());
 }
 
 #[test]
