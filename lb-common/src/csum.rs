@@ -9,13 +9,11 @@
 
 /// Folds a 64-bit one's complement sum to 16 bits.
 #[inline(always)]
-pub const fn fold(mut sum: u64) -> u16 {
-    sum = (sum & 0xffff_ffff) + (sum >> 32);
-    sum = (sum & 0xffff_ffff) + (sum >> 32);
-    sum = (sum & 0xffff) + (sum >> 16);
-    sum = (sum & 0xffff) + (sum >> 16);
-    sum = (sum & 0xffff) + (sum >> 16);
-    sum as u16
+pub const fn fold(sum: u64) -> u16 {
+    // Four 16-bit numbers add up to 18 bits, then to 0x10002 at most, then to 16 bits.
+    let sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32 & 0xffff) + (sum >> 48);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    ((sum & 0xffff) + (sum >> 16)) as u16
 }
 
 /// The difference a replacement makes, to be added up over several fields and applied once.
@@ -121,6 +119,19 @@ mod tests {
             let want = full(&data);
             // The all-zero packet aside, one's complement zero has one representation on each side.
             assert_eq!(got.to_be(), want, "{data:?}");
+        }
+    }
+
+    /// One's complement arithmetic is arithmetic modulo 65535, with two zeroes of which a sum of anything is 0xffff.
+    #[test]
+    fn folding_is_arithmetic_modulo_65535() {
+        let mut s = 7u64;
+        let corners =
+            [0, 1, 0xffff, 0x1_0000, 0x1_fffe, 0xffff_ffff, 0xffff_0000_ffff, 0x3_fffc, u64::MAX, u64::MAX - 1];
+        let randoms = (0..100_000).map(|i| random(&mut s) >> (i % 64));
+        for sum in corners.into_iter().chain(randoms) {
+            let expected = if sum == 0 { 0 } else { (sum - 1) % 0xffff + 1 };
+            assert_eq!(u64::from(fold(sum)), expected, "{sum:#x}");
         }
     }
 

@@ -15,16 +15,14 @@ use lb_common::event::{EVENT_WANT_NEIGHBOUR, Event};
 use lb_common::route::{Neighbour4, Neighbour6, NextHop, ROUTE_GATEWAY, ROUTE_ON_LINK};
 use lb_ebpf::packet::Packet;
 
-use crate::maps::{DEVICES, EVENT_BUDGET, EVENTS, FIB_REQUEST, NEIGHBOURS4, NEIGHBOURS6, NEXT_HOPS, ROUTES4, ROUTES6};
+use crate::maps::{DEVICES, EVENT_BUDGET, EVENTS, FIB, Fib, NEIGHBOURS4, NEIGHBOURS6, NEXT_HOPS, ROUTES4, ROUTES6};
 use crate::{account, clock};
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
-/// What the FIB needs to know of the packet as it will leave. Aligned to 8, as everything on the stack must be
-/// that the compiler may write in 8-byte pieces.
+/// What the FIB needs to know of the packet as it will leave.
 #[derive(Clone, Copy)]
-#[repr(C, align(8))]
 pub struct Outgoing<A> {
     pub source: A,
     pub destination: A,
@@ -50,19 +48,16 @@ impl<K> Aligned<K> {
 
 /// A next hop by its index; 0 and empty entries are none.
 #[inline(always)]
-fn indexed(index: u32) -> Option<NextHop> {
+fn indexed(index: u32) -> Option<&'static NextHop> {
     if index == 0 {
         return None;
     }
-    match NEXT_HOPS.get(index) {
-        Some(hop) if hop.ifindex != 0 => Some(*hop),
-        _ => None,
-    }
+    NEXT_HOPS.get(index).filter(|hop| hop.ifindex != 0)
 }
 
 /// The next hop towards a backend: the one the controller resolved, else the FIB's.
 #[inline(always)]
-pub fn to_backend4(packet: Packet, index: u32, out: Outgoing<u32>) -> Result<NextHop, DropReason> {
+pub fn to_backend4(packet: Packet, index: u32, out: Outgoing<u32>) -> Result<&'static NextHop, DropReason> {
     match indexed(index) {
         Some(hop) => fits(hop, out.length),
         None => fib4(packet, &out),
@@ -71,7 +66,7 @@ pub fn to_backend4(packet: Packet, index: u32, out: Outgoing<u32>) -> Result<Nex
 
 /// As [`to_backend4`].
 #[inline(always)]
-pub fn to_backend6(packet: Packet, index: u32, out: Outgoing<[u32; 4]>) -> Result<NextHop, DropReason> {
+pub fn to_backend6(packet: Packet, index: u32, out: Outgoing<[u32; 4]>) -> Result<&'static NextHop, DropReason> {
     match indexed(index) {
         Some(hop) => fits(hop, out.length),
         None => fib6(packet, &out),
@@ -80,13 +75,13 @@ pub fn to_backend6(packet: Packet, index: u32, out: Outgoing<[u32; 4]>) -> Resul
 
 /// The next hop towards a client: by the mirrored routes, else the FIB's.
 #[inline(always)]
-pub fn to_client4(packet: Packet, out: Outgoing<u32>) -> Result<NextHop, DropReason> {
+pub fn to_client4(packet: Packet, out: Outgoing<u32>) -> Result<&'static NextHop, DropReason> {
     let hop = match ROUTES4.get(&Aligned::new(out.destination.to_ne_bytes()).key) {
         Some(route) if route.kind == ROUTE_GATEWAY => indexed(route.next_hop),
         Some(route) if route.kind == ROUTE_ON_LINK => {
             let key = Neighbour4 { ifindex: route.ifindex, addr: out.destination };
             // SAFETY: the entry may be replaced while it is read; a hash element is freed after a grace period.
-            unsafe { NEIGHBOURS4.get(key) }.copied()
+            unsafe { NEIGHBOURS4.get(key) }
         }
         _ => None,
     };
@@ -98,13 +93,13 @@ pub fn to_client4(packet: Packet, out: Outgoing<u32>) -> Result<NextHop, DropRea
 
 /// As [`to_client4`].
 #[inline(always)]
-pub fn to_client6(packet: Packet, out: Outgoing<[u32; 4]>) -> Result<NextHop, DropReason> {
+pub fn to_client6(packet: Packet, out: Outgoing<[u32; 4]>) -> Result<&'static NextHop, DropReason> {
     let hop = match ROUTES6.get(&Aligned::new(octets6(out.destination)).key) {
         Some(route) if route.kind == ROUTE_GATEWAY => indexed(route.next_hop),
         Some(route) if route.kind == ROUTE_ON_LINK => {
             let key = Neighbour6 { addr: out.destination, ifindex: route.ifindex, pad: 0 };
             // SAFETY: as above.
-            unsafe { NEIGHBOURS6.get(key) }.copied()
+            unsafe { NEIGHBOURS6.get(key) }
         }
         _ => None,
     };
@@ -115,64 +110,69 @@ pub fn to_client6(packet: Packet, out: Outgoing<[u32; 4]>) -> Result<NextHop, Dr
 }
 
 #[inline(always)]
-fn fits(hop: NextHop, length: usize) -> Result<NextHop, DropReason> {
+fn fits(hop: &'static NextHop, length: usize) -> Result<&'static NextHop, DropReason> {
     if length > hop.mtu as usize { Err(DropReason::TooBig) } else { Ok(hop) }
 }
 
-/// Asks the kernel's FIB. A function of its own in the object too: it is the slow path, and must cost the fast one
-/// no stack. The request is built in per-CPU memory for the same reason.
-#[inline(never)]
-fn fib4(packet: Packet, out: &Outgoing<u32>) -> Result<NextHop, DropReason> {
-    let request = FIB_REQUEST.get_ptr_mut(0).ok_or(DropReason::Internal)?;
-    // SAFETY: per-CPU memory of our own; integers only, for which all zeroes is a valid request.
-    let request = unsafe {
-        request.write_bytes(0, 1);
-        &mut *request
-    };
-    request.family = AF_INET;
-    request.__bindgen_anon_3.ipv4_src = out.source;
-    request.__bindgen_anon_4.ipv4_dst = out.destination;
-    ask(packet, request, out.protocol, out.length, out.service)
+/// The FIB's answer. The addresses are written here, because they are too many arguments for a call.
+#[inline(always)]
+fn fib4(packet: Packet, out: &Outgoing<u32>) -> Result<&'static NextHop, DropReason> {
+    let fib = FIB.get_ptr_mut(0).ok_or(DropReason::Internal)?;
+    // SAFETY: per-CPU memory of our own, and XDP is not preempted by XDP on the same CPU.
+    unsafe {
+        (*fib).request.__bindgen_anon_3.ipv4_src = out.source;
+        (*fib).request.__bindgen_anon_4.ipv4_dst = out.destination;
+    }
+    ask(packet, AF_INET, out.protocol, out.length as u16, out.service)?;
+    // SAFETY: as above.
+    Ok(unsafe { &(*fib).answer })
 }
 
 /// As [`fib4`].
-#[inline(never)]
-fn fib6(packet: Packet, out: &Outgoing<[u32; 4]>) -> Result<NextHop, DropReason> {
-    let request = FIB_REQUEST.get_ptr_mut(0).ok_or(DropReason::Internal)?;
+#[inline(always)]
+fn fib6(packet: Packet, out: &Outgoing<[u32; 4]>) -> Result<&'static NextHop, DropReason> {
+    let fib = FIB.get_ptr_mut(0).ok_or(DropReason::Internal)?;
     // SAFETY: as above.
-    let request = unsafe {
-        request.write_bytes(0, 1);
-        &mut *request
-    };
-    request.family = AF_INET6;
-    request.__bindgen_anon_3.ipv6_src = out.source;
-    request.__bindgen_anon_4.ipv6_dst = out.destination;
-    ask(packet, request, out.protocol, out.length, out.service)
+    unsafe {
+        (*fib).request.__bindgen_anon_3.ipv6_src = out.source;
+        (*fib).request.__bindgen_anon_4.ipv6_dst = out.destination;
+    }
+    ask(packet, AF_INET6, out.protocol, out.length as u16, out.service)?;
+    // SAFETY: as above.
+    Ok(unsafe { &(*fib).answer })
 }
 
-#[inline(always)]
-fn ask(
-    packet: Packet,
-    request: &mut bpf_fib_lookup,
-    protocol: u8,
-    length: usize,
-    service: u32,
-) -> Result<NextHop, DropReason> {
+/// Asks the kernel's FIB; the addresses are in the request already, the next hop is in the answer after. A function
+/// of its own in the object too: it is the slow path, and must cost the fast one no register and no stack.
+#[cold]
+#[inline(never)]
+fn ask(packet: Packet, family: u8, protocol: u8, length: u16, service: u32) -> Result<(), DropReason> {
+    let fib = FIB.get_ptr_mut(0).ok_or(DropReason::Internal)?;
+    // SAFETY: as above; callers hold no reference while this runs.
+    let Fib { request, answer } = unsafe { &mut *fib };
     account::fib_lookup(service);
+    request.family = family;
     request.l4_protocol = protocol;
-    request.__bindgen_anon_1.tot_len = length as u16;
+    request.sport = 0;
+    request.dport = 0;
+    request.__bindgen_anon_1.tot_len = length;
     request.ifindex = packet.ingress();
+    request.__bindgen_anon_2.flowinfo = 0;
+    request.__bindgen_anon_5.tbid = 0;
     // SAFETY: the context is the kernel's, the request is ours and of the size given.
-    let answer = unsafe { ask_fib(packet.context().cast(), request, size_of::<bpf_fib_lookup>() as i32, 0) } as u32;
-    match answer {
-        BPF_FIB_LKUP_RET_SUCCESS => Ok(NextHop {
-            destination_mac: request.dmac,
-            source_mac: request.smac,
-            // The lookup compared the length with the route's MTU already.
-            mtu: u32::MAX,
-            ifindex: request.ifindex,
-            reserved: 0,
-        }),
+    let code = unsafe { ask_fib(packet.context().cast(), request, size_of::<bpf_fib_lookup>() as i32, 0) } as u32;
+    match code {
+        BPF_FIB_LKUP_RET_SUCCESS => {
+            *answer = NextHop {
+                destination_mac: request.dmac,
+                source_mac: request.smac,
+                // The lookup compared the length with the route's MTU already.
+                mtu: u32::MAX,
+                ifindex: request.ifindex,
+                reserved: 0,
+            };
+            Ok(())
+        }
         BPF_FIB_LKUP_RET_NO_NEIGH => {
             want_neighbour(request);
             Err(DropReason::NoNeighbour)

@@ -140,10 +140,10 @@ fn client4(packet: Packet, ip: &Ipv4, service: &Service) -> Result<u32, DropReas
     } else {
         return Err(DropReason::Internal);
     };
-    if !mac::write(packet, &hop, ETHERTYPE_IPV4) {
+    if !mac::write(packet, hop, ETHERTYPE_IPV4) {
         return Err(DropReason::Internal);
     }
-    let action = forward::send(packet, &hop)?;
+    let action = forward::send(packet, hop)?;
     account::forwarded(service.id, id, ip.length as u64, opens);
     Ok(action)
 }
@@ -161,10 +161,10 @@ fn reply4(packet: Packet, ip: &Ipv4, reverse: &Reverse4) -> Result<u32, DropReas
     let hop = forward::to_client4(packet, out)?;
     let old = Side { addr: ip.source, port: ip.ports.source };
     let new = Side { addr: reverse.vip, port: reverse.port };
-    if !nat::ipv4(packet, ip.l4, ip.protocol, End::Source, old, new) || !mac::write(packet, &hop, ETHERTYPE_IPV4) {
+    if !nat::ipv4(packet, ip.l4, ip.protocol, End::Source, old, new) || !mac::write(packet, hop, ETHERTYPE_IPV4) {
         return Err(DropReason::Internal);
     }
-    let action = forward::send(packet, &hop)?;
+    let action = forward::send(packet, hop)?;
     account::replied(reverse.service, reverse.backend, ip.length as u64);
     Ok(action)
 }
@@ -225,10 +225,10 @@ fn client6(packet: Packet, ip: &Ipv6, service: &Service) -> Result<u32, DropReas
     } else {
         return Err(DropReason::Internal);
     };
-    if !mac::write(packet, &hop, ETHERTYPE_IPV6) {
+    if !mac::write(packet, hop, ETHERTYPE_IPV6) {
         return Err(DropReason::Internal);
     }
-    let action = forward::send(packet, &hop)?;
+    let action = forward::send(packet, hop)?;
     account::forwarded(service.id, id, ip.length as u64, opens);
     Ok(action)
 }
@@ -246,10 +246,10 @@ fn reply6(packet: Packet, ip: &Ipv6, reverse: &Reverse6) -> Result<u32, DropReas
     let hop = forward::to_client6(packet, out)?;
     let old = Side { addr: ip.source, port: ip.ports.source };
     let new = Side { addr: reverse.vip, port: reverse.port };
-    if !nat::ipv6(packet, ipv6::L4, ip.protocol, End::Source, old, new) || !mac::write(packet, &hop, ETHERTYPE_IPV6) {
+    if !nat::ipv6(packet, ipv6::L4, ip.protocol, End::Source, old, new) || !mac::write(packet, hop, ETHERTYPE_IPV6) {
         return Err(DropReason::Internal);
     }
-    let action = forward::send(packet, &hop)?;
+    let action = forward::send(packet, hop)?;
     account::replied(reverse.service, reverse.backend, ip.length as u64);
     Ok(action)
 }

@@ -115,9 +115,16 @@ pub static EVENTS: RingBuf<Event, 65536> = RingBuf::new();
 #[btf_map]
 pub static EVENT_BUDGET: PerCpuArray<[u64; 2], 1> = PerCpuArray::new();
 
-/// Where the slow path builds its question to the kernel's FIB. Written and read within one packet.
+/// The slow path's question to the kernel's FIB, and the next hop made of the answer.
+#[repr(C)]
+pub struct Fib {
+    pub request: bpf_fib_lookup,
+    pub answer: NextHop,
+}
+
+/// Where the slow path asks. Written and read within one packet.
 #[btf_map]
-pub static FIB_REQUEST: PerCpuArray<bpf_fib_lookup, 1> = PerCpuArray::new();
+pub static FIB: PerCpuArray<Fib, 1> = PerCpuArray::new();
 
 /// The time in seconds when [`lb_common::settings::TEST_CLOCK`] is set. Written by tests, read by `clock`.
 #[btf_map]

@@ -7,16 +7,15 @@ use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 use lb_common::csum::Delta;
 use lb_ebpf::packet::Header;
 
-/// Takes one from the TTL and adds what that does to the header checksum.
+/// The word of the checksum that the TTL is the first byte of, when it is 1 and the other byte 0.
+const ONE: u16 = u16::from_ne_bytes([1, 0]);
+
+/// Takes one from the TTL and adds what that does to the header checksum: the same whatever the TTL was.
 #[inline(always)]
 pub fn ipv4(header: &Header<Ipv4Hdr>, delta: Delta) -> Delta {
     const TTL: usize = offset_of!(Ipv4Hdr, ttl);
-    // The TTL is the first byte of its checksum word.
-    let before = header.u16::<TTL>();
-    let [ttl, protocol] = before.to_ne_bytes();
-    let after = u16::from_ne_bytes([ttl.wrapping_sub(1), protocol]);
-    header.set_u16::<TTL>(after);
-    delta.word16(before, after)
+    header.set_u8::<TTL>(header.u8::<TTL>().wrapping_sub(1));
+    delta.word16(ONE, 0)
 }
 
 /// Takes one from the hop limit; IPv6 headers have no checksum.

@@ -53,7 +53,7 @@ pub const NAMES: [&str; 25] = [
     "EVENTS",
     "EVENT_BUDGET",
     "CLOCK",
-    "FIB_REQUEST",
+    "FIB",
     "AYA_LOGS",
 ];
 const RING_NAMES: [&str; CLASSES.len()] = ["RINGS_10", "RINGS_12", "RINGS_14", "RINGS_17", "RINGS_20"];
