@@ -131,3 +131,64 @@ impl fmt::Display for Table {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::cases::{CASES, REFERENCES, twin};
+    use super::*;
+
+    fn row(name: &str, two: bool, samples: &[f64]) -> Row {
+        let mut all = REFERENCES.iter().chain(&CASES);
+        let case = *all.find(|case| case.name == name).unwrap();
+        Row { name: if two { twin(name) } else { name.to_owned() }, case, two, samples: samples.to_vec() }
+    }
+
+    fn table(single: f64, double: f64) -> Table {
+        Table::new(&[
+            row(FLOOR, false, &[8.0]),
+            row(NOOP, false, &[10.0]),
+            row(UNIT, false, &[30.0]),
+            row("ipip4/tcp/1", false, &[single]),
+            row("ipip4/tcp/1", true, &[double]),
+        ])
+        .unwrap()
+    }
+
+    #[test]
+    fn net_is_above_the_noop_and_the_ratio_is_in_units_of_the_reference() {
+        let table = table(35.0, 37.0);
+        let of = |name: &str| table.0.iter().find(|f| f.case == name).map(|f| (f.net_ns, f.net_ratio)).unwrap();
+        assert_eq!(of(NOOP), (0.0, 0.0));
+        assert_eq!(of(UNIT), (20.0, 1.0));
+        assert_eq!(of("ipip4/tcp/1"), (25.0, 1.25));
+        assert!(table.over().is_empty());
+    }
+
+    #[test]
+    fn a_case_is_over_its_own_limit_and_a_twin_over_a_tenth_more_than_its_case() {
+        // The limit of 1.45 is 29 ns net, 39 in all.
+        assert_eq!(table(39.1, 39.1).over(), ["ipip4/tcp/1"]);
+        // 25 ns net on one CPU allow 27.5 on two.
+        assert_eq!(table(35.0, 37.6).over(), ["2cpu/ipip4/tcp/1"]);
+        assert!(table(35.0, 37.4).to_string().lines().last().unwrap().ends_with("1.38  ok"));
+    }
+
+    #[test]
+    fn the_figure_is_the_median_and_the_spread_that_of_the_quartiles() {
+        let rows =
+            [row(NOOP, false, &[0.0]), row(UNIT, false, &[1.0]), row("pass/1", false, &[90.0, 4.0, 2.0, 3.0, 1.0])];
+        let figure = &Table::new(&rows).unwrap().0[2];
+        assert_eq!((figure.ns, figure.iqr_pct), (3.0, 100.0 * 2.0 / 3.0));
+    }
+
+    #[test]
+    fn the_json_is_a_list_of_cases_and_their_figures() {
+        let json: serde_json::Value = serde_json::from_str(&table(35.0, 37.0).json().unwrap()).unwrap();
+        assert_eq!(
+            json[3],
+            serde_json::json!({
+                "case": "ipip4/tcp/1", "ns": 35.0, "iqr_pct": 0.0, "net_ns": 25.0, "net_ratio": 1.25
+            })
+        );
+    }
+}
