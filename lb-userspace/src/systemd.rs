@@ -1,6 +1,6 @@
 //! Telling systemd how we are doing: the `sd_notify` protocol, which is one datagram to `$NOTIFY_SOCKET`.
 //!
-//! The unit is `Type=notify-reload`. The trap there: systemd only believes that a reload has begun if
+//! The unit is `Type=notify`; `notify-reload` works too. The trap there: systemd only believes that a reload has begun if
 //! `RELOADING=1` carries the `MONOTONIC_USEC` of this moment, and only believes that it has ended when `READY=1`
 //! follows — also when the new configuration was refused. Without it the unit hangs in "reloading".
 

@@ -15,7 +15,7 @@ use lb_common::ring::{Row, rows};
 use lb_common::route::{Neighbour4, Neighbour6};
 use lb_common::service::{FORWARD_IPIP, FORWARD_NAT, Reverse4, Reverse6, Service as ServiceEntry};
 
-use crate::dataplane::maps::{MAX_NEIGHBOURS, MAX_ROUTES};
+use crate::dataplane::maps::{MAX_LOCAL, MAX_NEIGHBOURS, MAX_ROUTES};
 use crate::dataplane::tables::{Backend as BackendEntry, RingPlace, RingRows, RouteTo, Tables};
 use crate::dataplane::{Features, Sizes};
 use crate::exit::{Exit, Failure};
@@ -453,9 +453,16 @@ fn network(model: &Model, net: &NetState, out: &mut Desired) {
     }
     for ip in net.local_addresses() {
         match ip {
-            IpAddr::V4(a) => tables.local4.insert(u32::from_ne_bytes(a.octets())),
-            IpAddr::V6(a) => tables.local6.insert(words6(a.octets())),
+            IpAddr::V4(a) if tables.local4.len() < MAX_LOCAL => tables.local4.insert(u32::from_ne_bytes(a.octets())),
+            IpAddr::V6(a) if tables.local6.len() < MAX_LOCAL => tables.local6.insert(words6(a.octets())),
+            _ => continue,
         };
+    }
+    if tables.local4.len().max(tables.local6.len()) == MAX_LOCAL {
+        out.problems.push(format!(
+            "this host has {MAX_LOCAL} addresses or more, the most that are told apart from clients': answers of \
+             backends to the others are taken for replies"
+        ));
     }
     let routes = net.routes_for_dataplane(MAX_ROUTES - 1);
     for (family, count) in ["IPv4", "IPv6"].into_iter().zip(routes.over_limit) {

@@ -63,7 +63,7 @@ const MMAPABLE: u32 = 1 << 10;
 /// Mirrored routes and neighbours the maps have room for.
 pub const MAX_ROUTES: usize = 4096;
 pub const MAX_NEIGHBOURS: usize = 16_384;
-const MAX_LOCAL: usize = 4096;
+pub const MAX_LOCAL: usize = 4096;
 const MAX_DEVICES: usize = 256;
 
 /// 8-byte words per backend record.
