@@ -16,12 +16,13 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{SocketAddr, protocols::NETLINK_ROUTE};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
+use nix::sys::time::TimeVal;
 
 /// Larger than any message the kernel builds (it fills at most 32 KiB per read).
 const BUFFER: usize = 64 * 1024;
 
 /// How long an answer may take: the kernel answers at once unless someone holds the rtnl lock.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: TimeVal = TimeVal::new(10, 0);
 
 /// Most datagrams read in one go, so that a flood of events does not keep us from publishing any.
 const READS: usize = 4096;
@@ -100,8 +101,7 @@ impl Socket {
     pub fn open() -> io::Result<Self> {
         let mut socket = netlink_sys::Socket::new(NETLINK_ROUTE)?;
         socket.bind(&SocketAddr::new(0, 0))?;
-        let patience = nix::sys::time::TimeVal::new(PATIENCE.as_secs() as libc::time_t, 0);
-        setsockopt(&socket, sockopt::ReceiveTimeout, &patience)?;
+        setsockopt(&socket, sockopt::ReceiveTimeout, &PATIENCE)?;
         Ok(Self { socket, sequence: 0, buffer: vec![0; BUFFER] })
     }
 
