@@ -2,8 +2,10 @@
 
 pub mod bench;
 pub mod demo;
+pub mod fuzz;
 pub mod golden;
 pub mod lab;
+pub mod model;
 pub mod packet;
 pub mod progrun;
 pub mod verifier;

@@ -4,6 +4,7 @@
 
 mod demo;
 mod dist;
+mod fuzz;
 mod image;
 mod lint;
 mod measure;
@@ -32,6 +33,8 @@ enum Verb {
     Bench(measure::Bench),
     /// Compare what each program costs the verifier, and its size, with what is recorded
     Verifier(measure::Verifier),
+    /// Hold the program to the reference model on random packets; stop at the first difference
+    Fuzz(fuzz::Fuzz),
     /// rustfmt and clippy, as the tests run them
     Lint,
     /// Make one stripped, self-contained binary in target/dist
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Verb::Test { filter } => test::run(filter.as_deref()),
         Verb::Bench(bench) => bench.run(),
         Verb::Verifier(verifier) => verifier.run(),
+        Verb::Fuzz(fuzz) => fuzz.run(),
         Verb::Lint => lint::run(),
         Verb::Dist => dist::run().map(|_| ExitCode::SUCCESS),
         Verb::Image => image::build().map(|()| ExitCode::SUCCESS),

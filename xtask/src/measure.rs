@@ -71,7 +71,7 @@ impl Verifier {
 }
 
 /// Builds a program of the tests' crate.
-fn program(name: &str) -> Result<Command> {
+pub fn program(name: &str) -> Result<Command> {
     setup::ensure(&[Group::Build])?;
     workspace::build_programs(&[PRODUCT, TESTS])?;
     say(&format!("building {name}"));
@@ -83,6 +83,6 @@ fn program(name: &str) -> Result<Command> {
 }
 
 /// Ctrl-C and the exit code are the program's own.
-fn replace(mut program: Command) -> Result<ExitCode> {
+pub fn replace(mut program: Command) -> Result<ExitCode> {
     Err(program.exec()).with_context(|| format!("cannot run {}", program.get_program().display()))
 }

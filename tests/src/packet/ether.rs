@@ -3,8 +3,11 @@
 use std::fmt;
 use std::net::Ipv4Addr;
 
+use serde::{Deserialize, Serialize};
+
 /// A MAC address.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct Mac(pub [u8; 6]);
 
 impl Mac {
@@ -20,6 +23,25 @@ impl fmt::Display for Mac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [a, b, c, d, e, g] = self.0;
         write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl From<Mac> for String {
+    fn from(mac: Mac) -> Self {
+        mac.to_string()
+    }
+}
+
+impl TryFrom<String> for Mac {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let bytes: Option<Vec<u8>> = text
+            .split(':')
+            .map(|part| u8::from_str_radix(part, 16).ok().filter(|_| part.len() == 2 && !part.starts_with('+')))
+            .collect();
+        let six = bytes.and_then(|bytes| <[u8; 6]>::try_from(bytes).ok());
+        six.map(Self).ok_or_else(|| format!("`{text}` is no MAC address"))
     }
 }
 
@@ -124,6 +146,17 @@ mod tests {
     fn tags_sit_between_the_addresses_and_the_ethertype() {
         let frame = ethernet(Mac::local(1), Mac::local(2)).service_vlan(7).vlan(0x123).ethertype(0x0800) / raw([9]);
         assert_eq!(frame.bytes(), [2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x88, 0xa8, 0, 7, 0x81, 0, 0x01, 0x23, 8, 0, 9]);
+    }
+
+    #[test]
+    fn a_mac_address_reads_back_as_it_is_written() {
+        let mac = Mac([2, 0, 0xff, 0x1a, 0, 9]);
+        assert_eq!(Mac::try_from(String::from(mac)), Ok(mac));
+        for text in
+            ["", "02:00:ff:1a:00", "02:00:ff:1a:00:09:01", "2:00:ff:1a:00:09", "0g:00:ff:1a:00:09", "+2:00:ff:1a:00:09"]
+        {
+            assert!(Mac::try_from(text.to_owned()).is_err(), "{text}");
+        }
     }
 
     #[test]

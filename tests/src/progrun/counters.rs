@@ -16,7 +16,8 @@ impl Counts {
         }
     }
 
-    pub(super) fn service(&mut self, id: u32, c: &ServiceCounters) {
+    /// Adds all counters of a service.
+    pub fn service(&mut self, id: u32, c: &ServiceCounters) {
         // Taken apart, so that a counter added to the ABI cannot be forgotten here.
         let ServiceCounters { packets, bytes, reply_packets, reply_bytes, syns, fib_lookups, reserved, drops } = c;
         for (name, n) in [
@@ -36,7 +37,8 @@ impl Counts {
         }
     }
 
-    pub(super) fn backend(&mut self, id: u32, c: &BackendCounters) {
+    /// Adds all counters of a backend.
+    pub fn backend(&mut self, id: u32, c: &BackendCounters) {
         let BackendCounters { packets, bytes, reply_packets, reply_bytes } = c;
         for (name, n) in
             [("packets", packets), ("bytes", bytes), ("reply_packets", reply_packets), ("reply_bytes", reply_bytes)]

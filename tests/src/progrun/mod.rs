@@ -7,6 +7,7 @@
 //! The kernel runs no frame shorter than an Ethernet header. And `XDP_REDIRECT` from such a run says only that
 //! the device map knew the target: run it with one device in the map ([`Program::set_devices`]) to prove which.
 
+mod bulk;
 pub mod counters;
 pub mod netns;
 mod program;

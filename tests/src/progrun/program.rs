@@ -28,7 +28,7 @@ const NEXT_HOPS: u32 = 64;
 const RING_SLOTS: u32 = 128;
 
 /// Inner maps must have the flags of the template the program was built with.
-const BPF_F_MMAPABLE: u32 = 1 << 10;
+pub(super) const BPF_F_MMAPABLE: u32 = 1 << 10;
 
 /// Values of the load-time constants.
 #[derive(Clone, Debug)]
@@ -123,13 +123,13 @@ impl Context {
 }
 
 /// The outer ring map of a class.
-fn outer(class: usize) -> String {
+pub(super) fn outer(class: usize) -> String {
     format!("RINGS_{}", CLASSES[class])
 }
 
 /// One of the objects, loaded.
 pub struct Program {
-    ebpf: Ebpf,
+    pub(super) ebpf: Ebpf,
     /// The program's name in it.
     entry: &'static str,
 }
@@ -199,7 +199,10 @@ impl Program {
         }
     }
 
-    fn map<'a, T: TryFrom<&'a mut aya::maps::Map, Error = aya::maps::MapError>>(&'a mut self, name: &str) -> Result<T> {
+    pub(super) fn map<'a, T: TryFrom<&'a mut aya::maps::Map, Error = aya::maps::MapError>>(
+        &'a mut self,
+        name: &str,
+    ) -> Result<T> {
         let map = self.ebpf.map_mut(name).ok_or_else(|| anyhow!("no map `{name}` in the object"))?;
         T::try_from(map).with_context(|| format!("map `{name}`"))
     }

@@ -1,0 +1,264 @@
+//! Which verdicts and drop reasons were reached, on whose behalf: a fuzzer that never gets somewhere proves nothing
+//! about it.
+//!
+//! Every cell of (verdict or reason) × (family and path) is one of three: it must be reached, it may be, or it
+//! cannot be — and then the reason why not stands here, and reaching it is as wrong as missing one that must be.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use lb_common::counters::DropReason;
+use lb_common::ring::CLASSES;
+
+use crate::model::{Arrival, Family, Outcome, Path, Verdict};
+
+/// A verdict without its interface, or the reason of a drop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum What {
+    Pass,
+    Transmit,
+    Redirect,
+    Drop(DropReason),
+}
+
+impl What {
+    fn all() -> impl Iterator<Item = Self> {
+        [Self::Pass, Self::Transmit, Self::Redirect].into_iter().chain(DropReason::ALL.map(Self::Drop))
+    }
+
+    fn name(self) -> String {
+        match self {
+            Self::Pass => "pass".into(),
+            Self::Transmit => "transmit".into(),
+            Self::Redirect => "redirect".into(),
+            Self::Drop(reason) => format!("drop {}", reason.name()),
+        }
+    }
+}
+
+impl From<Verdict> for What {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Pass => Self::Pass,
+            Verdict::Drop(reason) => Self::Drop(reason),
+            Verdict::Transmit => Self::Transmit,
+            Verdict::Redirect(_) => Self::Redirect,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Need {
+    Must,
+    May,
+    /// And why.
+    Cannot(&'static str),
+}
+
+/// The columns of the table: family and path.
+const COLUMNS: [(Family, Path, &str); 11] = [
+    (Family::V4, Path::Nat, "4 nat"),
+    (Family::V4, Path::Ipip, "4 ipip"),
+    (Family::V4, Path::Reply, "4 reply"),
+    (Family::V4, Path::Unknown, "4 ?"),
+    (Family::V4, Path::Nobody, "4 -"),
+    (Family::V6, Path::Nat, "6 nat"),
+    (Family::V6, Path::Ipip, "6 ipip"),
+    (Family::V6, Path::Reply, "6 reply"),
+    (Family::V6, Path::Unknown, "6 ?"),
+    (Family::V6, Path::Nobody, "6 -"),
+    (Family::Other, Path::Nobody, "other"),
+];
+
+fn need(family: Family, path: Path, what: What) -> Need {
+    use DropReason::*;
+    match (path, what) {
+        (Path::Nobody, What::Pass) => Need::Must,
+        (Path::Nobody, _) => Need::Cannot("what is for no service passes"),
+        (_, What::Pass) => Need::Cannot("a service's packet is forwarded or dropped"),
+        (Path::Unknown, What::Drop(Internal)) => Need::Must,
+        (Path::Unknown, What::Drop(NoBackend | NoRing | Truncated | Fragment | TtlExceeded))
+            if family == Family::V4 || what != What::Drop(Fragment) =>
+        {
+            Need::May
+        }
+        (Path::Unknown, _) => Need::Cannot("an unknown way of forwarding ends before a next hop is looked for"),
+        (Path::Reply, What::Drop(NoBackend | NoRing)) => Need::Cannot("replies need no ring"),
+        (Path::Reply, What::Drop(Internal)) => Need::Cannot("nothing on a reply's way can contradict itself"),
+        (_, What::Drop(Fragment)) if family == Family::V6 => {
+            Need::Cannot("an IPv6 fragment has an extension header, so no ports, so no service")
+        }
+        (Path::Nat | Path::Reply, What::Drop(NoHeadroom)) => Need::Cannot("translation needs no headroom"),
+        _ => Need::Must,
+    }
+}
+
+/// Things beside verdicts that must have happened.
+const MARKS: [&str; 13] = [
+    "next hop by the kernel, IPv4",
+    "next hop by the kernel, IPv6",
+    "event told",
+    "event withheld, the budget is spent",
+    "a frame too short for an IP header",
+    "a frame of more than 2,000 bytes",
+    "UDP without a checksum translated",
+    "a checksum of 0x0000 left",
+    "a checksum of 0xffff left",
+    "IPv4 options forwarded",
+    "padding forwarded",
+    "a wrong checksum forwarded",
+    "TCP that opens a connection forwarded",
+];
+
+#[derive(Clone, Debug, Default)]
+pub struct Coverage {
+    pub packets: u64,
+    cells: BTreeMap<(Family, Path, What), u64>,
+    marks: BTreeMap<&'static str, u64>,
+    classes: [u64; CLASSES.len()],
+}
+
+impl Coverage {
+    /// Counts what the model says became of a packet.
+    pub fn packet(&mut self, arrival: &Arrival, outcome: &Outcome) {
+        self.packets += 1;
+        let trace = &outcome.trace;
+        *self.cells.entry((trace.family, trace.path, outcome.verdict.into())).or_default() += 1;
+        if let Some(class) = trace.ring_class {
+            self.classes[usize::from(class)] += 1;
+        }
+        for mark in marks(arrival, outcome) {
+            *self.marks.entry(mark).or_default() += 1;
+        }
+    }
+
+    fn count(&self, family: Family, path: Path, what: What) -> u64 {
+        self.cells.get(&(family, path, what)).copied().unwrap_or(0)
+    }
+
+    /// What is missing, and what was reached that cannot be.
+    pub fn complaints(&self) -> Vec<String> {
+        let mut complaints = Vec::new();
+        for (family, path, column) in COLUMNS {
+            for what in What::all() {
+                match (need(family, path, what), self.count(family, path, what)) {
+                    (Need::Must, 0) => complaints.push(format!("never reached: {} ({column})", what.name())),
+                    (Need::Cannot(why), n @ 1..) => {
+                        complaints.push(format!("reached {n} times: {} ({column}), though {why}", what.name()));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        complaints.extend(
+            MARKS.iter().filter(|mark| !self.marks.contains_key(*mark)).map(|mark| format!("never happened: {mark}")),
+        );
+        for (class, log2) in CLASSES.iter().enumerate() {
+            if self.classes[class] == 0 {
+                complaints.push(format!("never used: a ring of 2^{log2} rows"));
+            }
+        }
+        complaints
+    }
+
+    /// The table: `.` for what cannot be, `-` for what was not reached but may be, `MISSING` for what must be.
+    pub fn table(&self) -> String {
+        let mut text = format!("{:26}", "");
+        for (.., column) in COLUMNS {
+            let _ = write!(text, "{column:>9}");
+        }
+        for what in What::all() {
+            let _ = write!(text, "\n{:26}", what.name());
+            for (family, path, _) in COLUMNS {
+                let cell = match (need(family, path, what), self.count(family, path, what)) {
+                    (Need::Cannot(_), 0) => ".".to_owned(),
+                    (Need::May, 0) => "-".to_owned(),
+                    (Need::Must, 0) => "MISSING".to_owned(),
+                    (_, n) => n.to_string(),
+                };
+                let _ = write!(text, "{cell:>9}");
+            }
+        }
+        text.push('\n');
+        for mark in MARKS {
+            let _ = write!(text, "\n{mark:45}{:>9}", self.marks.get(mark).copied().unwrap_or(0));
+        }
+        for (log2, n) in CLASSES.iter().zip(self.classes) {
+            let _ = write!(text, "\n{:45}{n:>9}", format!("a row of 2^{log2}"));
+        }
+        text
+    }
+
+    /// Why some cells are `.`, each reason once.
+    pub fn excuses() -> Vec<&'static str> {
+        let mut excuses: Vec<&str> = COLUMNS
+            .iter()
+            .flat_map(|(family, path, _)| What::all().map(|what| need(*family, *path, what)))
+            .filter_map(|need| if let Need::Cannot(why) = need { Some(why) } else { None })
+            .collect();
+        excuses.sort_unstable();
+        excuses.dedup();
+        excuses
+    }
+}
+
+fn marks(arrival: &Arrival, outcome: &Outcome) -> Vec<&'static str> {
+    use crate::model::checksum::{Judged, audit};
+    use crate::model::read::{self, ETHERNET, be16};
+
+    let (trace, frame) = (&outcome.trace, &arrival.frame);
+    let mut marks = Vec::new();
+    let mut mark = |happened: bool, name: &'static str| {
+        if happened {
+            marks.push(name);
+        }
+    };
+    mark(trace.told == Some(true), MARKS[2]);
+    mark(trace.told == Some(false), MARKS[3]);
+    let short = if trace.family == Family::V4 { 20 } else { 40 };
+    mark(trace.family != Family::Other && frame.len() < ETHERNET + short, MARKS[4]);
+    mark(frame.len() > 2000, MARKS[5]);
+    if !outcome.verdict.is_sent() {
+        return marks;
+    }
+    mark(trace.asked && trace.family == Family::V4, MARKS[0]);
+    mark(trace.asked && trace.family == Family::V6, MARKS[1]);
+    let Some(packet) = read::datagram(frame) else { return marks };
+    let judged = audit(frame);
+    let translated = matches!(trace.path, Path::Nat | Path::Reply);
+    mark(translated && judged.contains(&Judged::None), MARKS[6]);
+    let sum = be16(&outcome.frame, packet.checksum_at());
+    mark(translated && sum == Some(0) && !judged.contains(&Judged::None), MARKS[7]);
+    mark(translated && sum == Some(0xffff), MARKS[8]);
+    mark(trace.family == Family::V4 && packet.l4 > ETHERNET + 20, MARKS[9]);
+    mark(frame.len() > ETHERNET + packet.length, MARKS[10]);
+    mark(judged.iter().any(|j| matches!(j, Judged::Ipv4(false) | Judged::Transport(false))), MARKS[11]);
+    mark(packet.opens(frame), MARKS[12]);
+    marks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Trace;
+
+    #[test]
+    fn what_was_never_reached_and_what_cannot_be_are_both_complained_of() {
+        let arrival = Arrival { interface: 10, headroom: 216, frame: vec![0; 60] };
+        let outcome = |family, path, verdict| Outcome {
+            verdict,
+            frame: vec![0; 60],
+            trace: Trace { family, path, ..Trace::default() },
+        };
+        let mut coverage = Coverage::default();
+        let all = coverage.complaints();
+        assert!(all.contains(&"never reached: drop too_big (6 reply)".to_owned()), "{all:?}");
+        assert!(!all.iter().any(|c| c.contains("no_ring (6 reply)")), "{all:?}");
+
+        coverage.packet(&arrival, &outcome(Family::V6, Path::Reply, Verdict::Drop(DropReason::TooBig)));
+        assert!(!coverage.complaints().contains(&"never reached: drop too_big (6 reply)".to_owned()));
+        coverage.packet(&arrival, &outcome(Family::V6, Path::Reply, Verdict::Drop(DropReason::NoRing)));
+        let expected = "reached 1 times: drop no_ring (6 reply), though replies need no ring";
+        assert!(coverage.complaints().contains(&expected.to_owned()));
+    }
+}

@@ -1,0 +1,365 @@
+//! Random packets that mean something to a world: for its services, from its backends, nearly so, and not at all —
+//! with every header field free to lie.
+//!
+//! Most fields of most packets are right. A packet with five lies in it is refused for the first; what is
+//! interesting is one lie in an otherwise good packet, so each lie has its own small chance.
+
+use std::net::IpAddr;
+
+use lb_common::addr::{PROTO_TCP, PROTO_UDP};
+
+use super::mutate;
+use super::network::{BACKENDS, CLIENTS, DC, LAN, OFF, VIPS, WAN, mac, of_family};
+use super::random::Random;
+use super::worlds::PORTS;
+use crate::model::World;
+use crate::model::world::Endpoint;
+use crate::packet::{
+    Ethernet, Extension, Icmp, Ipv4, Ipv6, Mac, Packet, Tcp, Udp, arp, ethernet, icmp, icmpv6, ipv4, ipv6, raw, tcp,
+    udp,
+};
+
+/// The kernel runs no shorter frame, and no longer one in one piece: a page less what it needs itself.
+pub const SHORTEST: usize = 14;
+pub const LONGEST: usize = 3520;
+
+/// A frame, at least [`SHORTEST`] and at most [`LONGEST`] bytes.
+pub fn frame(random: &mut Random, world: &World) -> Vec<u8> {
+    let mut frame = match random.below(100) {
+        0..4 => noise(random),
+        4..12 => others(random).bytes(),
+        _ => {
+            let (source, destination) = flow(random, world);
+            between(random, world, source, destination).bytes()
+        }
+    };
+    if random.percent(10) {
+        let length = random.between(1, 46);
+        frame.extend(random.bytes(length));
+    }
+    if random.percent(10) {
+        mutate::mutate(random, &mut frame);
+    }
+    if random.percent(5) && frame.len() > SHORTEST {
+        frame.truncate(random.between(SHORTEST, frame.len()));
+    }
+    fit(frame)
+}
+
+/// A good packet for a service or from a backend, to be cut at every byte.
+pub fn whole(random: &mut Random, world: &World) -> Vec<u8> {
+    let (source, destination) = flow(random, world);
+    fit(between(random, world, source, destination).bytes())
+}
+
+pub fn fit(mut frame: Vec<u8>) -> Vec<u8> {
+    frame.resize(frame.len().clamp(SHORTEST, LONGEST), 0);
+    frame
+}
+
+/// Nothing but bytes, half of them with an EtherType that gets them looked at.
+fn noise(random: &mut Random) -> Vec<u8> {
+    let length = random.between(SHORTEST, 120);
+    let mut bytes = random.bytes(length);
+    if random.percent(60) {
+        let ethertype = random.pick(&[[0x08, 0x00], [0x86, 0xdd]]);
+        bytes[12..14].copy_from_slice(&ethertype);
+        if let Some(version) = bytes.get_mut(14).filter(|_| random.percent(70)) {
+            *version = random.pick(&[0x45, 0x46, 0x60, 0x65, 0x4f]);
+        }
+    }
+    bytes
+}
+
+/// A client that nobody chose.
+fn client(random: &mut Random, is_ipv6: bool) -> Endpoint {
+    let address = match random.below(10) {
+        0..7 => random.pick(&of_family(&CLIENTS, is_ipv6)),
+        _ if is_ipv6 => IpAddr::V6((u128::from(random.draw()) << 64 | u128::from(random.draw())).into()),
+        _ => IpAddr::V4(random.u32().into()),
+    };
+    let port = if random.percent(10) { random.pick(&PORTS) } else { random.u16() };
+    Endpoint { address, port, protocol: random.pick(&[PROTO_TCP, PROTO_UDP]) }
+}
+
+/// Both ends of a packet: for a service, from a backend, one detail beside either, or neither.
+fn flow(random: &mut Random, world: &World) -> (Endpoint, Endpoint) {
+    // A family with something to find, if there is one.
+    let is_ipv6 = match [false, true].map(|family| world.services.iter().any(|s| s.at.address.is_ipv6() == family)) {
+        [true, false] => false,
+        [false, true] => true,
+        _ => random.percent(50),
+    };
+    let anybody = client(random, is_ipv6);
+    let near = |random: &mut Random, end: Endpoint| match random.below(3) {
+        0 => Endpoint { port: random.pick(&PORTS), ..end },
+        1 => Endpoint { protocol: PROTO_TCP + PROTO_UDP - end.protocol, ..end },
+        _ => Endpoint { address: random.pick(&of_family(&[&VIPS[..], &BACKENDS[..]].concat(), is_ipv6)), ..end },
+    };
+    let services: Vec<Endpoint> =
+        world.services.iter().map(|s| s.at).filter(|e| e.address.is_ipv6() == is_ipv6).collect();
+    let replies: Vec<Endpoint> =
+        world.replies.iter().map(|r| r.from).filter(|e| e.address.is_ipv6() == is_ipv6).collect();
+    let (mut source, mut destination) = match random.below(100) {
+        0..60 if !services.is_empty() => (anybody, random.pick(&services)),
+        60..84 if !replies.is_empty() => (random.pick(&replies), anybody),
+        84..87 if !replies.is_empty() && !services.is_empty() => (random.pick(&replies), random.pick(&services)),
+        87..90 if !replies.is_empty() => {
+            // To the node itself: answers to health checks.
+            let own: Vec<IpAddr> = of_family(&world.own, is_ipv6);
+            let address = if own.is_empty() { anybody.address } else { random.pick(&own) };
+            (random.pick(&replies), Endpoint { address, ..anybody })
+        }
+        90..94 if !services.is_empty() => {
+            let service = random.pick(&services);
+            (anybody, near(random, service))
+        }
+        94..98 if !replies.is_empty() => {
+            let reply = random.pick(&replies);
+            (near(random, reply), anybody)
+        }
+        _ => (anybody, client(random, is_ipv6)),
+    };
+    // One packet has one protocol: that of the end that was looked up.
+    let known = |end: &Endpoint| services.contains(end) || replies.contains(end);
+    if known(&destination) {
+        source.protocol = destination.protocol;
+    } else {
+        destination.protocol = source.protocol;
+    }
+    (source, destination)
+}
+
+/// A packet from one endpoint to another, with lies.
+fn between(random: &mut Random, world: &World, source: Endpoint, destination: Endpoint) -> Packet {
+    let l4 = match source.protocol {
+        PROTO_TCP => Packet::from(tcp_header(random, source.port, destination.port)),
+        _ => Packet::from(udp_header(random, source.port, destination.port)),
+    };
+    let header = if source.protocol == PROTO_TCP { 20 } else { 8 };
+    match (source.address, destination.address) {
+        (IpAddr::V4(s), IpAddr::V4(d)) => {
+            let payload = payload(random, world, 20 + header);
+            let ip = ipv4_header(random, ipv4(s, d), 20 + header + payload.len());
+            link(random) / ip / l4 / raw(payload)
+        }
+        (IpAddr::V6(s), IpAddr::V6(d)) => {
+            let payload = payload(random, world, 40 + header);
+            let ip = ipv6_header(random, ipv6(s, d), header + payload.len());
+            link(random) / ip / l4 / raw(payload)
+        }
+        _ => unreachable!("both ends are of one family"),
+    }
+}
+
+fn link(random: &mut Random) -> Ethernet {
+    let any = Mac::local(random.byte());
+    let destination = random.weighted(&[(90, mac(LAN)), (5, Mac::BROADCAST), (5, any)]);
+    let mut link = ethernet(Mac::local(random.byte()), destination);
+    if random.percent(3) {
+        link = link.vlan(random.u16());
+        if random.percent(30) {
+            link = link.service_vlan(random.u16());
+        }
+    }
+    if random.percent(1) {
+        link = link.ethertype(random.pick(&[0x0806, 0x86dd, 0x0800, 0x8847, 0x05dc, 0xffff]));
+    }
+    link
+}
+
+/// A length around what is right: most lies in practice are near it or at the ends.
+fn length(random: &mut Random, right: usize) -> u16 {
+    let right = right as u16;
+    match random.below(6) {
+        0 => right.wrapping_add(1),
+        1 => right.wrapping_sub(1),
+        2 => random.below(70) as u16,
+        3 => random.pick(&[0, 0xffff, 0x8000]),
+        4 => right.wrapping_sub(random.below(48) as u16),
+        _ => random.u16(),
+    }
+}
+
+/// TTL or hop limit.
+fn hops(random: &mut Random) -> u8 {
+    let any = random.byte();
+    random.weighted(&[(80, 64), (3, 0), (4, 1), (4, 2), (4, 255), (5, any)])
+}
+
+fn ipv4_header(random: &mut Random, ip: Ipv4, right: usize) -> Ipv4 {
+    ip.with(|ip| {
+        ip.identification = random.u16();
+        ip.dont_fragment = random.percent(50);
+        ip.reserved_flag = random.percent(1);
+        if random.percent(35) {
+            ip.tos = random.byte();
+        }
+        ip.ttl = hops(random);
+        if random.percent(8) {
+            let words = random.between(1, 10);
+            let any = random.bytes(words * 4);
+            ip.options = random.pick(&[vec![1; words * 4], any, vec![0x94, 4, 0, 0]]);
+        }
+        let right = right + ip.options.len();
+        if random.percent(2) {
+            ip.header_length = Some(random.byte() & 0x0f);
+        }
+        if random.percent(1) {
+            ip.version = random.byte() & 0x0f;
+        }
+        if random.percent(6) {
+            ip.total_length = Some(length(random, right));
+        }
+        if random.percent(4) {
+            ip.more_fragments = true;
+        }
+        if random.percent(2) {
+            let any = random.u16() & 0x1fff;
+            ip.fragment_offset = random.weighted(&[(1, 1), (1, 0x1fff), (2, any)]);
+        }
+        if random.percent(2) {
+            let any = random.byte();
+            ip.protocol = Some(random.weighted(&[(1, 1), (1, 4), (1, 6), (1, 17), (1, 47), (3, any)]));
+        }
+        if random.percent(6) {
+            ip.checksum = Some(checksum(random));
+        }
+    })
+}
+
+fn ipv6_header(random: &mut Random, mut ip: Ipv6, right: usize) -> Ipv6 {
+    let mut right = right;
+    if random.percent(5) {
+        for _ in 0..random.between(1, 3) {
+            let (extension, length) = match random.below(5) {
+                0 => (Extension::hop_by_hop(), 8),
+                1 => (Extension::destination_options(14), 16),
+                2 => (Extension::Options { kind: 43, data: vec![0, 0, 0, 0, 0, 0] }, 8),
+                3 => {
+                    let (offset, more) = (random.u16() & 0xfff8, random.percent(50));
+                    let offset = random.pick(&[0, offset]);
+                    (Extension::Fragment { offset, more, identification: random.u32() }, 8)
+                }
+                _ => (Extension::Raw { kind: random.byte(), bytes: random.bytes(8) }, 8),
+            };
+            ip = ip.extension(extension);
+            right += length;
+        }
+    }
+    ip.with(|ip| {
+        if random.percent(35) {
+            ip.traffic_class = random.byte();
+        }
+        if random.percent(50) {
+            ip.flow_label = random.u32() & 0xf_ffff;
+        }
+        ip.hop_limit = hops(random);
+        if random.percent(1) {
+            ip.version = random.byte() & 0x0f;
+        }
+        if random.percent(6) {
+            ip.payload_length = Some(length(random, right));
+        }
+        if random.percent(2) {
+            let any = random.byte();
+            ip.next_header = Some(random.weighted(&[(1, 58), (1, 59), (1, 6), (1, 17), (1, 41), (3, any)]));
+        }
+    })
+}
+
+fn checksum(random: &mut Random) -> u16 {
+    let any = random.u16();
+    random.weighted(&[(2, 0), (2, 0xffff), (3, any)])
+}
+
+fn tcp_header(random: &mut Random, source: u16, destination: u16) -> Tcp {
+    let header = tcp(source, destination);
+    let header = if random.percent(25) { header.syn() } else { header };
+    header.with(|tcp| {
+        tcp.sequence = random.u32();
+        tcp.acknowledgment = random.u32();
+        tcp.window = random.u16();
+        if random.percent(25) {
+            tcp.flags = random.byte();
+        }
+        if random.percent(10) {
+            tcp.urgent = random.u16();
+        }
+        if random.percent(10) {
+            let words = random.between(1, 10);
+            tcp.options = random.bytes(words * 4);
+        }
+        if random.percent(3) {
+            tcp.data_offset = Some(random.byte() & 0x0f);
+        }
+        if random.percent(8) {
+            tcp.checksum = Some(checksum(random));
+        }
+    })
+}
+
+fn udp_header(random: &mut Random, source: u16, destination: u16) -> Udp {
+    let mut header = udp(source, destination);
+    if random.percent(5) {
+        let length = length(random, 8);
+        header = header.length(length);
+    }
+    if random.percent(18) {
+        header = header.checksum(checksum(random));
+    }
+    header
+}
+
+/// `before` bytes of headers are in front of it.
+fn payload(random: &mut Random, world: &World, before: usize) -> Vec<u8> {
+    let length = match random.below(100) {
+        0..70 => random.below(40),
+        70..88 => {
+            // Around the MTU of a way out, with or without an outer header.
+            let mut mtus: Vec<usize> = world.next_hops.iter().map(|n| n.hop.mtu as usize).collect();
+            mtus.extend([1300, 1500, 2000]);
+            let whole = (random.pick(&mtus) + 1).saturating_sub(random.below(3));
+            whole.saturating_sub(before + random.pick(&[0, 20, 40]))
+        }
+        88..97 => random.below(1500),
+        _ => random.below(LONGEST),
+    };
+    let length = length.min(LONGEST - before);
+    match random.below(4) {
+        0 => vec![0; length],
+        1 => vec![0xff; length],
+        _ => random.bytes(length),
+    }
+}
+
+/// Packets without ports.
+fn others(random: &mut Random) -> Packet {
+    let link = link(random);
+    let is_ipv6 = random.percent(50);
+    let (source, destination) = (client(random, is_ipv6).address, random.pick(&of_family(&VIPS, is_ipv6)));
+    let length = random.below(64);
+    let data = random.bytes(length);
+    match (source, destination) {
+        (IpAddr::V4(s), IpAddr::V4(d)) => match random.below(4) {
+            0 => link / arp(Mac::local(1), s, d),
+            1 => {
+                let message: Icmp = icmp(random.pick(&[0, 3, 8, 11]), random.byte() & 0x0f);
+                link / ipv4(s, d) / message / raw(data)
+            }
+            2 => link / ipv4(s, d) / ipv4(d, s) / udp(random.pick(&PORTS), random.pick(&PORTS)) / raw(data),
+            _ => link / ipv4(s, d).protocol(random.pick(&[2, 41, 47, 50, 132, 255])) / raw(data),
+        },
+        (IpAddr::V6(s), IpAddr::V6(d)) => match random.below(3) {
+            0 => link / ipv6(s, d).hop_limit(255) / icmpv6(random.pick(&[1, 2, 128, 135, 136]), 0) / raw(data),
+            1 => link / ipv6(s, d) / ipv6(d, s) / udp(random.pick(&PORTS), random.pick(&PORTS)) / raw(data),
+            _ => link / ipv6(s, d).next_header(random.pick(&[4, 47, 50, 59, 132, 255])) / raw(data),
+        },
+        _ => unreachable!("both ends are of one family"),
+    }
+}
+
+/// The interface a packet comes in by.
+pub fn ingress(random: &mut Random) -> u32 {
+    random.weighted(&[(45, LAN), (30, DC), (19, WAN), (6, OFF)])
+}

@@ -1,0 +1,62 @@
+//! What a run consists of: a world, and what happens in it one after the other.
+//!
+//! A finding is a scenario, however it was found: it is what is shrunk, saved and replayed. Whatever will change
+//! while packets flow — rows that move, backends that die — is one more kind of [`Step`].
+
+use serde::{Deserialize, Serialize};
+
+use super::random::Random;
+use super::{corners, packets, worlds};
+use crate::model::{Arrival, Kernel, World};
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scenario {
+    pub world: World,
+    pub steps: Vec<Step>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// From now on it is this second.
+    Clock(u64),
+    Packet(Arrival),
+}
+
+/// Room in front of a frame as most drivers leave it, and as test runs can take it away.
+pub const HEADROOM: usize = 216;
+
+/// A random world and this many packets in it.
+pub fn generate(random: &mut Random, kernel: &Kernel, packets: usize) -> Scenario {
+    let world = worlds::world(random);
+    let mut steps = Vec::with_capacity(packets);
+    // Where time stands still, the budget for events is spent.
+    let hurry = random.pick(&[0, 0, 2]);
+    let mut now = random.below(1000) as u64;
+    let mut left = packets;
+    while left > 0 {
+        if random.below(100) < hurry {
+            now += random.between(1, 3) as u64;
+            steps.push(Step::Clock(now));
+        }
+        // One packet, or one packet cut at every byte.
+        let frames = if random.below(2000) < 1 {
+            let frame = packets::whole(random, &world);
+            let end = frame.len().min(120);
+            (packets::SHORTEST..=end).map(|length| frame[..length].to_vec()).collect()
+        } else {
+            vec![packets::frame(random, &world)]
+        };
+        let interface = packets::ingress(random);
+        for frame in frames.into_iter().take(left) {
+            let headroom = if random.percent(92) { HEADROOM } else { random.below(HEADROOM / 4) * 4 };
+            let mut arrival = Arrival { interface, headroom, frame };
+            if random.percent(8) {
+                corners::steer(random, &world, kernel, &mut arrival);
+            }
+            steps.push(Step::Packet(arrival));
+            left -= 1;
+        }
+    }
+    Scenario { world, steps }
+}

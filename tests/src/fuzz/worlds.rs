@@ -1,0 +1,268 @@
+//! Random worlds: what a controller may write, and what it never should.
+//!
+//! Most of a world hangs together, or packets would never get far: services have rings, rings have backends,
+//! backends have next hops, NAT backends have entries for replies. Every link of that chain is sometimes missing.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use lb_common::addr::{PROTO_TCP, PROTO_UDP};
+use lb_common::service::{FORWARD_IPIP, FORWARD_NAT};
+
+use super::network::{
+    BACKENDS, CLIENTS, DC, INTERFACES, LAN, OFF, PREFIXES, TUNNEL_SOURCES, VIPS, WAN, kernel, mac, of_family,
+};
+use super::random::Random;
+use crate::model::world::{
+    Backend, Endpoint, Indexed, Neighbour, NextHop, Prefix, Reply, Ring, Route, Service, Settings, Way, World,
+};
+use crate::packet::Mac;
+
+/// Ids that tests' counters have room for.
+const MOST_BACKENDS: usize = 40;
+const MOST_SERVICES: usize = 40;
+
+/// Beyond the table of backends.
+const NO_SUCH_BACKEND: u16 = 60_000;
+/// Beyond the table of next hops.
+const NO_SUCH_HOP: u32 = 5_000;
+/// A next hop that is sometimes empty.
+const HOPS: u32 = 9;
+
+pub const PORTS: [u16; 7] = [1, 53, 80, 443, 5353, 8080, 65_535];
+
+pub fn world(random: &mut Random) -> World {
+    let mut world = World {
+        settings: settings(random),
+        services: Vec::new(),
+        rings: Vec::new(),
+        backends: backends(random),
+        replies: Vec::new(),
+        next_hops: next_hops(random),
+        routes: routes(random),
+        neighbours: neighbours(random),
+        own: own(random),
+        devices: random.weighted(&[
+            (40, vec![LAN, DC, WAN]),
+            // With few devices, a frame that is redirected to the wrong one is seen as dropped.
+            (25, vec![DC]),
+            (15, vec![LAN]),
+            (8, vec![WAN, DC]),
+            (7, vec![LAN, OFF]),
+            (5, vec![]),
+        ]),
+    };
+    world.rings = rings(random, &world);
+    world.services = services(random, &world);
+    world.replies = replies(random, &world);
+    world
+}
+
+fn settings(random: &mut Random) -> Settings {
+    let all = random.percent(80);
+    let mut on = || all || random.percent(70);
+    let (ipv4, ipv6, nat, ipip) = (on(), on(), on(), on());
+    let mut mask = || match random.below(4) {
+        0 | 1 => Ipv4Addr::UNSPECIFIED,
+        2 => Ipv4Addr::from_bits(u32::MAX >> random.below(32)),
+        _ => Ipv4Addr::BROADCAST,
+    };
+    let (tunnel_mask4, tunnel_mask6) = (mask(), mask());
+    let log = random.percent(5);
+    Settings {
+        ipv4,
+        ipv6,
+        nat,
+        ipip,
+        log,
+        hash_key: std::array::from_fn(|_| random.draw()),
+        tunnel_mask4,
+        tunnel_mask6,
+    }
+}
+
+fn hop(random: &mut Random) -> NextHop {
+    let interface = random.weighted(&[(45, DC), (35, LAN), (12, WAN), (8, OFF)]);
+    let mtu = random.weighted(&[(68, 1500), (6, 1400), (6, 1280), (5, 576), (2, 60), (4, 3000), (8, 9000), (1, 0)]);
+    NextHop { destination: Mac::local(random.byte()), source: mac(interface), mtu, interface }
+}
+
+fn next_hops(random: &mut Random) -> Vec<Indexed> {
+    let mut hops = Vec::new();
+    for index in 1..HOPS {
+        if random.percent(85) {
+            hops.push(Indexed { index, hop: hop(random) });
+        }
+    }
+    if random.percent(50) {
+        hops.push(Indexed { index: HOPS, hop: NextHop { interface: 0, ..hop(random) } });
+    }
+    hops
+}
+
+/// An index of a next hop, most likely of one that is there.
+fn hop_index(random: &mut Random) -> u32 {
+    let index = random.between(1, HOPS as usize - 1) as u32;
+    random.weighted(&[(65, index), (25, 0), (7, HOPS), (3, NO_SUCH_HOP)])
+}
+
+/// `count` numbers from 1 to `most`, each once.
+fn distinct(random: &mut Random, count: usize, most: usize) -> Vec<usize> {
+    let mut numbers: Vec<usize> = (1..=most).collect();
+    (0..count).map(|_| numbers.remove(random.below(numbers.len()))).collect()
+}
+
+fn backends(random: &mut Random) -> Vec<Backend> {
+    let count = random.between(4, 16);
+    let ids = distinct(random, count, MOST_BACKENDS);
+    let each = ids.into_iter().enumerate().map(|(i, id)| {
+        let address = random.pick(&of_family(&BACKENDS, i % 2 == 1));
+        Backend {
+            id: id as u16,
+            address,
+            port: if random.percent(50) { 0 } else { random.pick(&PORTS) },
+            next_hop: hop_index(random),
+            tunnel_source: random.pick(&of_family(&TUNNEL_SOURCES, address.is_ipv6())),
+        }
+    });
+    each.collect()
+}
+
+/// Rings of each family; [`services`] finds a ring's family by its slot's parity.
+fn rings(random: &mut Random, world: &World) -> Vec<Ring> {
+    let mut rings: Vec<Ring> = Vec::new();
+    for slot in 0..random.between(3, 12) as u32 {
+        let pool: Vec<u16> =
+            world.backends.iter().filter(|b| b.address.is_ipv6() == is_ipv6(slot)).map(|b| b.id).collect();
+        let large = rings.iter().any(|ring| ring.class >= 3);
+        // A large ring costs megabytes: one to a world.
+        let class = if large || random.percent(80) { random.below(3) } else { random.between(3, 4) };
+        // A pattern whose length has no factor in common with the number of rows: a wrong row is a wrong owner.
+        let length = random.pick(&[1, 3, 7, 13, 31]);
+        let empty = random.percent(4);
+        let owners = (0..length).map(|_| match random.below(20) {
+            _ if empty || pool.is_empty() => 0,
+            0 if random.percent(60) => 0,
+            1 if random.percent(30) => NO_SUCH_BACKEND,
+            _ => random.pick(&pool),
+        });
+        let owners = owners.collect();
+        rings.push(Ring { class: class as u8, slot, owners });
+    }
+    rings
+}
+
+fn is_ipv6(slot: u32) -> bool {
+    slot % 2 == 1
+}
+
+fn services(random: &mut Random, world: &World) -> Vec<Service> {
+    let mut services: Vec<Service> = Vec::new();
+    for id in distinct_services(random) {
+        let at = Endpoint {
+            address: random.pick(&VIPS),
+            port: random.pick(&PORTS),
+            protocol: random.pick(&[PROTO_TCP, PROTO_UDP]),
+        };
+        if services.iter().any(|s| s.at == at) {
+            continue;
+        }
+        let rings: Vec<&Ring> = world.rings.iter().filter(|r| is_ipv6(r.slot) == at.address.is_ipv6()).collect();
+        let (class, slot) = match random.below(40) {
+            0 => (random.below(5) as u8, 100),
+            1 => (random.pick(&[5, 200, 255]), 0),
+            _ if rings.is_empty() => (0, 101),
+            _ => {
+                let ring = rings[random.below(rings.len())];
+                (ring.class, ring.slot)
+            }
+        };
+        let forward = random.weighted(&[(48, FORWARD_NAT), (48, FORWARD_IPIP), (2, 0), (1, 3), (1, 255)]);
+        services.push(Service { at, id, class, slot, forward });
+    }
+    services
+}
+
+/// Ids of services, some of several endpoints.
+fn distinct_services(random: &mut Random) -> Vec<u32> {
+    let count = random.between(4, 24);
+    let mut ids: Vec<u32> = distinct(random, count, MOST_SERVICES).into_iter().map(|id| id as u32).collect();
+    ids.extend(ids.clone().into_iter().filter(|_| random.percent(20)));
+    ids
+}
+
+fn replies(random: &mut Random, world: &World) -> Vec<Reply> {
+    let mut replies: Vec<Reply> = Vec::new();
+    let mut add = |reply: Reply| {
+        if !replies.iter().any(|r| r.from == reply.from) {
+            replies.push(reply);
+        }
+    };
+    for service in world.services.iter().filter(|s| s.forward == FORWARD_NAT) {
+        for backend in &world.backends {
+            if backend.address.is_ipv6() != service.at.address.is_ipv6() || random.percent(10) {
+                continue;
+            }
+            let port = if backend.port == 0 { service.at.port } else { backend.port };
+            add(Reply {
+                from: Endpoint { address: backend.address, port, protocol: service.at.protocol },
+                vip: service.at.address,
+                port: service.at.port,
+                backend: backend.id,
+                service: service.id,
+            });
+        }
+    }
+    // Entries that no service explains.
+    for _ in 0..random.below(4) {
+        let address = random.pick(&[&BACKENDS[..], &CLIENTS[..]].concat());
+        add(Reply {
+            from: Endpoint { address, port: random.pick(&PORTS), protocol: random.pick(&[PROTO_TCP, PROTO_UDP]) },
+            vip: random.pick(&of_family(&VIPS, address.is_ipv6())),
+            port: random.u16(),
+            backend: random.between(1, MOST_BACKENDS) as u16,
+            service: random.between(1, MOST_SERVICES) as u32,
+        });
+    }
+    replies
+}
+
+fn routes(random: &mut Random) -> Vec<Route> {
+    let way = |random: &mut Random| match random.below(10) {
+        0..5 => Way::Gateway(hop_index(random)),
+        5..8 => Way::OnLink(random.pick(&INTERFACES)),
+        _ => Way::AskKernel,
+    };
+    let mut routes = Vec::new();
+    for address in [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED)] {
+        if random.percent(70) {
+            routes.push(Route { prefix: Prefix { address, length: 0 }, way: way(random) });
+        }
+    }
+    for prefix in PREFIXES {
+        if random.percent(40) {
+            routes.push(Route { prefix, way: way(random) });
+        }
+    }
+    routes
+}
+
+fn neighbours(random: &mut Random) -> Vec<Neighbour> {
+    let mut neighbours = Vec::new();
+    for interface in INTERFACES {
+        for address in CLIENTS {
+            if random.percent(30) {
+                neighbours.push(Neighbour { interface, address, hop: hop(random) });
+            }
+        }
+    }
+    neighbours
+}
+
+fn own(random: &mut Random) -> Vec<IpAddr> {
+    let mut own: Vec<IpAddr> = kernel().links().iter().flat_map(|l| &l.addresses).map(|p| p.address).collect();
+    own.extend(VIPS.iter().filter(|_| random.percent(70)));
+    own.extend(CLIENTS.iter().filter(|_| random.percent(5)));
+    own.sort();
+    own.dedup();
+    own
+}

@@ -1,0 +1,84 @@
+//! How frames change: every byte that differs afterwards is written here.
+
+use std::net::IpAddr;
+
+use super::Family;
+use super::checksum::{keep_ipv4, keep_transport};
+use super::read::{Datagram, ETHERNET};
+use super::world::{NextHop, octets};
+use crate::packet::checksum::checksum as from_zero;
+
+/// Puts another address and port in place of the destination's or the source's, and takes a hop.
+pub fn translate(frame: &[u8], packet: &Datagram, end: End, address: IpAddr, port: u16) -> Vec<u8> {
+    let mut out = frame.to_vec();
+    let (source_at, destination_at) = match packet.family {
+        Family::V4 => (ETHERNET + 12, ETHERNET + 16),
+        _ => (ETHERNET + 8, ETHERNET + 24),
+    };
+    let (address_at, port_at) = match end {
+        End::Source => (source_at, packet.l4),
+        End::Destination => (destination_at, packet.l4 + 2),
+    };
+    let address = octets(address);
+    out[address_at..address_at + address.len()].copy_from_slice(&address);
+    out[port_at..port_at + 2].copy_from_slice(&port.to_be_bytes());
+    take_hop(frame, &mut out, packet.family);
+    keep_transport(frame, &mut out);
+    out
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Source,
+    Destination,
+}
+
+/// One hop less to live (RFC 791 §3.2, RFC 8200 §3).
+fn take_hop(before: &[u8], after: &mut [u8], family: Family) {
+    match family {
+        Family::V4 => {
+            after[ETHERNET + 8] -= 1;
+            keep_ipv4(before, after);
+        }
+        _ => after[ETHERNET + 7] -= 1,
+    }
+}
+
+/// Puts the packet into a tunnel: IPv4 in IPv4 (RFC 2003 §3) or IPv6 in IPv6 (RFC 2473 §5).
+pub fn encapsulate(frame: &[u8], packet: &Datagram, source: IpAddr, destination: IpAddr, hash: u32) -> Vec<u8> {
+    let mut inner = frame.to_vec();
+    take_hop(frame, &mut inner, packet.family);
+    let mut outer = Vec::new();
+    match packet.family {
+        Family::V4 => {
+            // Version and header length; the ToS of the inner packet (RFC 2003 §3.1, RFC 6040 §4.1 for ECN).
+            outer.extend([0x45, packet.class]);
+            outer.extend((20 + packet.length as u16).to_be_bytes());
+            // With DF set the identification may be zero (RFC 6864 §4.1).
+            outer.extend([0, 0, 0x40, 0]);
+            // A TTL of its own; protocol 4 is IPv4 in IP; the checksum comes last.
+            outer.extend([64, 4, 0, 0]);
+            outer.extend(octets(source));
+            outer.extend(octets(destination));
+            let sum = from_zero(&outer);
+            outer[10..12].copy_from_slice(&sum.to_be_bytes());
+        }
+        _ => {
+            // Version, the inner traffic class, and the lower 20 bits of the flow's hash as flow label (RFC 6438).
+            let first = 6 << 28 | u32::from(packet.class) << 20 | hash & 0xf_ffff;
+            outer.extend(first.to_be_bytes());
+            outer.extend((packet.length as u16).to_be_bytes());
+            outer.extend([41, 64]);
+            outer.extend(octets(source));
+            outer.extend(octets(destination));
+        }
+    }
+    [&inner[..ETHERNET], &outer, &inner[ETHERNET..]].concat()
+}
+
+/// The Ethernet header towards a next hop.
+pub fn address(frame: &mut [u8], hop: &NextHop, family: Family) {
+    frame[..6].copy_from_slice(&hop.destination.0);
+    frame[6..12].copy_from_slice(&hop.source.0);
+    frame[12..14].copy_from_slice(if family == Family::V4 { &[0x08, 0x00] } else { &[0x86, 0xdd] });
+}

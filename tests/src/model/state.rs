@@ -1,0 +1,113 @@
+//! What packets leave behind: counters, events, and the budget events are paid from.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+
+use lb_common::counters::{BackendCounters, DropReason, ServiceCounters};
+
+use crate::progrun::Counts;
+
+/// Events of one CPU in one second (ARCHITECTURE.md, "A packet's way").
+const EVENTS_PER_SECOND: u64 = 64;
+
+/// The line of counters for packets of no service.
+const NOBODY: u32 = 0;
+
+/// A neighbour the controller should have resolved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    pub interface: u32,
+    pub address: IpAddr,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    services: BTreeMap<u32, ServiceCounters>,
+    backends: BTreeMap<u16, BackendCounters>,
+    /// Sent and not yet read, oldest first.
+    pub events: VecDeque<Wanted>,
+    /// The second the budget is for, and what was spent of it.
+    budget: (u64, u64),
+}
+
+impl State {
+    fn service(&mut self, id: u32) -> &mut ServiceCounters {
+        self.services.entry(id).or_default()
+    }
+
+    /// The host gets it: the whole frame counts.
+    pub fn passed(&mut self, bytes: usize) {
+        let line = self.service(NOBODY);
+        line.packets += 1;
+        line.bytes += bytes as u64;
+    }
+
+    /// A client's packet is on its way: the IP packet counts, as it came.
+    pub fn forwarded(&mut self, service: u32, backend: u16, bytes: usize, opens: bool) {
+        let line = self.service(service);
+        line.packets += 1;
+        line.bytes += bytes as u64;
+        line.syns += u64::from(opens);
+        let line = self.backends.entry(backend).or_default();
+        line.packets += 1;
+        line.bytes += bytes as u64;
+    }
+
+    /// A backend's reply is on its way.
+    pub fn replied(&mut self, service: u32, backend: u16, bytes: usize) {
+        let line = self.service(service);
+        line.reply_packets += 1;
+        line.reply_bytes += bytes as u64;
+        let line = self.backends.entry(backend).or_default();
+        line.reply_packets += 1;
+        line.reply_bytes += bytes as u64;
+    }
+
+    pub fn dropped(&mut self, service: u32, reason: DropReason) {
+        self.service(service).drops[reason as usize] += 1;
+    }
+
+    pub fn asked(&mut self, service: u32) {
+        self.service(service).fib_lookups += 1;
+    }
+
+    /// Tells the controller of a missing neighbour if the budget allows, and whether it did.
+    pub fn want(&mut self, wanted: Wanted, now: u64) -> bool {
+        let (second, spent) = self.budget;
+        let spent = if second == now { spent } else { 0 };
+        let told = spent < EVENTS_PER_SECOND;
+        self.budget = (now, spent + u64::from(told));
+        if told {
+            self.events.push_back(wanted);
+        }
+        told
+    }
+
+    /// All counters that are not zero.
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for (id, line) in &self.services {
+            counts.service(*id, line);
+        }
+        for (id, line) in &self.backends {
+            counts.backend(u32::from(*id), line);
+        }
+        counts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_budget_is_for_a_second_and_starts_anew_with_the_next() {
+        let mut state = State::default();
+        let wanted = Wanted { interface: 1, address: [10, 0, 0, 1].into() };
+        let told = |state: &mut State, now| (0..100).filter(|_| state.want(wanted, now)).count();
+        assert_eq!(told(&mut state, 5), 64);
+        assert_eq!(told(&mut state, 5), 0);
+        assert_eq!(told(&mut state, 6), 64);
+        assert_eq!(state.events.len(), 128);
+    }
+}

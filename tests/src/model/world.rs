@@ -1,0 +1,235 @@
+//! What the program's maps and load-time constants hold, in people's words: addresses are addresses, ports are
+//! numbers, and a table is a list.
+//!
+//! A world need not make sense. Rings may be missing, name backends that cannot exist, next hops may be empty: the
+//! program must have an answer to those too. What a world does keep is what the maps' types enforce (one entry per
+//! key), that families do not mix (a service, its ring's backends and their tunnel sources), and that a ring names
+//! backends that are there or ids beyond the table.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use serde::{Deserialize, Serialize};
+
+use lb_common::ring::CLASSES;
+
+use crate::packet::Mac;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct World {
+    pub settings: Settings,
+    pub services: Vec<Service>,
+    pub rings: Vec<Ring>,
+    pub backends: Vec<Backend>,
+    pub replies: Vec<Reply>,
+    pub next_hops: Vec<Indexed>,
+    pub routes: Vec<Route>,
+    pub neighbours: Vec<Neighbour>,
+    /// This host's own addresses.
+    pub own: Vec<IpAddr>,
+    /// Interfaces that take redirected frames.
+    pub devices: Vec<u32>,
+}
+
+/// Load-time constants.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    pub ipv4: bool,
+    pub ipv6: bool,
+    pub nat: bool,
+    pub ipip: bool,
+    pub log: bool,
+    pub hash_key: [u64; 12],
+    /// Bits of the outer IPv4 source that vary with the flow.
+    pub tunnel_mask4: Ipv4Addr,
+    /// The same for the last four octets of the outer IPv6 source.
+    pub tunnel_mask6: Ipv4Addr,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    pub address: IpAddr,
+    pub port: u16,
+    pub protocol: u8,
+}
+
+/// One VIP endpoint of a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    pub at: Endpoint,
+    pub id: u32,
+    pub class: u8,
+    pub slot: u32,
+    /// `FORWARD_NAT`, `FORWARD_IPIP`, or a number the program does not know.
+    pub forward: u8,
+}
+
+/// A ring of 2^k rows, given by a pattern that repeats: row i belongs to `owners[i % owners.len()]`, 0 being nobody.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ring {
+    pub class: u8,
+    pub slot: u32,
+    pub owners: Vec<u16>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backend {
+    pub id: u16,
+    pub address: IpAddr,
+    /// 0 keeps the client's.
+    pub port: u16,
+    /// Index into the next hops; 0 for none.
+    pub next_hop: u32,
+    pub tunnel_source: IpAddr,
+}
+
+/// What a backend's reply is translated back to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reply {
+    pub from: Endpoint,
+    pub vip: IpAddr,
+    pub port: u16,
+    pub backend: u16,
+    pub service: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NextHop {
+    pub destination: Mac,
+    pub source: Mac,
+    /// The longest IP packet the link takes.
+    pub mtu: u32,
+    /// 0: there is no next hop here.
+    pub interface: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Indexed {
+    pub index: u32,
+    pub hop: NextHop,
+}
+
+/// A route to clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    pub prefix: Prefix,
+    pub way: Way,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Way {
+    /// By the next hop of this index.
+    Gateway(u32),
+    /// The destination is a neighbour on this interface.
+    OnLink(u32),
+    AskKernel,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Neighbour {
+    pub interface: u32,
+    pub address: IpAddr,
+    pub hop: NextHop,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prefix {
+    pub address: IpAddr,
+    pub length: u8,
+}
+
+/// An address's bytes, in the order they are written.
+pub fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(a) => a.octets().to_vec(),
+        IpAddr::V6(a) => a.octets().to_vec(),
+    }
+}
+
+impl Prefix {
+    /// The address begins with as many bits of the prefix as it is long.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let alike = match (self.address, address) {
+            (IpAddr::V4(a), IpAddr::V4(b)) => (a.to_bits() ^ b.to_bits()).leading_zeros(),
+            (IpAddr::V6(a), IpAddr::V6(b)) => (a.to_bits() ^ b.to_bits()).leading_zeros(),
+            _ => return false,
+        };
+        alike >= u32::from(self.length)
+    }
+}
+
+/// The entry whose prefix is the longest of those that contain the address.
+pub fn longest<T>(entries: &[T], prefix: impl Fn(&T) -> Prefix, address: IpAddr) -> Option<&T> {
+    entries.iter().filter(|e| prefix(e).contains(address)).max_by_key(|e| prefix(e).length)
+}
+
+impl World {
+    pub fn service(&self, at: Endpoint) -> Option<&Service> {
+        self.services.iter().find(|s| s.at == at)
+    }
+
+    pub fn reply(&self, from: Endpoint) -> Option<&Reply> {
+        self.replies.iter().find(|r| r.from == from)
+    }
+
+    pub fn backend(&self, id: u16) -> Option<&Backend> {
+        self.backends.iter().find(|b| b.id == id)
+    }
+
+    /// The ring of a service, if it has one of a size that exists.
+    pub fn ring(&self, service: &Service) -> Option<&Ring> {
+        self.rings.iter().find(|r| r.class == service.class && r.slot == service.slot)
+    }
+
+    pub fn next_hop(&self, index: u32) -> Option<NextHop> {
+        let entry = self.next_hops.iter().find(|n| n.index == index && index != 0)?;
+        Some(entry.hop).filter(|hop| hop.interface != 0)
+    }
+
+    pub fn route(&self, destination: IpAddr) -> Option<&Route> {
+        longest(&self.routes, |route| route.prefix, destination)
+    }
+
+    pub fn neighbour(&self, interface: u32, address: IpAddr) -> Option<NextHop> {
+        Some(self.neighbours.iter().find(|n| n.interface == interface && n.address == address)?.hop)
+    }
+}
+
+impl Ring {
+    /// log2 of the number of rows.
+    pub fn log2(&self) -> u32 {
+        CLASSES[usize::from(self.class)]
+    }
+
+    /// The owner of a row, 0 for none.
+    pub fn owner(&self, row: u32) -> u16 {
+        self.owners.get(row as usize % self.owners.len().max(1)).copied().unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_prefix_that_matches_wins_and_families_do_not_mix() {
+        let prefix = |address: &str, length| Prefix { address: address.parse().expect("an address"), length };
+        let entries = [
+            prefix("0.0.0.0", 0),
+            prefix("10.0.0.0", 8),
+            prefix("10.128.0.0", 9),
+            prefix("10.128.0.1", 32),
+            prefix("2001:db8::", 33),
+        ];
+        for (address, expected) in [
+            ("192.0.2.1", Some(0)),
+            ("10.127.255.255", Some(1)),
+            ("10.128.0.0", Some(2)),
+            ("10.128.0.1", Some(3)),
+            ("2001:db8:7fff::", Some(4)),
+            ("2001:db8:8000::", None),
+        ] {
+            let found = longest(&entries, |p| *p, address.parse().expect("an address"));
+            assert_eq!(found, expected.map(|i: usize| &entries[i]), "{address}");
+        }
+    }
+}

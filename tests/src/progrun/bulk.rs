@@ -1,0 +1,92 @@
+//! Maps written many words at a time, and put back to how they were: for tests that change whole worlds.
+
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::{io, ptr};
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use aya::maps::{Array, IterableMap as _, Map, MapData, PerCpuArray, PerCpuValues};
+use aya::util::nr_cpus;
+
+use lb_common::ring::{Row, rows};
+
+use super::Program;
+use super::program::{BPF_F_MMAPABLE, outer};
+
+const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
+
+/// `union bpf_attr` for the batch commands (linux/bpf.h).
+#[repr(C)]
+struct Batch {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
+}
+
+impl Program {
+    /// Puts rings of one class into slots; `row` gives the word of each row of each slot. All in one call, because
+    /// every call that changes an outer map waits until no program can see the old inner ones.
+    pub fn set_rings(&mut self, class: usize, slots: &[u32], row: impl Fn(u32, u32) -> Row) -> Result<()> {
+        if slots.is_empty() {
+            return Ok(());
+        }
+        let mut inner: Vec<Array<MapData, u64>> = Vec::new();
+        for &slot in slots {
+            let ring = Array::create(rows(class), BPF_F_MMAPABLE)?;
+            fill(&ring, |index| row(slot, index).0).context("cannot map a ring into memory")?;
+            inner.push(ring);
+        }
+        let fds: Vec<u32> = inner.iter().map(|ring| ring.map().fd().as_fd().as_raw_fd() as u32).collect();
+        let name = outer(class);
+        let Some(Map::ArrayOfMaps(outer)) = self.ebpf.map(&name) else { bail!("no map `{name}` in the object") };
+        let mut batch = Batch {
+            in_batch: 0,
+            out_batch: 0,
+            keys: slots.as_ptr() as u64,
+            values: fds.as_ptr() as u64,
+            count: slots.len() as u32,
+            map_fd: outer.fd().as_fd().as_raw_fd() as u32,
+            elem_flags: 0,
+            flags: 0,
+        };
+        let size = size_of::<Batch>();
+        // SAFETY: a `repr(C)` prefix of `union bpf_attr`; what it points to outlives the call.
+        let done = unsafe { libc::syscall(libc::SYS_bpf, BPF_MAP_UPDATE_BATCH, &raw mut batch, size) };
+        ensure!(done == 0, "map `{name}`: {}", io::Error::last_os_error());
+        Ok(())
+    }
+
+    /// Puts back what packets change and tests cannot subtract: the clock, the budget for events, and events unread.
+    pub fn forget(&mut self) -> Result<()> {
+        self.set_clock(0)?;
+        let cpus = nr_cpus().map_err(|(what, why)| anyhow!("{what}: {why}"))?;
+        let mut budget: PerCpuArray<_, [u64; 2]> = self.map("EVENT_BUDGET")?;
+        budget.set(0, PerCpuValues::try_from(vec![[0, 0]; cpus])?, 0)?;
+        self.events().map(drop)
+    }
+}
+
+/// Writes every word of an array through a memory mapping.
+fn fill(ring: &Array<MapData, u64>, word: impl Fn(u32) -> u64) -> io::Result<()> {
+    let count = ring.len() as usize;
+    let bytes = count * size_of::<u64>();
+    let fd = ring.map().fd().as_fd().as_raw_fd();
+    // SAFETY: a fresh shared mapping of a map of ours; the kernel checks its length.
+    let base =
+        unsafe { libc::mmap(ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, fd, 0) };
+    if base == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the mapping is of this many words, page-aligned, and no program sees the map yet.
+    let words = unsafe { std::slice::from_raw_parts_mut(base.cast::<u64>(), count) };
+    for (index, slot) in (0u32..).zip(words) {
+        *slot = word(index);
+    }
+    // SAFETY: mapped above with this length; `words` is not used any more.
+    unsafe { libc::munmap(base, bytes) };
+    Ok(())
+}
