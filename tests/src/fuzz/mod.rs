@@ -110,7 +110,7 @@ fn finding(rig: &mut Rig, seed: u64, world: u64, mut scenario: Scenario, differe
     eprintln!("shrinking it, at most {} s", PATIENCE.as_secs());
     scenario.steps.truncate(difference.step + 1);
     let small = shrink::shrink(scenario, PATIENCE, &mut |candidate| {
-        Ok(rig.locate(candidate)?.is_some_and(|found| found.kinds == difference.kinds))
+        Ok(rig.check(candidate)?.is_some_and(|found| found.kinds == difference.kinds))
     })?;
     // A difference that does not come again still leaves its scenario behind.
     let found = rig.locate(&small)?.map_or_else(
