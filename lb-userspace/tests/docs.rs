@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use lb_common::counters::DropReason;
-use sluice::config::schema::{self, Status};
+use sluice::config::schema::{self, Absent, Status};
 use sluice::dataplane::maps;
 use sluice::exit::Exit;
 use sluice::{cli, config};
@@ -57,6 +57,20 @@ fn rows(document: &str, heading: &str) -> Vec<Vec<String>> {
     table.skip(2).map(cells).collect()
 }
 
+/// `[text](target)` as `text`.
+fn without_links(text: &str) -> String {
+    let mut plain = String::new();
+    let mut rest = text;
+    while let Some((before, (link, after))) =
+        rest.split_once('[').and_then(|(before, behind)| Some((before, behind.split_once("](")?)))
+    {
+        plain.push_str(before);
+        plain.push_str(link);
+        rest = after.split_once(')').unwrap_or_default().1;
+    }
+    plain + rest
+}
+
 /// What stands in backticks.
 fn code(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
@@ -96,11 +110,27 @@ fn every_configuration_key_is_explained_and_no_other() {
     let mut refused = BTreeSet::new();
     for table in schema::TABLES {
         let heading = if table.place.is_empty() { "The file".to_owned() } else { format!("`{}`", table.place) };
-        let built = table.keys.iter().filter(|key| key.status == Status::Built);
-        let told = named(&rows("docs/configuration.md", &heading));
-        assert_eq!(told, set(built.map(|key| key.name)), "keys of {heading}");
-        let later = table.keys.iter().filter(|key| key.status != Status::Built);
-        refused.extend(later.map(|key| (table.place.to_owned(), key.name.to_owned())));
+        let rows = rows("docs/configuration.md", &heading);
+        assert_eq!(named(&rows), set(table.built().map(|(name, _)| name)), "keys of {heading}");
+        for (name, entry) in table.built() {
+            let row = rows.iter().find(|row| row[0] == format!("`{name}`")).unwrap();
+            let absent = match entry.absent {
+                Absent::Refused(_) => "required".to_owned(),
+                Absent::Is(value) => format!("`{value}`"),
+                Absent::Depends(words) => words.to_owned(),
+                Absent::Nothing => String::new(),
+            };
+            assert_eq!(row[1], absent, "default of `{name}` in {heading}");
+            // The same key twice is explained once.
+            if !row[2].starts_with("as in [") {
+                assert_eq!(without_links(&row[2]), entry.about, "`{name}` in {heading}");
+            }
+        }
+        for key in table.keys {
+            if let Status::Later(_) = key.status {
+                refused.insert((table.place.to_owned(), key.name.to_owned()));
+            }
+        }
     }
     let mut told = BTreeSet::new();
     for row in rows("docs/configuration.md", "Keys that are refused by name") {
@@ -109,6 +139,25 @@ fn every_configuration_key_is_explained_and_no_other() {
         }
     }
     assert_eq!(told, refused, "keys that are known and not built");
+}
+
+#[test]
+fn every_word_that_is_refused_by_name_is_listed_with_its_key() {
+    let text = read("docs/configuration.md");
+    let mut sections = sections(&text).into_iter();
+    let (_, body) = sections.find(|(name, _)| name == "Keys that are refused by name").unwrap();
+    // "…; `sctp` and `quic` for `protocol`; …"
+    let prose = body.iter().filter(|line| !line.starts_with('|')).map(String::as_str).collect::<Vec<_>>().join(" ");
+    let clauses: Vec<BTreeSet<&str>> = prose.split(';').map(|clause| code(clause).collect()).collect();
+    for table in schema::TABLES {
+        for (name, entry) in table.built() {
+            let words = entry.value.choice().map(|choice| choice.words).unwrap_or_default();
+            for word in words.iter().filter(|word| word.until_then.is_some()) {
+                let told = clauses.iter().any(|clause| clause.contains(word.name) && clause.contains(name));
+                assert!(told, "`{}` for `{name}` is refused, and not listed", word.name);
+            }
+        }
+    }
 }
 
 #[test]

@@ -317,6 +317,11 @@ impl<'p> At<'p> {
     pub fn item(&'p self, index: usize, name: Option<&'p str>) -> At<'p> {
         At { parent: Some(self), step: Step::Item(index, name) }
     }
+
+    /// An entry of a list, or the value itself where it stands for a list of one.
+    pub fn entry(&'p self, index: Option<usize>) -> At<'p> {
+        index.map_or(*self, |index| self.item(index, None))
+    }
 }
 
 impl fmt::Display for At<'_> {
@@ -343,6 +348,11 @@ pub(super) fn excerpt(text: &str) -> String {
         out.push('…');
     }
     out
+}
+
+/// A value of the file as it stands at the start of a message.
+pub(super) fn quote(text: &str) -> String {
+    if text.is_empty() { "an empty text".to_owned() } else { format!("`{}`", excerpt(text)) }
 }
 
 /// Keeps tabs; makes everything else that moves a cursor or hides text visible.

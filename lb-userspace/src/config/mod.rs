@@ -1,8 +1,9 @@
 //! YAML in, [`Model`] out — or every error at once, with file, line, column and a hint.
 //!
 //! ```text
-//! bytes ─ tree (positions, bounded) ─ schema (keys and types) ─ validate (what takes two values to see) ─ Model
-//!                     └──────────────── diagnose: every stage reports there ────────────────┘
+//! bytes ─ tree (positions, bounded) ─ decode (keys and types) ─ validate (what takes two values to see) ─ Model
+//!            │                           └─ schema: the tables of keys            │
+//!            └─────────────── diagnose: every stage reports there ────────────────┘
 //! ```
 //!
 //! A file is accepted whole or refused whole; nothing is ignored. What is missing takes these defaults:
@@ -10,6 +11,7 @@
 //! TCP check where the service has TCP and none where it is UDP only (a UDP port does not say whether it lives).
 
 mod advice;
+mod decode;
 mod diagnose;
 pub mod schema;
 mod tree;
@@ -26,6 +28,9 @@ pub use diagnose::{Diagnostic, Diagnostics, Position};
 use crate::model::Model;
 use diagnose::{At, Problems, Source};
 
+/// The hint for a file that holds nothing to go by.
+const STARTER: &str = "`sluice config init` prints a file to start from";
+
 /// Larger files are not configurations; the largest pool takes about 4 MiB.
 const MAX_BYTES: u64 = 16 << 20;
 
@@ -37,7 +42,7 @@ pub fn load(path: &Path) -> Result<Model, Diagnostics> {
     let read = File::open(path).and_then(|f| f.take(MAX_BYTES + 1).read_to_end(&mut bytes));
     if let Err(error) = read {
         let hint = match error.kind() {
-            ErrorKind::NotFound => "check the path; deploy/config/minimal.yaml is a file to start from",
+            ErrorKind::NotFound => "check the path; `sluice config init FILE` writes a file to start from",
             ErrorKind::PermissionDenied => "run as a user who may read it",
             ErrorKind::IsADirectory => "name the file in it",
             _ => "",
@@ -80,7 +85,7 @@ pub fn parse_bytes(file_name: &str, bytes: &[u8]) -> Result<Model, Diagnostics> 
     let source = Source::new(file_name, text);
     let mut problems = Problems::new(&source);
     let model = tree::read(&source, &mut problems)
-        .and_then(|root| schema::decode(&root, &mut problems))
+        .and_then(|root| decode::decode(&root, &mut problems))
         .and_then(|raw| validate::validate(&raw, &mut problems));
     match model {
         Some(model) if problems.is_empty() => Ok(model),

@@ -11,10 +11,12 @@ use std::rc::Rc;
 
 use saphyr_parser::{Event, Parser, ScalarStyle};
 
-use super::diagnose::{At, Problems, Source, Span, excerpt};
+use super::STARTER;
+use super::diagnose::{At, Problems, Source, Span, excerpt, quote};
 
 /// Deeper nesting is an attack or an accident: the deepest place in the schema is 7 levels down.
 const MAX_DEPTH: usize = 64;
+const DEEPEST: &str = "no configuration is that deep: is a bracket too many, or is it the wrong file?";
 /// Values in the file, aliases counted as often as they are used. The largest pool (65,535 backends with every
 /// key set) needs about a quarter of this.
 const MAX_NODES: usize = 2_000_000;
@@ -61,6 +63,7 @@ impl<'t> Node<'t> {
             Kind::Null => "nothing".to_owned(),
             Kind::Sequence(_) => "a list".to_owned(),
             Kind::Mapping(_) => "a mapping (`key: value`)".to_owned(),
+            Kind::Scalar { text, .. } if text.is_empty() => "an empty text".to_owned(),
             Kind::Scalar { text, plain: false } => format!("the text \"{}\"", excerpt(text)),
             Kind::Scalar { text, plain: true } => match &**text {
                 "true" | "True" | "TRUE" | "false" | "False" | "FALSE" => {
@@ -72,6 +75,36 @@ impl<'t> Node<'t> {
                 _ => format!("`{}`", excerpt(text)),
             },
         }
+    }
+}
+
+/// The text under `key`, if there is one: what people know an entry by.
+pub(super) fn label<'n>(entries: &'n [Entry<'_>], key: &str) -> Option<&'n str> {
+    match &entries.iter().find(|e| e.key == key)?.value.kind {
+        Kind::Scalar { text, .. } if !text.is_empty() => Some(text),
+        _ => None,
+    }
+}
+
+/// A node that stands nowhere.
+#[cfg(test)]
+pub(super) fn text(text: &str) -> Rc<Node<'_>> {
+    Node::leaf(Span::default(), Kind::Scalar { text: text.into(), plain: true })
+}
+
+/// Says where the innermost of the open containers stands.
+fn located(stack: &[Frame<'_>], at: &At<'_>, say: &mut dyn FnMut(&At<'_>)) {
+    let Some((frame, inner)) = stack.split_first() else { return say(at) };
+    match &frame.content {
+        Open::Sequence(items) => {
+            let name = match inner.first().map(|frame| &frame.content) {
+                Some(Open::Mapping { entries, .. }) => label(entries, "name").or_else(|| label(entries, "address")),
+                _ => None,
+            };
+            located(inner, &at.item(items.len(), name), say);
+        }
+        Open::Mapping { key: Slot::Key(key, _), .. } => located(inner, &at.key(key), say),
+        Open::Mapping { .. } => located(inner, at, say),
     }
 }
 
@@ -170,7 +203,7 @@ impl<'t> Reader<'t, '_, '_> {
         }
         if self.root.as_ref().is_none_or(|root| matches!(root.kind, Kind::Null)) {
             let message = "the file holds no configuration";
-            self.problems.add(Span::point(1, 0), &At::TOP, message, "start from deploy/config/minimal.yaml");
+            self.problems.add(Span::point(1, 0), &At::TOP, message, STARTER);
             return None;
         }
         self.root
@@ -185,8 +218,15 @@ impl<'t> Reader<'t, '_, '_> {
         Err(Stop)
     }
 
+    /// A problem at the place that is being read.
+    fn complain(&mut self, span: Span, message: &str, hint: &str) {
+        // The names on the way are looked for, which would add up in a file of mistakes.
+        let way = if self.problems.is_full() { &[][..] } else { &self.stack[..] };
+        located(way, &At::TOP, &mut |at| self.problems.add(span, at, message, hint));
+    }
+
     fn tagged(&mut self, span: Span) {
-        self.problems.add(span, &At::TOP, "YAML tags (`!…`) have no meaning here", "remove the tag");
+        self.complain(span, "YAML tags (`!…`) have no meaning here", "remove the tag");
     }
 
     fn scalar(
@@ -203,24 +243,20 @@ impl<'t> Reader<'t, '_, '_> {
         if let Some(Frame { content: Open::Mapping { key: key @ Slot::AwaitKey, seen, .. }, .. }) =
             self.stack.last_mut()
         {
-            *key = match &*text {
-                "<<" if style == ScalarStyle::Plain => {
-                    let hint = "write the keys out, or put what services share under `defaults`";
-                    self.problems.add(span, &At::TOP, "merge keys (`<<`) are not part of YAML 1.2", hint);
-                    Slot::Refused
-                }
-                _ => match seen.get(&text) {
-                    Some(first) => {
-                        let message = format!("duplicate key `{}`: it already stands on line {first}", excerpt(&text));
-                        self.problems.add(span, &At::TOP, message, "keep one of the two");
-                        Slot::Refused
-                    }
-                    None => {
-                        seen.insert(text.clone(), span.line);
-                        Slot::Key(text, span)
-                    }
-                },
-            };
+            let first = seen.get(&text).copied();
+            let merge = text == "<<" && style == ScalarStyle::Plain;
+            if merge {
+                *key = Slot::Refused;
+                let hint = "write the keys out, or put what services share under `defaults`";
+                self.complain(span, "merge keys (`<<`) are not part of YAML 1.2", hint);
+            } else if let Some(first) = first {
+                *key = Slot::Refused;
+                let message = format!("duplicate key {}: it already stands on line {first}", quote(&text));
+                self.complain(span, &message, "keep one of the two");
+            } else {
+                seen.insert(text.clone(), span.line);
+                *key = Slot::Key(text, span);
+            }
             return Ok(());
         }
         let plain = style == ScalarStyle::Plain;
@@ -233,12 +269,12 @@ impl<'t> Reader<'t, '_, '_> {
 
     fn alias(&mut self, span: Span, anchor: usize) -> Result<(), Stop> {
         let Some(node) = self.anchors.get(&anchor).cloned() else {
-            self.problems.add(span, &At::TOP, "the alias stands inside the value it names", "");
+            self.complain(span, "the alias stands inside the value it names", "write the value out");
             return Err(Stop);
         };
         if let Some(Frame { content: Open::Mapping { key: key @ Slot::AwaitKey, .. }, .. }) = self.stack.last_mut() {
             *key = Slot::Refused;
-            self.problems.add(span, &At::TOP, "an alias cannot be a key", "write the key out");
+            self.complain(span, "an alias cannot be a key", "write the key out");
             return Ok(());
         }
         self.value(node, 0, span)
@@ -251,13 +287,14 @@ impl<'t> Reader<'t, '_, '_> {
         if let Some(Frame { content: Open::Mapping { key: key @ Slot::AwaitKey, .. }, .. }) = self.stack.last_mut() {
             *key = Slot::AwaitKey;
             let suspect = usual_suspect(self.source, span.line);
-            let (span, message, hint) = suspect
-                .unwrap_or_else(|| (span, "a key must be plain text, not a list or mapping".to_owned(), String::new()));
-            self.problems.add(span, &At::TOP, message, hint);
+            let (span, message, hint) = suspect.unwrap_or_else(|| {
+                (span, "a key must be plain text, not a list or mapping".to_owned(), "write `key: value`".to_owned())
+            });
+            self.complain(span, &message, &hint);
             return Err(Stop);
         }
         if self.stack.len() >= MAX_DEPTH {
-            self.problems.add(span, &At::TOP, format!("nested more than {MAX_DEPTH} levels deep"), "");
+            self.problems.add(span, &At::TOP, format!("nested more than {MAX_DEPTH} levels deep"), DEEPEST);
             return Err(Stop);
         }
         self.stack.push(Frame { span, anchor, size: 1, height: 1, content });
@@ -280,11 +317,11 @@ impl<'t> Reader<'t, '_, '_> {
         self.nodes += node.size;
         if self.nodes > MAX_NODES {
             let message = format!("the file holds more than {MAX_NODES} values, aliases counted as often as used");
-            self.problems.add(span, &At::TOP, message, "");
+            self.problems.add(span, &At::TOP, message, "no configuration is that large: is it the right file?");
             return Err(Stop);
         }
         if self.stack.len() + node.height > MAX_DEPTH {
-            self.problems.add(span, &At::TOP, format!("nested more than {MAX_DEPTH} levels deep"), "");
+            self.problems.add(span, &At::TOP, format!("nested more than {MAX_DEPTH} levels deep"), DEEPEST);
             return Err(Stop);
         }
         self.place(node, anchor);
@@ -334,6 +371,9 @@ fn convert(span: saphyr_parser::Span) -> Span {
     }
 }
 
+/// What editors and web pages put where a space was: the no-break space and its relatives.
+const ODD_SPACES: [char; 5] = ['\u{a0}', '\u{2003}', '\u{2009}', '\u{202f}', '\u{3000}'];
+
 /// Nobody writes longer lines by hand, and the search for suspects is quadratic.
 const LONGEST_SUSPECT: usize = 2_000;
 
@@ -354,6 +394,11 @@ fn usual_suspect(source: &Source<'_>, line: u32) -> Option<Suspect> {
     let indentation = text.len() - text.trim_start_matches([' ', '\t', '-']).len();
     if let Some(tab) = text[..indentation].find('\t') {
         return told(span(tab, tab + 1), "a tab in the indentation", "YAML is indented with spaces only".to_owned());
+    }
+    if let Some(start) = text.find(ODD_SPACES) {
+        let end = start + text[start..].chars().next().map_or(0, char::len_utf8);
+        let message = "this looks like a space and is another character";
+        return told(span(start, end), message, "replace it with a space".to_owned());
     }
     for placeholder in ["{{", "{%"] {
         if let Some(start) = text.find(placeholder) {
@@ -389,6 +434,9 @@ fn usual_suspect(source: &Source<'_>, line: u32) -> Option<Suspect> {
 fn earlier_suspect(source: &Source<'_>, line: u32, info: &str) -> Option<Suspect> {
     let bare = |number: u32| source.line(number).split(" #").next().unwrap_or_default().trim_end();
     let before = (1..line).rev().find(|n| !bare(*n).is_empty() && !bare(*n).trim_start().starts_with('#'))?;
+    if source.line(before).contains(ODD_SPACES) {
+        return usual_suspect(source, before);
+    }
     let text = bare(before);
     let start = text.len() - text.trim_start().len();
     let column = |byte: usize| text[..byte].chars().count() as u32;
@@ -437,7 +485,7 @@ fn explain(info: &str) -> (String, String) {
         (
             "block collection, did not find expected '-'",
             "this line does not fit the list before it",
-            "start each entry with `- `, indented alike",
+            "indent it like the other keys of its entry, or start a new entry with `- `",
         ),
         (
             "simple key expect",
@@ -469,7 +517,7 @@ fn explain(info: &str) -> (String, String) {
         ("tab", "a tab where only spaces may stand", "replace it with spaces"),
         ("unexpected character", "a value cannot start with this character", "put the value in quotes"),
         ("plain scalar cannot start", "a value cannot start with this character", "put the value in quotes"),
-        ("recursion limit", "nested too deep", ""),
+        ("recursion limit", "nested too deep", DEEPEST),
     ];
     match KNOWN.iter().find(|(part, ..)| info.contains(part)) {
         Some((_, message, hint)) => ((*message).to_owned(), (*hint).to_owned()),

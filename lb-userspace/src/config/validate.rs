@@ -11,10 +11,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::diagnose::{At, Problems, Span};
-use super::schema::{
-    Raw, RawAdmin, RawBackend, RawCheckKind, RawHealth, RawNode, RawService, RawTimeouts, RawTiming, Spanned,
+use super::decode::{
+    Item, Raw, RawAdmin, RawBackend, RawCheckKind, RawHealth, RawNode, RawService, RawTimeouts, RawTiming, Spanned,
 };
+use super::diagnose::{At, Problems, Span};
 use super::values::show_duration;
 use crate::model::{
     Admin, Backend, CheckKind, Forward, HealthCheck, HttpCheck, Interface, Limits, Model, Node, Prefix, Protocol,
@@ -78,8 +78,8 @@ impl RawService {
         self.forward_known.then(|| given.map_or(Forward::default(), |f| f.value))
     }
 
-    fn endpoints(&self) -> impl Iterator<Item = (SocketAddr, Span, Protocol)> {
-        self.listen.items.iter().flat_map(|l| self.protocols.items.iter().map(|p| (l.value, l.span, p.value)))
+    fn endpoints(&self) -> impl Iterator<Item = (&Item<SocketAddr>, Protocol)> {
+        self.listen.items.iter().flat_map(|l| self.protocols.items.iter().map(move |p| (l, p.value)))
     }
 }
 
@@ -94,6 +94,8 @@ impl RawBackend {
 /// Two VIP endpoints whose replies cannot be told apart.
 struct Ambiguity {
     span: Span,
+    /// Place of the second one in its list.
+    listen: Option<usize>,
     backend: usize,
     /// Example of an endpoint both forward to.
     endpoint: SocketAddr,
@@ -109,10 +111,11 @@ impl Validator<'_, '_> {
     fn node(&mut self, raw: &RawNode) -> Node {
         let at = At::TOP.key("node");
         let mut first: HashMap<&str, u32> = HashMap::new();
-        for (name, _) in &raw.interfaces {
+        let list = at.key("interfaces");
+        for Item { value: (name, _), index, .. } in &raw.interfaces {
             if let Some(line) = first.insert(&name.value, name.span.line) {
                 let message = format!("interface `{}` is listed twice, first on line {line}", name.value);
-                self.problems.add(name.span, &at.key("interfaces"), message, "keep one of the two");
+                self.problems.add(name.span, &list.entry(*index), message, "keep one of the two");
             }
         }
         for (prefix, key) in [(&raw.tunnel_source4, "ipv4"), (&raw.tunnel_source6, "ipv6")] {
@@ -128,7 +131,7 @@ impl Validator<'_, '_> {
             interfaces: raw
                 .interfaces
                 .iter()
-                .map(|(name, xdp)| Interface { name: name.value.clone(), xdp: *xdp })
+                .map(|Item { value: (name, xdp), .. }| Interface { name: name.value.clone(), xdp: *xdp })
                 .collect(),
             vip_addresses: or(&raw.vip_addresses, Default::default()),
             bpf_dir: or(&raw.bpf_dir, PathBuf::from("/sys/fs/bpf/sluice")),
@@ -161,8 +164,11 @@ impl Validator<'_, '_> {
                 && s.backends_complete
                 && wanted.value as usize > s.backends.len()
             {
-                let message =
-                    format!("{} healthy backends are wanted, and there are only {}", wanted.value, s.backends.len());
+                let there = match s.backends.len() {
+                    1 => "there is only 1".to_owned(),
+                    n => format!("there are only {n}"),
+                };
+                let message = format!("{} healthy backends are wanted, and {there}", wanted.value);
                 let hint = "the service would always be degraded: lower it, or add backends";
                 self.problems.add(wanted.span, &at.key("min_healthy"), message, hint);
             }
@@ -186,17 +192,20 @@ impl Validator<'_, '_> {
         for l in &s.listen.items {
             if let Some(why) = unusable(l.value.ip()) {
                 let message = format!("`{}` cannot be a VIP: {why}", l.value.ip());
-                self.problems.add(l.span, &list, message, "a VIP is one unicast address that clients reach");
+                let hint = "a VIP is one unicast address that clients reach";
+                self.problems.add(l.span, &list.entry(l.index), message, hint);
             }
             if !seen.insert(l.value) {
-                self.problems.add(l.span, &list, format!("`{}` is listed twice", l.value), "keep one of the two");
+                let message = format!("`{}` is listed twice", l.value);
+                self.problems.add(l.span, &list.entry(l.index), message, "keep one of the two");
             }
         }
+        let list = at.key("protocol");
         let mut seen = HashSet::new();
         for p in &s.protocols.items {
             if !seen.insert(p.value) {
                 let message = format!("`{}` is listed twice", p.value.name());
-                self.problems.add(p.span, &at.key("protocol"), message, "keep one of the two");
+                self.problems.add(p.span, &list.entry(p.index), message, "keep one of the two");
             }
         }
     }
@@ -270,7 +279,7 @@ impl Validator<'_, '_> {
             let family = family(l.value.ip());
             let message = format!("the service listens on {family}, but has no {family} backend");
             let hint = format!("add an {family} backend, or remove this VIP; address families are not translated");
-            self.problems.add(l.span, &at.key("listen"), message, hint);
+            self.problems.add(l.span, &at.key("listen").entry(l.index), message, hint);
         }
     }
 
@@ -284,7 +293,7 @@ impl Validator<'_, '_> {
                 (Some(name), _) => {
                     if let Some(line) = given.insert(&name.value, name.span.line) {
                         let message = format!("duplicate backend name `{}`, first on line {line}", name.value);
-                        b.with_at(s, |at| self.problems.add(name.span, at, message, "names are unique in a service"));
+                        b.with_at(s, |at| self.problems.add(name.span, at, message, "rename one of the two"));
                     }
                 }
                 (None, Some(address)) => *holders.entry(address.value).or_default() += 1,
@@ -393,7 +402,7 @@ impl Validator<'_, '_> {
                 None => drop(first.insert(&name.value, name.span.line)),
                 Some(line) => {
                     let message = format!("duplicate service name `{}`, first on line {line}", name.value);
-                    s.with_at(|at| self.problems.add(name.span, &at.key("name"), message, "names are unique"));
+                    s.with_at(|at| self.problems.add(name.span, &at.key("name"), message, "rename one of the two"));
                 }
             }
         }
@@ -402,9 +411,10 @@ impl Validator<'_, '_> {
     fn overlaps(&mut self, raw: &Raw, admin: &Admin) {
         let mut owners: HashMap<(SocketAddr, Protocol), (usize, u32)> = HashMap::new();
         for (position, s) in raw.services.iter().enumerate() {
-            for (listen, span, protocol) in s.endpoints() {
+            for (l, protocol) in s.endpoints() {
+                let listen = l.value;
                 match owners.get(&(listen, protocol)) {
-                    None => drop(owners.insert((listen, protocol), (position, span.line))),
+                    None => drop(owners.insert((listen, protocol), (position, l.span.line))),
                     // Twice in one service is said there.
                     Some((owner, _)) if *owner == position => {}
                     Some((owner, line)) => {
@@ -414,7 +424,7 @@ impl Validator<'_, '_> {
                             raw.services[*owner].called()
                         );
                         let hint = "take another port or address, or put the backends into one service";
-                        s.with_at(|at| self.problems.add(span, &at.key("listen"), message, hint));
+                        s.with_at(|at| self.problems.add(l.span, &at.key("listen").entry(l.index), message, hint));
                     }
                 }
             }
@@ -460,7 +470,8 @@ impl Validator<'_, '_> {
             if s.forward(raw) != Some(Forward::Nat) {
                 continue;
             }
-            for (listen, listen_span, protocol) in s.endpoints() {
+            for (l, protocol) in s.endpoints() {
+                let listen = l.value;
                 for (index, b) in s.backends.iter().enumerate().filter(|(_, b)| b.complete) {
                     let Some(address) = &b.address else { continue };
                     if address.value.is_ipv4() != listen.is_ipv4() {
@@ -473,9 +484,10 @@ impl Validator<'_, '_> {
                         continue;
                     }
                     let span =
-                        if owner == position { listen_span } else { b.port.as_ref().map_or(address.span, |p| p.span) };
+                        if owner == position { l.span } else { b.port.as_ref().map_or(address.span, |p| p.span) };
                     found.entry((owner, vip, position, listen)).and_modify(|a| a.endpoints += 1).or_insert(Ambiguity {
                         span,
+                        listen: l.index,
                         backend: index,
                         endpoint,
                         protocol,
@@ -492,7 +504,7 @@ impl Validator<'_, '_> {
                 let message = format!("replies from {endpoint} could be for {vip} or for {listen}");
                 let hint = "NAT translates replies back by the backend's address and port: give each VIP and port \
                             a service with backend ports of its own, or use `forward: ipip`";
-                s.with_at(|at| self.problems.add(a.span, &at.key("listen"), message, hint));
+                s.with_at(|at| self.problems.add(a.span, &at.key("listen").entry(a.listen), message, hint));
             } else {
                 let message = format!(
                     "replies from {endpoint} could be for {vip} (service {}) or for {listen} (service {})",

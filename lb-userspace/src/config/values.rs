@@ -6,7 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use super::diagnose::{Complaint, excerpt};
+use super::diagnose::{Complaint, excerpt, quote};
 use crate::model::Prefix;
 
 type Parsed<T> = Result<T, Complaint>;
@@ -36,13 +36,13 @@ pub(super) fn duration(text: &str) -> Parsed<Duration> {
     let value = number.parse::<u64>().ok().and_then(|n| n.checked_mul(milliseconds));
     match value.filter(|ms| *ms <= 100 * 365 * 24 * 3_600_000) {
         Some(ms) => Ok(Duration::from_millis(ms)),
-        None => Err(Complaint::new(format!("the duration `{}` is too long", excerpt(text)), "")),
+        None => Err(Complaint::new(format!("the duration `{}` is too long", excerpt(text)), "take a shorter one")),
     }
 }
 
 fn not_a_duration(text: &str) -> Complaint {
     let hint = "write a whole number and a unit, such as `500ms`, `2s`, `15m` or `1h`";
-    Complaint::new(format!("`{}` is not a duration", excerpt(text)), hint)
+    Complaint::new(format!("{} is not a duration", quote(text)), hint)
 }
 
 /// As [`duration`] reads it.
@@ -65,7 +65,14 @@ pub(super) fn percent(text: &str) -> Parsed<f64> {
     number
         .and_then(|n| n.parse::<f64>().ok())
         .map(|n| n / 100.0)
-        .ok_or_else(|| Complaint::new(format!("`{}` is not a percentage", excerpt(text)), "write it as `10%`"))
+        .ok_or_else(|| Complaint::new(format!("{} is not a percentage", quote(text)), "write it as `10%`"))
+}
+
+/// As [`percent`] reads it: with as few digits as lead back to the same value.
+pub(super) fn show_percent(fraction: f64) -> String {
+    let shortest = (0..=20).map(|digits| format!("{:.digits$}%", fraction * 100.0));
+    let exact = format!("{}%", fraction * 100.0);
+    shortest.into_iter().find(|text| percent(text) == Ok(fraction)).unwrap_or(exact)
 }
 
 /// Whole numbers in decimal, nothing else: YAML 1.1 read `010` as 8, YAML 1.2 reads it as 10.
@@ -77,7 +84,7 @@ pub(super) fn number(text: &str) -> Parsed<i128> {
         return Ok(text.parse().unwrap_or(i128::MAX));
     }
     let hint = "write it in plain decimal digits, without leading zeros, separators or suffixes";
-    Err(Complaint::new(format!("`{}` is not a whole number", excerpt(text)), hint))
+    Err(Complaint::new(format!("{} is not a whole number", quote(text)), hint))
 }
 
 /// One address, as written in a VIP or a backend.
@@ -85,7 +92,7 @@ pub(super) fn address(text: &str) -> Parsed<IpAddr> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return unmapped(address);
     }
-    let message = format!("`{}` is not an IP address", excerpt(text));
+    let message = format!("{} is not an IP address", quote(text));
     if let Ok(endpoint) = text.parse::<SocketAddr>() {
         let hint = format!("write `address: {}` and `port: {}`", endpoint.ip(), endpoint.port());
         return Err(Complaint::new(message, hint));
@@ -119,7 +126,7 @@ fn unmapped(address: IpAddr) -> Parsed<IpAddr> {
     if let IpAddr::V6(v6) = address
         && let Some(v4) = v6.to_ipv4_mapped()
     {
-        let message = format!("`{address}` is an IPv4 address in IPv6 clothing");
+        let message = format!("`{address}` is an IPv4 address mapped into IPv6, which no packet carries");
         return Err(Complaint::new(message, format!("write `{v4}`")));
     }
     Ok(address)
@@ -130,7 +137,7 @@ pub(super) fn endpoint(text: &str) -> Parsed<SocketAddr> {
     if let Ok(endpoint) = text.parse::<SocketAddr>() {
         // `[fe80::1%2]:80` parses; its zone would be lost.
         if matches!(endpoint, SocketAddr::V6(v6) if v6.scope_id() != 0) {
-            let message = format!("`{}` has a zone", excerpt(text));
+            let message = format!("{} has a zone", quote(text));
             return Err(Complaint::new(message, "addresses with a zone (`%eth0`) cannot be used"));
         }
         unmapped(endpoint.ip())?;
@@ -140,7 +147,7 @@ pub(super) fn endpoint(text: &str) -> Parsed<SocketAddr> {
         }
         return Ok(endpoint);
     }
-    let message = format!("`{}` is not an address and port", excerpt(text));
+    let message = format!("{} is not an address and port", quote(text));
     let hint = match text.parse::<IpAddr>() {
         Ok(IpAddr::V6(v6)) => {
             // `2001:db8::1:443` is an address too, and almost never meant as one.
@@ -187,7 +194,7 @@ fn endpoint_complaint(text: &str, message: String) -> Complaint {
 
 /// `192.0.2.0/24`, or one address for a prefix of that address alone.
 pub(super) fn prefix(text: &str) -> Parsed<Prefix> {
-    let wrong = |hint: &str| Complaint::new(format!("`{}` is not an address prefix", excerpt(text)), hint);
+    let wrong = |hint: &str| Complaint::new(format!("{} is not an address prefix", quote(text)), hint);
     let (host, length) = match text.split_once('/') {
         Some((host, length)) => (host, Some(length)),
         None => (text, None),
@@ -207,7 +214,7 @@ pub(super) fn prefix(text: &str) -> Parsed<Prefix> {
         IpAddr::V6(a) => IpAddr::V6(Ipv6Addr::from_bits(a.to_bits() & u128::MAX << (128 - u32::from(length)))),
     };
     if network != address {
-        let message = format!("`{}` has bits set behind its length", excerpt(text));
+        let message = format!("{} has bits set behind its length", quote(text));
         return Err(Complaint::new(
             message,
             format!("write `{network}/{length}`, or the one address without a length"),
@@ -219,7 +226,7 @@ pub(super) fn prefix(text: &str) -> Parsed<Prefix> {
 /// `200`, or `200-299`.
 pub(super) fn status_range(text: &str) -> Parsed<(u16, u16)> {
     let wrong = || {
-        let message = format!("`{}` is not a range of HTTP status codes", excerpt(text));
+        let message = format!("{} is not a range of HTTP status codes", quote(text));
         Complaint::new(message, "write `200-299`, `200`, or a list such as `[200, 204, 300-399]`")
     };
     let code = |t: &str| match number(t.trim()) {
@@ -244,10 +251,11 @@ pub(super) fn name(text: &str) -> Parsed<String> {
         Complaint::new(format!("the name `{}` {why}", excerpt(text)), hint)
     };
     if text.is_empty() {
-        return Err(Complaint::new("the name is empty", ""));
+        return Err(Complaint::new("the name is empty", "write one such as `web`"));
     }
     if text.chars().count() > NAME_LIMIT {
-        return Err(Complaint::new(format!("the name `{}` is longer than {NAME_LIMIT} characters", excerpt(text)), ""));
+        let message = format!("the name `{}` is longer than {NAME_LIMIT} characters", excerpt(text));
+        return Err(Complaint::new(message, "take a shorter one"));
     }
     if let Some(c) = text.chars().find(|c| !(c.is_ascii_alphanumeric() || "._-".contains(*c))) {
         return Err(match c {
@@ -264,7 +272,7 @@ pub(super) fn name(text: &str) -> Parsed<String> {
 
 /// What the kernel takes as an interface name (`dev_valid_name` in net/core/dev.c).
 pub(super) fn interface(text: &str) -> Parsed<String> {
-    let wrong = |why: &str| Complaint::new(format!("`{}` is not an interface name: {why}", excerpt(text)), "");
+    let wrong = |why: &str| Complaint::new(format!("{} is not an interface name: {why}", quote(text)), "");
     // IFNAMSIZ is 16 with the closing NUL.
     if text.is_empty() || text.len() > 15 {
         return Err(wrong("the kernel allows 1 to 15 bytes"));
@@ -273,6 +281,43 @@ pub(super) fn interface(text: &str) -> Parsed<String> {
         return Err(wrong("the kernel allows no `/`, `:` or white space"));
     }
     Ok(text.to_owned())
+}
+
+/// The method of a request.
+pub(super) fn method(text: &str) -> Parsed<String> {
+    let upper = text.to_ascii_uppercase();
+    // A token may be all digits; a method that is one is a slip.
+    if is_token(text) && upper == text && text.starts_with(|c: char| c.is_ascii_uppercase()) {
+        return Ok(upper);
+    }
+    let meant = is_token(&upper) && upper.starts_with(|c: char| c.is_ascii_uppercase());
+    let hint =
+        if meant { format!("write `{}`", excerpt(&upper)) } else { "write one such as `GET` or `HEAD`".to_owned() };
+    Err(Complaint::new(format!("{} is not an HTTP method", quote(text)), hint))
+}
+
+/// It goes into the request line as it is (RFC 9112 §3.2).
+pub(super) fn request_path(text: &str) -> Parsed<String> {
+    let wrong = |hint| Complaint::new(format!("{} is not a request path", quote(text)), hint);
+    if text.contains("://") {
+        return Err(wrong("write the path alone, and the name under `host`"));
+    }
+    if !text.starts_with('/') {
+        return Err(wrong("start it with `/`"));
+    }
+    if !text.bytes().all(|b| b.is_ascii_graphic()) || text.contains('#') {
+        return Err(wrong("percent-encode spaces, `#` and everything that is not ASCII"));
+    }
+    Ok(text.to_owned())
+}
+
+/// What stands in a `Host` header: a name, and perhaps a port.
+pub(super) fn host(text: &str) -> Parsed<String> {
+    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic() && !b"/@?#".contains(&b)) {
+        return Ok(text.to_owned());
+    }
+    let hint = "write the name alone, such as `www.example.com`";
+    Err(Complaint::new(format!("{} is not a host name", quote(text)), hint))
 }
 
 /// An HTTP token (RFC 9110 §5.6.2): methods and header names.
@@ -313,6 +358,9 @@ mod tests {
         assert_eq!(percent("10%"), Ok(0.1));
         assert_eq!(percent("0%"), Ok(0.0));
         assert_eq!(percent("2.5%"), Ok(0.025));
+        for text in ["0%", "7%", "10%", "2.5%", "33.3%", "50%", "0.07%"] {
+            assert_eq!(show_percent(percent(text).unwrap()), text);
+        }
         for text in ["", "%", "10", "0.1", "-1%", ".%", "1.2.3%", "inf%", "nan%", "1e3%", "10 %"] {
             assert!(percent(text).is_err(), "{text}");
         }
