@@ -195,6 +195,17 @@ fn source_of_socket(destination: IpAddr) -> IpAddr {
 }
 
 #[test]
+fn the_interface_of_the_default_route_is_found() {
+    let ns = Namespace::new();
+    let name = || watch::snapshot().expect("the network is read").default_route().map(|link| link.name.clone());
+    assert_eq!(ns.run(name), None);
+    ns.ip("link add wan0 type veth peer name wan1; link set wan0 up; link set wan1 up; addr add 192.0.2.2/24 dev wan0");
+    assert_eq!(ns.run(name), None, "a link is no default route");
+    ns.ip("route add default via 192.0.2.1");
+    assert_eq!(ns.run(name).as_deref(), Some("wan0"));
+}
+
+#[test]
 #[ignore = "needs root"]
 fn a_vip_is_never_chosen_as_source() {
     let (host, peer) = host_and_peer();

@@ -218,6 +218,18 @@ impl NetState {
         }
     }
 
+    /// The interface of the default route, of IPv4 before IPv6; where several share the traffic, of one of them.
+    pub fn default_route(&self) -> Option<&Link> {
+        let any = [IpAddr::from([0; 4]), IpAddr::from([0; 16])].map(|any| prefix(any, 0));
+        let tables = any.iter().flat_map(|p| [Table::Main, Table::Default].map(|table| (p, table)));
+        tables
+            .flat_map(|(p, table)| {
+                self.tables[family(p.address)][table as usize].iter().take_while(move |(q, _)| q == p)
+            })
+            .flat_map(|(_, routes)| routes.iter().flat_map(|route| &route.hops))
+            .find_map(|hop| self.link(hop.ifindex).filter(|_| self.is_live(hop)))
+    }
+
     /// The neighbour that packets to `destination` are handed to, as (interface, address).
     fn neighbour_for(&self, destination: IpAddr) -> Option<(u32, IpAddr)> {
         match self.resolve(destination) {
@@ -384,6 +396,24 @@ mod tests {
         ] {
             assert_eq!(state.resolve(ip(destination)), expected, "{destination}");
         }
+    }
+
+    #[test]
+    fn the_default_route_is_that_of_ipv4_before_ipv6_and_its_link_is_up() {
+        let named = |state: &NetState| state.default_route().map(|link| link.name.clone());
+        let mut state = host();
+        assert_eq!(named(&state).as_deref(), Some("eth1"));
+        state.insert_route(Table::Main, net("0.0.0.0/0"), via(2, "10.0.2.254", 100));
+        assert_eq!(named(&state).as_deref(), Some("eth1"), "its metric is better");
+        state.insert_link(Link { up: false, ..Link::ethernet(1, "eth1", OURS) });
+        assert_eq!(named(&state).as_deref(), Some("eth2"), "the other's link is down");
+        let mut state = NetState::default();
+        state.insert_link(Link::ethernet(3, "eth3", OURS));
+        state.insert_route(Table::Main, net("10.0.0.0/8"), via(3, "10.0.3.254", 0));
+        state.insert_route(Table::Main, net("0.0.0.0/1"), via(3, "10.0.3.254", 0));
+        assert_eq!(named(&state), None, "no default route");
+        state.insert_route(Table::Main, net("::/0"), via(3, "fd00:3::fe", 1024));
+        assert_eq!(named(&state).as_deref(), Some("eth3"));
     }
 
     #[test]
