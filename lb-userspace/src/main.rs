@@ -8,6 +8,7 @@ fn main() -> ExitCode {
     let ended = match cli::parse() {
         Verb::Run(run) => run.execute(),
         Verb::Check(check) => check.execute(),
+        Verb::Config(config) => config.execute(),
         Verb::Reload(reload) => reload.execute(),
         Verb::Status(status) => status.execute(),
         Verb::Drain(drain) => drain.execute(),

@@ -2,8 +2,9 @@
 
 mod common;
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Output, Stdio};
 use std::time::Duration;
@@ -49,8 +50,11 @@ async fn help_teaches_and_goes_to_stdout() {
 
 #[tokio::test]
 async fn mistakes_on_the_command_line_are_exit_2_and_leave_stdout_empty() {
-    let table: [&[&str]; 9] = [
+    let table: [&[&str]; 12] = [
         &[],
+        &["config"],
+        &["config", "show"],
+        &["config", "show", "-c", "x.yaml", "-o", "table"],
         &["balance"],
         &["run"],
         &["run", "-c", "x.yaml", "--log-level", "debgu"],
@@ -98,6 +102,93 @@ async fn a_good_file_is_ok_and_its_memory_is_known() {
     let report: serde_json::Value = serde_json::from_str(&stdout).unwrap();
     assert_eq!((&report["valid"], &report["backends"]), (&true.into(), &2.into()));
     assert!(report["memory"]["bytes"].as_u64().unwrap() > 1 << 20, "{stdout}");
+}
+
+#[tokio::test]
+async fn a_file_to_start_from_is_written_once_and_check_accepts_it() {
+    let directory = Directory::new();
+    let path = directory.join("sluice.yaml");
+    let file = path.to_str().unwrap();
+    let (code, stdout, stderr) = run(sluice(&["config", "init", file])).await;
+    assert_eq!((code, stdout.as_str()), (0, ""), "{stderr}");
+    assert!(stderr.starts_with(&format!("wrote {file} (interface ")), "{stderr}");
+    let written = std::fs::read_to_string(&path).unwrap();
+    let (code, stdout, stderr) = run(sluice(&["check", "-c", file])).await;
+    assert_eq!((code, stderr.as_str()), (0, ""), "no errors, no warnings");
+    assert!(stdout.starts_with("OK: 1 service, 2 backends, 1 interface\n"), "{stdout}");
+
+    for arguments in [&["config", "init"][..], &["config", "init", "-"]] {
+        let (code, stdout, stderr) = run(sluice(arguments)).await;
+        assert_eq!((code, stdout.as_str(), stderr.as_str()), (0, written.as_str(), ""));
+    }
+
+    // Somebody's work.
+    std::fs::write(&path, "version: 1 # mine\n").unwrap();
+    let (code, stdout, stderr) = run(sluice(&["config", "init", file])).await;
+    assert_eq!((code, stdout.as_str()), (1, ""));
+    assert!(stderr.starts_with(&format!("error: {file} exists; it was not touched\nhint: ")), "{stderr}");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "version: 1 # mine\n");
+
+    std::fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+    let link = directory.join("link.yaml");
+    std::os::unix::fs::symlink("sluice.yaml", &link).unwrap();
+    let (code, _, stderr) = run(sluice(&["config", "init", "--force", link.to_str().unwrap()])).await;
+    assert_eq!(code, 0, "{stderr}");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), written, "through the link");
+    assert!(link.is_symlink());
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+    assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 2, "nothing is left beside it");
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_written_is_an_error_with_a_hint() {
+    let directory = Directory::new();
+    let nowhere = directory.join("no/such/sluice.yaml");
+    let table = [
+        (nowhere.to_str().unwrap(), false, "its directory does not exist"),
+        (directory.join("").to_str().unwrap(), true, "Is a directory"),
+        ("/dev/full", true, "No space left"),
+    ]
+    .map(|(file, force, wanted)| (file.to_owned(), force, wanted));
+    for (file, force, wanted) in table {
+        let mut command = sluice(&["config", "init", &file]);
+        command.args(force.then_some("--force"));
+        let (code, stdout, stderr) = run(command).await;
+        assert_eq!((code, stdout.as_str()), (1, ""), "{stderr}");
+        assert!(stderr.starts_with(&format!("error: cannot write {file}: ")) && stderr.contains(wanted), "{stderr}");
+    }
+}
+
+#[tokio::test]
+async fn the_whole_configuration_is_shown_as_a_file_that_means_the_same() {
+    let directory = Directory::new();
+    let minimal = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/config/minimal.yaml");
+    let mut shown = Vec::new();
+    for format in ["yaml", "json"] {
+        let (code, stdout, stderr) = run(sluice(&["config", "show", "-c", minimal, "-o", format])).await;
+        assert_eq!((code, stderr.as_str()), (0, ""));
+        let path = directory.join(format);
+        std::fs::write(&path, &stdout).unwrap();
+        shown.push(sluice::config::load(&path).unwrap());
+        for wanted in ["hash_key", "/etc/sluice/hash.key", "tcp_established", "15m", "maglev", "10%"] {
+            assert!(stdout.contains(wanted), "no {wanted} in\n{stdout}");
+        }
+    }
+    let read = sluice::config::load(Path::new(minimal)).unwrap();
+    assert_eq!(shown, [read.clone(), read]);
+
+    let bad = directory.join("bad.yaml");
+    std::fs::write(&bad, "version: 1\n").unwrap();
+    let (code, stdout, stderr) = run(sluice(&["config", "show", "-c", bad.to_str().unwrap()])).await;
+    assert_eq!((code, stdout.as_str()), (3, ""));
+    assert!(stderr.contains("bad.yaml:1:1: error: `node` is missing"), "{stderr}");
+}
+
+#[tokio::test]
+async fn the_schema_goes_to_stdout() {
+    let (code, stdout, stderr) = run(sluice(&["config", "schema"])).await;
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    assert!(stdout == sluice::config::json_schema::text(), "{stdout}");
 }
 
 #[tokio::test]
@@ -274,7 +365,15 @@ async fn a_reader_that_left_is_no_error() {
         assert_eq!(output.status.code(), Some(wanted), "{arguments:?}");
         assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{arguments:?}");
     }
-    for arguments in [&["check", "-c", minimal][..], &["version"], &["status", "--socket", "/nonexistent"]] {
+    let quiet: [&[&str]; 6] = [
+        &["check", "-c", minimal],
+        &["config", "init"],
+        &["config", "show", "-c", minimal],
+        &["config", "schema"],
+        &["version"],
+        &["status", "--socket", "/nonexistent"],
+    ];
+    for arguments in quiet {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
         let mut command = sluice(arguments);

@@ -11,6 +11,8 @@ use std::time::Duration;
 use nix::time::{ClockId, clock_gettime};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
+use serde_json::Value as Json;
+use sluice::config::schema::{self, Absent, Table, Value};
 use sluice::config::{self, Diagnostics};
 use sluice::exit::{Exit, Failure};
 use sluice::model::{
@@ -36,6 +38,11 @@ fn cases() -> Vec<PathBuf> {
 fn with_service(body: &str) -> String {
     let body: String = body.lines().map(|l| format!("    {}\n", l.trim())).collect();
     format!("version: 1\nnode: {{ interfaces: [eth0] }}\nservices:\n  - name: web\n{body}")
+}
+
+fn minimal() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/config/minimal.yaml");
+    std::fs::read_to_string(path).unwrap()
 }
 
 fn start_of(text: &str) -> String {
@@ -262,37 +269,53 @@ fn the_minimal_file_is_valid() {
     assert_eq!(config::warnings(&model), Vec::<String>::new());
 }
 
-#[test]
-fn what_the_minimal_file_comments_out_is_valid_too() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/config/minimal.yaml");
-    let text: String = std::fs::read_to_string(path)
-        .unwrap()
-        .lines()
-        .map(|line| {
-            // `# key: …` and `# - {…}` are examples; other comments are prose.
-            let (indent, rest) = line.split_at(line.len() - line.trim_start().len());
-            let example = rest.strip_prefix("# ").filter(|r| {
-                let word = r.trim_start();
-                word.starts_with("- {")
-                    || word
-                        .split(": ")
-                        .next()
-                        .is_some_and(|k| ["vip_addresses", "admin:", "http", "protocol", "forward"].contains(&k))
-            });
-            match example {
-                Some(example) => format!("{indent}{example}\n"),
-                None => format!("{line}\n"),
-            }
-        })
-        .collect();
-    let model = good(&text);
-    assert_eq!(model.services[0].backends.len(), 3, "{text}");
-    assert_eq!(model.services[0].backends[2].state, BackendState::Drain);
+/// The file with what is commented out put in: `# key: …` and `# - {…}`. Other comments are prose.
+fn uncommented(text: &str) -> String {
+    let lines = text.lines().map(|line| {
+        let (indent, rest) = line.split_at(line.len() - line.trim_start().len());
+        let example = rest.strip_prefix("# ").filter(|rest| {
+            let word = rest.trim_start();
+            let key = word.split_once(':').map_or("", |(key, _)| key);
+            word.starts_with("- {")
+                || (!key.is_empty() && key.bytes().all(|b| b.is_ascii_lowercase() || b"_".contains(&b)))
+        });
+        format!("{indent}{}\n", example.unwrap_or(rest))
+    });
+    lines.collect()
 }
 
 #[test]
-fn every_key_there_is_can_be_set() {
-    let text = r#"
+fn what_the_minimal_file_comments_out_are_the_defaults_and_examples_that_are_valid() {
+    let (short, long) = (good(&minimal()), good(&uncommented(&minimal())));
+    assert_eq!((&long.admin, &long.hash_key, long.limits), (&short.admin, &short.hash_key, short.limits));
+    assert_eq!((long.node.vip_addresses, &long.node.bpf_dir), (short.node.vip_addresses, &short.node.bpf_dir));
+    assert_eq!(long.node.run_dir, short.node.run_dir);
+    let (long, short) = (&long.services[0], &short.services[0]);
+    assert_eq!((&long.protocols, long.scheduler), (&short.protocols, short.scheduler));
+    assert_eq!((long.forward, long.timeouts, long.min_healthy), (short.forward, short.timeouts, short.min_healthy));
+    let check = |s: &Service| s.health.clone().unwrap();
+    assert_eq!(check(long).jitter, check(short).jitter);
+    let http = |s: &Service| match check(s).kind {
+        CheckKind::Http(http) => (http.method, http.expect),
+        CheckKind::Tcp => panic!("a TCP check"),
+    };
+    assert_eq!(http(long), http(short));
+    assert_eq!(check(long).port, short.backends[0].port, "the backend's own");
+    assert_eq!(long.backends[2].state, BackendState::Drain);
+}
+
+#[test]
+fn the_minimal_file_names_every_key_there_is() {
+    let text = minimal();
+    for table in schema::TABLES {
+        for (name, _) in table.built() {
+            assert!(text.contains(&format!("{name}:")), "`{name}` of `{}` is not in it", table.place);
+        }
+    }
+}
+
+/// Every key, most of them with a value that is not the default.
+const EVERYTHING: &str = r#"
 version: 1
 node:
   interfaces: [eth0, { name: eth1, xdp: native }, { name: bond0.7, xdp: generic }]
@@ -320,6 +343,7 @@ services:
     listen: 203.0.113.10:80
     health:
       http:
+        port: 8080
         method: HEAD
         path: /live?full=1
         host: www.example.com:8080
@@ -327,7 +351,10 @@ services:
         expect: [200, 204, 300-399]
     backends: [{ address: 10.0.0.11 }]
 "#;
-    let model = good(text);
+
+#[test]
+fn every_key_there_is_can_be_set() {
+    let model = good(EVERYTHING);
     let mode = |i: usize| model.node.interfaces[i].xdp;
     assert_eq!([mode(0), mode(1), mode(2)], [XdpMode::Auto, XdpMode::Native, XdpMode::Generic]);
     assert_eq!(model.node.vip_addresses, VipAddresses::External);
@@ -444,6 +471,248 @@ fn advice_is_about_what_is_valid_and_still_surprising() {
     assert!(advice(&with_service(unchecked)).contains("no health check"));
 }
 
+// ── the file written back ──
+
+/// The configuration as `sluice config show` prints it, and what that means.
+fn shown(model: &Model) -> (Json, Model) {
+    let file = config::show(model);
+    let text = serde_yaml::to_string(&file).unwrap();
+    let read = config::parse("shown.yaml", &text).unwrap_or_else(|d| panic!("{d}\n{}", start_of(&text)));
+    (file, read)
+}
+
+#[test]
+fn what_is_shown_means_the_same() {
+    for text in [EXAMPLE, EVERYTHING, &minimal(), "{version: 1, node: {interfaces: eth0}, services: []}"] {
+        let model = good(text);
+        let (file, read) = shown(&model);
+        assert_eq!(read, model, "{file:#}");
+        assert_eq!(good(&file.to_string()), model, "as JSON");
+        assert_eq!(config::show(&read), file);
+    }
+}
+
+#[test]
+fn names_that_were_not_given_are_shown_and_may_be_written_out() {
+    let model = good(&with_service(
+        "listen: [203.0.113.10:80, \"[2001:db8::10]:80\"]
+        backends: [{ address: 10.0.0.11 }, { address: 2001:db8::11, port: 80 }, { address: 2001:db8::11, port: 81 }]",
+    ));
+    let (file, read) = shown(&model);
+    let names: Vec<_> = (0..3).map(|i| file["services"][0]["backends"][i]["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["10.0.0.11", "[2001:db8::11]:80", "[2001:db8::11]:81"]);
+    assert_eq!(read, model);
+    let other = with_service("listen: 203.0.113.10:80\nbackends: [{ address: 10.0.0.11, name: \"2001:db8::11\" }]");
+    assert_eq!(bad(&other).list[0].message, "the name `2001:db8::11` contains `:`", "another backend's");
+}
+
+/// The values of the keys of `table`, wherever in `file` such a mapping stands.
+fn places<'f>(file: &'f Json, table: &Table) -> Vec<&'f Json> {
+    let mut here = vec![file];
+    for step in table.place.split('.').filter(|step| !step.is_empty()) {
+        let (key, list) = step.strip_suffix("[]").map_or((step, false), |key| (key, true));
+        here = here.into_iter().filter_map(|place| place.get(key)).collect();
+        if list {
+            here = here.into_iter().flat_map(|place| place.as_array().unwrap()).collect();
+        }
+    }
+    here
+}
+
+/// One list of keys: what is shown has them all, but for `defaults`, which are filled in.
+#[test]
+fn every_key_there_is_is_shown_and_what_is_absent_means_what_the_tables_say() {
+    let full = shown(&good(EVERYTHING)).0;
+    let bare = with_service("listen: 203.0.113.10:80\nhealth: { http: {} }\nbackends: [{ address: 10.0.0.11 }]");
+    let bare = shown(&good(&bare)).0;
+    let mut defaults = 0;
+    for table in schema::TABLES.iter().filter(|table| !table.place.starts_with("defaults")) {
+        for (name, entry) in table.built().filter(|(name, _)| *name != "defaults") {
+            let key = format!("{}.{name}", table.place);
+            assert!(places(&full, table).iter().any(|place| place.get(name).is_some()), "{key} is not shown");
+            let Absent::Is(default) = entry.absent else { continue };
+            for place in places(&bare, table) {
+                // A list of one may be written without its brackets, and here it is not.
+                let value = if let Json::Array(one) = &place[name] { &one[0] } else { &place[name] };
+                let written = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                assert_eq!(written, default, "{key}");
+                defaults += 1;
+            }
+        }
+    }
+    assert!(defaults > 20, "{defaults} defaults compared");
+}
+
+// ── the JSON Schema ──
+
+fn validator() -> jsonschema::Validator {
+    jsonschema::draft202012::new(&config::json_schema::generate()).expect("the schema is one")
+}
+
+/// As an editor reads the file: YAML's own numbers and truth values, not Sluice's.
+fn as_an_editor_reads(text: &str) -> Option<Json> {
+    serde_yaml::from_str(text).ok()
+}
+
+#[test]
+fn the_schema_is_the_one_that_is_checked_in() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/config/sluice.schema.json");
+    let text = config::json_schema::text();
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write(&path, &text).unwrap();
+    }
+    let checked_in = std::fs::read_to_string(&path).unwrap_or_default();
+    let differs = checked_in.lines().zip(text.lines()).position(|(a, b)| a != b);
+    assert!(
+        checked_in == text,
+        "sluice.schema.json differs from line {} on; write it again:\n\
+         cargo run -p lb-userspace -- config schema > deploy/config/sluice.schema.json",
+        differs.unwrap_or_default() + 1
+    );
+}
+
+#[test]
+fn the_schema_is_valid_by_the_rules_of_its_draft() {
+    let schema = config::json_schema::generate();
+    assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+    if let Err(wrong) = jsonschema::draft202012::meta::validate(&schema) {
+        panic!("{wrong}");
+    }
+}
+
+#[test]
+fn good_files_satisfy_the_schema() {
+    let odd = with_service(
+        "name: 7\nlisten: 203.0.113.10:080\nhealth: { tcp: , jitter: 50% }\nbackends: [{ name: true, address: 10.0.0.11 }]",
+    )
+    .replace("- name: web\n", "-\n");
+    let validator = validator();
+    for text in [EXAMPLE, EVERYTHING, &minimal(), &odd, "{version: 1, node: {interfaces: 7}, services: []}"] {
+        let model = good(text);
+        for file in [as_an_editor_reads(text).unwrap(), config::show(&model)] {
+            let wrong: Vec<_> = validator.iter_errors(&file).map(|e| format!("{}: {e}", e.instance_path())).collect();
+            assert_eq!(wrong, Vec::<String>::new(), "{file:#}");
+        }
+    }
+}
+
+/// Bad files whose mistakes no schema can see, because they are between two values, or in how the YAML is written.
+const BEYOND_A_SCHEMA: &[&str] = &[
+    // Two values.
+    "admin-http-on-a-vip",
+    "backends-duplicate",
+    "backends-families",
+    "backends-ipip-port",
+    "backends-is-a-vip",
+    "limits-too-many",
+    "limits-too-many-endpoints",
+    "limits-too-many-nat-replies",
+    "nat-one-service-two-ports",
+    "nat-one-service-two-vips",
+    "nat-two-services-one-backend",
+    "service-health-defaults-do-not-fit",
+    "service-health-udp-timing-only",
+    "service-listen-twice",
+    "service-min-healthy",
+    "service-overlap",
+    // Addresses of the right form that no packet is for.
+    "backends-addresses",
+    "node-tunnel-source-loopback",
+    "service-listen-addresses",
+    // Gone by the time the file is data.
+    "file-bom-inside",
+    "yaml-duplicate-keys",
+];
+
+#[test]
+fn bad_files_violate_the_schema_but_for_what_it_cannot_see() {
+    let validator = validator();
+    let (mut refused, mut accepted) = (0, Vec::new());
+    for path in cases() {
+        // An editor has no use for a schema before the file is YAML.
+        let Ok(text) = std::fs::read_to_string(&path) else { continue };
+        let Some(file) = as_an_editor_reads(&text) else { continue };
+        match validator.is_valid(&file) {
+            true => accepted.push(path.file_stem().unwrap().to_str().unwrap().to_owned()),
+            false => refused += 1,
+        }
+    }
+    let mut beyond = BEYOND_A_SCHEMA.to_vec();
+    beyond.sort_unstable();
+    accepted.sort_unstable();
+    assert_eq!(accepted, beyond, "accepted by the schema");
+    assert!(refused >= 40, "{refused} refused");
+}
+
+/// A value at the edge of what a key takes, and one beyond it, told by the loader and by the schema alike.
+#[test]
+fn the_schema_and_the_loader_agree_on_every_bound_and_word() {
+    let validator = validator();
+    let mut compared = 0;
+    for table in schema::TABLES {
+        for (name, entry) in table.built() {
+            let values: Vec<(String, bool)> = match entry.value {
+                Value::Integer(low, high) => vec![
+                    (low.to_string(), true),
+                    (high.to_string(), true),
+                    ((i64::from(low) - 1).to_string(), false),
+                    ((i64::from(high) + 1).to_string(), false),
+                ],
+                Value::Percent(most) => {
+                    vec![("0%".into(), true), (format!("{most}%"), true), (format!("{most}.5%"), false)]
+                }
+                Value::Choice(choice) => choice.words.iter().map(|w| (w.name.into(), w.until_then.is_none())).collect(),
+                Value::OneOrMany(Value::Choice(choice)) => {
+                    choice.words.iter().map(|w| (format!("[{}]", w.name), w.until_then.is_none())).collect()
+                }
+                Value::Path => vec![("/a b/é".into(), true), ("a/b".into(), false), ("\"\"".into(), false)],
+                _ => continue,
+            };
+            for (value, valid) in values {
+                let text = with_key(table.place, name, &value);
+                let schema = validator.is_valid(&as_an_editor_reads(&text).unwrap());
+                assert_eq!(schema, valid, "the schema on\n{text}");
+                // What takes two values to see is not looked at: whether the key itself is complained of.
+                let place = |d: &config::Diagnostic| d.path.ends_with(name) || d.path.contains(&format!("{name}["));
+                let told = config::parse("f", &text).err().map(|d| d.list).unwrap_or_default();
+                let refused = told.iter().any(|d| place(d) && !d.message.contains("healthy backends are wanted"));
+                assert_eq!(!refused, valid, "the loader on\n{text}\n{told:?}");
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared > 60, "{compared} values compared");
+}
+
+/// A file that is right but for `value` under `name` at `place`, as [`Table::place`] writes it.
+fn with_key(place: &str, name: &str, value: &str) -> String {
+    let key = format!("{name}: {value}");
+    let node = match place {
+        "node" => format!("{{ interfaces: [eth0], {key} }}"),
+        "node.interfaces[]" => format!("{{ interfaces: [{{ name: eth0, {key} }}] }}"),
+        _ => "{ interfaces: [eth0] }".to_owned(),
+    };
+    let top = match place {
+        "" => key.clone(),
+        "admin" | "limits" | "defaults" => format!("{place}: {{ {key} }}"),
+        "defaults.health" => format!("defaults: {{ health: {{ {key} }} }}"),
+        _ => String::new(),
+    };
+    let service = match place {
+        "services[]" => key.clone(),
+        "services[].timeouts" => format!("timeouts: {{ {key} }}"),
+        "services[].health" => format!("health: {{ {key} }}"),
+        "services[].health.tcp" => format!("health: {{ tcp: {{ {key} }} }}"),
+        "services[].health.http" => format!("health: {{ http: {{ {key} }} }}"),
+        _ => String::new(),
+    };
+    let backend = if place == "services[].backends[]" { format!(", {key}") } else { String::new() };
+    format!(
+        "version: 1\nnode: {node}\n{top}\nservices:\n  - name: web\n    listen: 203.0.113.10:80\n    {service}\n    \
+         backends: [{{ address: 10.0.0.11{backend} }}]\n"
+    )
+}
+
 // ── size and hostility ──
 
 /// Reorders what a terminal shows; must not come through.
@@ -553,7 +822,13 @@ proptest! {
             }
         }
         match config::parse_bytes("f", &bytes) {
-            Ok(model) => drop(config::warnings(&model)),
+            Ok(model) => {
+                drop(config::warnings(&model));
+                let (file, read) = shown(&model);
+                prop_assert_eq!(read, model);
+                static VALIDATOR: LazyLock<jsonschema::Validator> = LazyLock::new(validator);
+                prop_assert!(VALIDATOR.is_valid(&file), "{:#}", file);
+            }
             Err(diagnostics) => {
                 prop_assert!(diagnostics.count() > 0);
                 let told = diagnostics.to_string();

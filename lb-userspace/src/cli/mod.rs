@@ -4,6 +4,7 @@
 //! process ends; only `main` exits.
 
 pub mod check;
+pub mod config;
 pub mod connection;
 pub mod decap;
 pub mod drain;
@@ -31,6 +32,7 @@ pub type Ended = Result<Exit, Failure>;
     disable_help_subcommand = true,
     max_term_width = 120,
     after_help = "A first session:\n  \
+        sluice config init sluice.yaml     a file to start from; put in your addresses\n  \
         sluice check -c sluice.yaml        is the file right? what will it need?\n  \
         sudo sluice run -c sluice.yaml     balance until told to stop\n  \
         sluice status --watch              in another terminal: who gets what, who is down\n  \
@@ -46,6 +48,7 @@ struct Args {
 pub enum Verb {
     Run(run::Run),
     Check(check::Check),
+    Config(config::Config),
     Reload(reload::Reload),
     Status(status::StatusVerb),
     Drain(drain::Drain),
@@ -82,14 +85,16 @@ mod tests {
     fn the_command_line_is_well_formed_and_every_verb_has_an_example() {
         let command = command();
         command.clone().debug_assert();
+        every_verb_has_an_example(&command);
+    }
+
+    fn every_verb_has_an_example(command: &clap::Command) {
         for verb in command.get_subcommands() {
-            assert!(verb.get_about().is_some(), "{} says nothing about itself", verb.get_name());
+            let name = format!("{} {}", command.get_name(), verb.get_name());
+            assert!(verb.get_about().is_some(), "{name} says nothing about itself");
             let examples = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
-            assert!(
-                examples.contains(&format!("sluice {}", verb.get_name())),
-                "{} --help shows no example",
-                verb.get_name()
-            );
+            assert!(examples.contains(&name), "{name} --help shows no example");
+            every_verb_has_an_example(verb);
         }
     }
 }

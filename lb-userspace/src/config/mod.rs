@@ -13,7 +13,9 @@
 mod advice;
 mod decode;
 mod diagnose;
+pub mod json_schema;
 pub mod schema;
+mod show;
 mod tree;
 mod validate;
 mod values;
@@ -24,6 +26,7 @@ use std::path::Path;
 
 pub use advice::warnings;
 pub use diagnose::{Diagnostic, Diagnostics, Position};
+pub use show::show;
 
 use crate::model::Model;
 use diagnose::{At, Problems, Source};

@@ -1,0 +1,110 @@
+//! A [`Model`] as a configuration file: every default filled in.
+//!
+//! What comes out is a file that means the same model again. So `defaults` is not in it (each service carries what
+//! it takes from there), and a key is left out only where its absence means something no value can say: `port` of a
+//! backend that takes the client's, `host` of a check that takes the backend's address.
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::values::{show_duration, show_percent};
+use crate::model::{Backend, CheckKind, HealthCheck, Model, Prefix, Service};
+
+/// The file, its keys in the order of the documentation.
+pub fn show(model: &Model) -> Value {
+    let node = &model.node;
+    let prefix = |p: &Option<Prefix>| p.map(|p| json!(format!("{}/{}", p.address, p.length)));
+    let sources = mapping([("ipv4", prefix(&node.tunnel_source4)), ("ipv6", prefix(&node.tunnel_source6))]);
+    let interfaces = node.interfaces.iter().map(|i| json!({ "name": i.name, "xdp": i.xdp }));
+    json!({
+        "version": 1,
+        "node": mapping([
+            ("interfaces", Some(interfaces.collect())),
+            ("vip_addresses", word(node.vip_addresses)),
+            ("bpf_dir", word(&node.bpf_dir)),
+            ("run_dir", word(&node.run_dir)),
+            ("tunnel_source", Some(sources).filter(|s| s.as_object().is_some_and(|s| !s.is_empty()))),
+        ]),
+        "admin": {
+            "socket": model.admin.socket,
+            "http": model.admin.http.map_or_else(|| "off".to_owned(), |http| http.to_string()),
+        },
+        "hash_key": model.hash_key,
+        "limits": {
+            "flows": model.limits.flows,
+            "services": model.limits.services,
+            "backends": model.limits.backends,
+        },
+        "services": model.services.iter().map(service).collect::<Vec<_>>(),
+    })
+}
+
+/// Keys whose value is there.
+fn mapping<const N: usize>(entries: [(&str, Option<Value>); N]) -> Value {
+    let there = entries.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
+    Value::Object(there.collect::<Map<_, _>>())
+}
+
+fn word(value: impl Serialize) -> Option<Value> {
+    Some(json!(value))
+}
+
+fn service(s: &Service) -> Value {
+    json!({
+        "name": s.name,
+        "listen": s.listen.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "protocol": s.protocols,
+        "scheduler": s.scheduler,
+        "forward": s.forward,
+        "timeouts": {
+            "tcp_established": show_duration(s.timeouts.tcp_established),
+            "tcp_opening": show_duration(s.timeouts.tcp_opening),
+            "tcp_closing": show_duration(s.timeouts.tcp_closing),
+            "udp": show_duration(s.timeouts.udp),
+        },
+        "health": s.health.as_ref().map_or_else(|| json!("none"), health),
+        "min_healthy": s.min_healthy,
+        "backends": s.backends.iter().map(backend).collect::<Vec<_>>(),
+    })
+}
+
+fn health(h: &HealthCheck) -> Value {
+    let port = h.port.map(|port| json!(port));
+    let (kind, check) = match &h.kind {
+        CheckKind::Tcp => ("tcp", mapping([("port", port)])),
+        CheckKind::Http(http) => {
+            let headers: Map<_, _> = http.headers.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+            let expect = http.expect.iter().map(|(low, high)| match low == high {
+                true => json!(low),
+                false => json!(format!("{low}-{high}")),
+            });
+            let check = mapping([
+                ("port", port),
+                ("path", word(&http.path)),
+                ("method", word(&http.method)),
+                ("host", http.host.as_ref().map(|host| json!(host))),
+                ("headers", Some(headers).filter(|h| !h.is_empty()).map(Value::Object)),
+                ("expect", Some(expect.collect())),
+            ]);
+            ("http", check)
+        }
+    };
+    json!({
+        kind: check,
+        "interval": show_duration(h.interval),
+        "timeout": show_duration(h.timeout),
+        "rise": h.rise,
+        "fall": h.fall,
+        "jitter": show_percent(h.jitter),
+    })
+}
+
+fn backend(b: &Backend) -> Value {
+    mapping([
+        ("name", word(&b.name)),
+        ("address", word(b.address)),
+        ("port", b.port.map(|port| json!(port))),
+        ("weight", word(b.weight)),
+        ("state", word(b.state)),
+    ])
+}
