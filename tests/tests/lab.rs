@@ -3,10 +3,11 @@
 //! Needs root, nginx and dnsmasq, so a plain `cargo test` leaves these out; `cargo xtask test` runs them. Each test has
 //! a lab of its own. A failing one keeps logs, configuration and captures and says where.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
+use std::process::Command;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
@@ -250,6 +251,38 @@ fn a_backend_removed_by_a_reload_gets_no_more_requests_and_one_added_gets_its_sh
     let mut run = run;
     run.wait("b1 is up", |s| of(s, "b1").count() == 4 && of(s, "b1").all(|b| b.health == Health::Up && b.share > 0.0));
     assert_shares(&run.ask(&all_kinds(), 600), &run.config.shares(|_| true));
+}
+
+/// The kernel's ids of the links a program is attached by.
+fn links_of(program: u32) -> BTreeSet<u64> {
+    let output = Command::new("bpftool").args(["-j", "link", "show"]).output().expect("bpftool runs");
+    let links: serde_json::Value = serde_json::from_slice(&output.stdout).expect("bpftool prints JSON");
+    let links = links.as_array().cloned().unwrap_or_default();
+    links.iter().filter(|l| l["prog_id"] == program).filter_map(|l| l["id"].as_u64()).collect()
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_reload_that_needs_a_feature_replaces_the_program_inside_its_links() {
+    let mut run = Running::new();
+    let program = |run: &Running| run.daemon.status().unwrap().interfaces[0].program_id;
+    let before = program(&run);
+    let links = links_of(before);
+    assert_eq!(links.len(), 2, "one link for each interface");
+
+    let traffic = Traffic::start(&run.clients(), &all_kinds(), Duration::from_millis(5), PATIENCE).unwrap();
+    for tunnel in [true, false] {
+        let old = program(&run);
+        run.config.tunnel = tunnel;
+        run.daemon.edit(&run.config.yaml()).unwrap();
+        run.daemon.cli_ok(&["reload"]).unwrap();
+        let new = program(&run);
+        assert_ne!(new, old, "another variant runs");
+        assert_eq!(links_of(new), links, "in the same links, which were never detached");
+        assert_eq!(links_of(old).len(), 0);
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    assert_eq!(failures(&traffic.stop().unwrap()), [""; 0]);
 }
 
 #[test]
