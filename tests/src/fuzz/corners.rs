@@ -1,5 +1,6 @@
-//! Checksums steered to their corners. A random sum is 0x0000 or 0xffff once in 65,536 packets; here it is made so,
-//! on the way in or on the way out, without making a right checksum wrong or a wrong one right.
+//! Checksums steered to their corners: the two zeroes, and what is next to them, where carries add up to one more. A
+//! random sum is there once in 65,536 packets; here it is made so, on the way in or on the way out, without making a
+//! right checksum wrong or a wrong one right.
 //!
 //! A word of the packet that nobody reads (payload, or the IPv4 identification) is raised by what the checksum is to
 //! lose. Raising a word by x lowers the checksum by x, in one's complement.
@@ -41,7 +42,7 @@ pub fn steer(random: &mut Random, world: &World, kernel: &Kernel, arrival: &mut 
     if is_udp && sum == 0 {
         return;
     }
-    let lose = if random.percent(50) {
+    let value = if random.percent(50) {
         sum
     } else {
         let outcome = process(world, kernel, &mut State::default(), 0, arrival);
@@ -52,6 +53,8 @@ pub fn steer(random: &mut Random, world: &World, kernel: &Kernel, arrival: &mut 
         let moved = outcome.frame.len() - arrival.frame.len();
         be16(&outcome.frame, field + moved).unwrap_or_default()
     };
+    let target = random.weighted(&[(5, 0), (1, 1), (1, 0xfffe), (1, 0xfffd), (1, 0xfffc), (1, 0xfffb), (1, 0x8000)]);
+    let lose = add(value, !target);
     let frame = &mut arrival.frame;
     raise(frame, spare, lose);
     raise(frame, field, !lose);

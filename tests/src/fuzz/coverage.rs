@@ -10,6 +10,9 @@ use std::fmt::Write as _;
 use lb_common::counters::DropReason;
 use lb_common::ring::CLASSES;
 
+use crate::model::checksum::{Judged, audit};
+use crate::model::decap::Content;
+use crate::model::read::{self, Datagram, ETHERNET, be16};
 use crate::model::{Arrival, Family, Outcome, Path, Verdict};
 
 /// A verdict without its interface, or the reason of a drop.
@@ -56,7 +59,7 @@ enum Need {
 }
 
 /// The columns of the table: family and path.
-const COLUMNS: [(Family, Path, &str); 11] = [
+const COLUMNS: [(Family, Path, &str); 14] = [
     (Family::V4, Path::Nat, "4 nat"),
     (Family::V4, Path::Ipip, "4 ipip"),
     (Family::V4, Path::Reply, "4 reply"),
@@ -68,12 +71,16 @@ const COLUMNS: [(Family, Path, &str); 11] = [
     (Family::V6, Path::Unknown, "6 ?"),
     (Family::V6, Path::Nobody, "6 -"),
     (Family::Other, Path::Nobody, "other"),
+    (Family::V4, Path::Tunnelled, "4 decap"),
+    (Family::V6, Path::Tunnelled, "6 decap"),
+    (Family::Other, Path::Tunnelled, "decap"),
 ];
 
 fn need(family: Family, path: Path, what: What) -> Need {
     use DropReason::*;
     match (path, what) {
-        (Path::Nobody, What::Pass) => Need::Must,
+        (Path::Nobody | Path::Tunnelled, What::Pass) => Need::Must,
+        (Path::Tunnelled, _) => Need::Cannot("at a backend host the host gets everything"),
         (Path::Nobody, _) => Need::Cannot("what is for no service passes"),
         (_, What::Pass) => Need::Cannot("a service's packet is forwarded or dropped"),
         (Path::Unknown, What::Drop(Internal)) => Need::Must,
@@ -93,21 +100,72 @@ fn need(family: Family, path: Path, what: What) -> Need {
     }
 }
 
-/// Things beside verdicts that must have happened.
-const MARKS: [&str; 13] = [
-    "next hop by the kernel, IPv4",
-    "next hop by the kernel, IPv6",
-    "event told",
-    "event withheld, the budget is spent",
-    "a frame too short for an IP header",
-    "a frame of more than 2,000 bytes",
-    "UDP without a checksum translated",
-    "a checksum of 0x0000 left",
-    "a checksum of 0xffff left",
-    "IPv4 options forwarded",
-    "padding forwarded",
-    "a wrong checksum forwarded",
-    "TCP that opens a connection forwarded",
+/// What marks are told by: a packet, what the model says became of it, and what was in it.
+struct Seen<'a> {
+    frame: &'a [u8],
+    outcome: &'a Outcome,
+    packet: Option<Datagram>,
+    /// Of what is sent only: it takes adding up the packet.
+    judged: Vec<Judged>,
+}
+
+impl<'a> Seen<'a> {
+    fn new(arrival: &'a Arrival, outcome: &'a Outcome) -> Self {
+        let frame = &arrival.frame;
+        let sent = outcome.verdict.is_sent();
+        let judged = if sent { audit(frame) } else { Vec::new() };
+        Self { frame, outcome, packet: read::datagram(frame).filter(|_| sent), judged }
+    }
+
+    fn family(&self, family: Family) -> bool {
+        self.outcome.trace.family == family
+    }
+
+    fn translated(&self) -> bool {
+        matches!(self.outcome.trace.path, Path::Nat | Path::Reply) && self.packet.is_some()
+    }
+
+    /// The checksum of TCP or UDP as it left.
+    fn sum(&self) -> Option<u16> {
+        be16(&self.outcome.frame, self.packet?.checksum_at())
+    }
+
+    fn found(&self, content: Content) -> bool {
+        self.outcome.trace.content == Some(content)
+    }
+
+    /// A packet came out of its tunnel with another ECN field than it had in there, behind `outer` bytes of header.
+    fn remarked(&self, outer: usize) -> bool {
+        let class = |frame: &[u8], at: usize| be16(frame, ETHERNET + at);
+        self.found(Content::Ours) && class(self.frame, outer) != class(&self.outcome.frame, 0)
+    }
+}
+
+/// Something beside a verdict that must have happened: its name, and how it is told.
+type Mark = (&'static str, fn(&Seen<'_>) -> bool);
+
+const MARKS: [Mark; 19] = [
+    ("next hop by the kernel, IPv4", |s| s.packet.is_some() && s.outcome.trace.asked && s.family(Family::V4)),
+    ("next hop by the kernel, IPv6", |s| s.packet.is_some() && s.outcome.trace.asked && s.family(Family::V6)),
+    ("event told", |s| s.outcome.trace.told == Some(true)),
+    ("event withheld, the budget is spent", |s| s.outcome.trace.told == Some(false)),
+    ("a frame too short for an IPv4 header", |s| s.family(Family::V4) && s.frame.len() < ETHERNET + 20),
+    ("a frame too short for an IPv6 header", |s| s.family(Family::V6) && s.frame.len() < ETHERNET + 40),
+    ("a frame of more than 2,000 bytes", |s| s.frame.len() > 2000),
+    ("UDP without a checksum translated", |s| s.translated() && s.judged.contains(&Judged::None)),
+    ("a sum left as 0x0000", |s| s.translated() && s.sum() == Some(0) && !s.judged.contains(&Judged::None)),
+    ("a sum left as 0xffff", |s| s.translated() && s.sum() == Some(0xffff)),
+    ("a wrong checksum forwarded", |s| {
+        s.judged.iter().any(|j| matches!(j, Judged::Ipv4(false) | Judged::Transport(false)))
+    }),
+    ("IPv4 options forwarded", |s| s.family(Family::V4) && s.packet.is_some_and(|p| p.l4 > ETHERNET + 20)),
+    ("padding forwarded", |s| s.packet.is_some_and(|p| s.frame.len() > ETHERNET + p.length)),
+    ("a TCP packet that opens a connection forwarded", |s| s.packet.is_some_and(|p| p.opens(s.frame))),
+    ("a packet unwrapped, congestion carried inside, 4in4", |s| s.family(Family::V4) && s.remarked(20)),
+    ("a packet unwrapped, congestion carried inside, 6in6", |s| s.family(Family::V6) && s.remarked(40)),
+    ("a packet unwrapped as it was", |s| s.found(Content::Ours) && !s.remarked(20) && !s.remarked(40)),
+    ("a tunnelled packet for somebody else", |s| s.found(Content::Unlisted)),
+    ("congestion marked where no ECN is", |s| s.found(Content::Mismarked)),
 ];
 
 #[derive(Clone, Debug, Default)]
@@ -127,8 +185,9 @@ impl Coverage {
         if let Some(class) = trace.ring_class {
             self.classes[usize::from(class)] += 1;
         }
-        for mark in marks(arrival, outcome) {
-            *self.marks.entry(mark).or_default() += 1;
+        let seen = Seen::new(arrival, outcome);
+        for (mark, happened) in MARKS {
+            *self.marks.entry(mark).or_default() += u64::from(happened(&seen));
         }
     }
 
@@ -150,9 +209,11 @@ impl Coverage {
                 }
             }
         }
-        complaints.extend(
-            MARKS.iter().filter(|mark| !self.marks.contains_key(*mark)).map(|mark| format!("never happened: {mark}")),
-        );
+        for (mark, _) in MARKS {
+            if self.marks.get(mark).is_none_or(|n| *n == 0) {
+                complaints.push(format!("never happened: {mark}"));
+            }
+        }
         for (class, log2) in CLASSES.iter().enumerate() {
             if self.classes[class] == 0 {
                 complaints.push(format!("never used: a ring of 2^{log2} rows"));
@@ -180,11 +241,11 @@ impl Coverage {
             }
         }
         text.push('\n');
-        for mark in MARKS {
-            let _ = write!(text, "\n{mark:45}{:>9}", self.marks.get(mark).copied().unwrap_or(0));
+        for (mark, _) in MARKS {
+            let _ = write!(text, "\n{mark:55}{:>9}", self.marks.get(mark).copied().unwrap_or(0));
         }
         for (log2, n) in CLASSES.iter().zip(self.classes) {
-            let _ = write!(text, "\n{:45}{n:>9}", format!("a row of 2^{log2}"));
+            let _ = write!(text, "\n{:55}{n:>9}", format!("a row of 2^{log2}"));
         }
         text
     }
@@ -200,41 +261,6 @@ impl Coverage {
         excuses.dedup();
         excuses
     }
-}
-
-fn marks(arrival: &Arrival, outcome: &Outcome) -> Vec<&'static str> {
-    use crate::model::checksum::{Judged, audit};
-    use crate::model::read::{self, ETHERNET, be16};
-
-    let (trace, frame) = (&outcome.trace, &arrival.frame);
-    let mut marks = Vec::new();
-    let mut mark = |happened: bool, name: &'static str| {
-        if happened {
-            marks.push(name);
-        }
-    };
-    mark(trace.told == Some(true), MARKS[2]);
-    mark(trace.told == Some(false), MARKS[3]);
-    let short = if trace.family == Family::V4 { 20 } else { 40 };
-    mark(trace.family != Family::Other && frame.len() < ETHERNET + short, MARKS[4]);
-    mark(frame.len() > 2000, MARKS[5]);
-    if !outcome.verdict.is_sent() {
-        return marks;
-    }
-    mark(trace.asked && trace.family == Family::V4, MARKS[0]);
-    mark(trace.asked && trace.family == Family::V6, MARKS[1]);
-    let Some(packet) = read::datagram(frame) else { return marks };
-    let judged = audit(frame);
-    let translated = matches!(trace.path, Path::Nat | Path::Reply);
-    mark(translated && judged.contains(&Judged::None), MARKS[6]);
-    let sum = be16(&outcome.frame, packet.checksum_at());
-    mark(translated && sum == Some(0) && !judged.contains(&Judged::None), MARKS[7]);
-    mark(translated && sum == Some(0xffff), MARKS[8]);
-    mark(trace.family == Family::V4 && packet.l4 > ETHERNET + 20, MARKS[9]);
-    mark(frame.len() > ETHERNET + packet.length, MARKS[10]);
-    mark(judged.iter().any(|j| matches!(j, Judged::Ipv4(false) | Judged::Transport(false))), MARKS[11]);
-    mark(packet.opens(frame), MARKS[12]);
-    marks
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use lb_common::addr::{PROTO_TCP, PROTO_UDP};
 
 use super::mutate;
-use super::network::{BACKENDS, CLIENTS, DC, LAN, OFF, VIPS, WAN, mac, of_family};
+use super::network::{BACKENDS, CLIENTS, DC, LAN, OFF, TUNNEL_SOURCES, VIPS, WAN, mac, of_family};
 use super::random::Random;
 use super::worlds::PORTS;
 use crate::model::World;
@@ -50,6 +50,40 @@ pub fn frame(random: &mut Random, world: &World) -> Vec<u8> {
 pub fn whole(random: &mut Random, world: &World) -> Vec<u8> {
     let (source, destination) = flow(random, world);
     fit(between(random, world, source, destination).bytes())
+}
+
+/// A frame for a backend host: most of them packets in a tunnel of Sluice's kind, with an ECN field of its own.
+pub fn tunnelled(random: &mut Random, world: &World) -> Vec<u8> {
+    let (source, destination) = flow(random, world);
+    let inner = between(random, world, source, destination).bytes();
+    let is_ipv6 = destination.address.is_ipv6();
+    let host = random.pick(&of_family(&BACKENDS, is_ipv6));
+    let inner = raw(inner[SHORTEST..].to_vec());
+    let tunnel = match (random.pick(&of_family(&TUNNEL_SOURCES, is_ipv6)), host) {
+        (IpAddr::V4(s), IpAddr::V4(d)) => {
+            let mut outer = ipv4(s, d).protocol(4).tos(random.byte()).dont_fragment();
+            if random.percent(15) {
+                outer = ipv4_header(random, outer, 20);
+            }
+            link(random) / outer / inner
+        }
+        (IpAddr::V6(s), IpAddr::V6(d)) => {
+            let mut outer = ipv6(s, d).next_header(41).traffic_class(random.byte()).flow_label(random.u32());
+            if random.percent(15) {
+                outer = ipv6_header(random, outer, 40);
+            }
+            link(random) / outer / inner
+        }
+        _ => unreachable!("both ends are of one family"),
+    };
+    let mut frame = tunnel.bytes();
+    if random.percent(10) {
+        mutate::mutate(random, &mut frame);
+    }
+    if random.percent(10) && frame.len() > SHORTEST {
+        frame.truncate(random.between(SHORTEST, frame.len()));
+    }
+    fit(frame)
 }
 
 pub fn fit(mut frame: Vec<u8>) -> Vec<u8> {

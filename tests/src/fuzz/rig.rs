@@ -1,4 +1,4 @@
-//! The program under test: loaded, its maps filled from a world, and run next to the model.
+//! The programs under test: loaded, their maps filled from a world, and run next to the model.
 //!
 //! The thread that has a [`Rig`] is moved into a network namespace of its own and pinned to one CPU: the budget for
 //! events is each CPU's own, and the model has one.
@@ -25,7 +25,7 @@ use super::network;
 use super::scenario::{HEADROOM, Scenario, Step};
 use crate::model::state::Wanted;
 use crate::model::world::{self, Endpoint, Reply, Route, Service, Way};
-use crate::model::{Kernel, State, World, process};
+use crate::model::{Kernel, State, World, decap, process};
 use crate::progrun::{Counts, Program, Settings, netns};
 
 /// How many packets go by before counters and events are compared. Reading them takes hundreds of calls.
@@ -34,7 +34,24 @@ const COARSE: usize = 128;
 #[derive(Debug)]
 pub struct Rig {
     pub kernel: Kernel,
-    loaded: Option<(World, Program)>,
+    loaded: Option<Loaded>,
+}
+
+/// Both programs, with the maps of a world.
+#[derive(Debug)]
+struct Loaded {
+    world: World,
+    balancer: Program,
+    /// The one for backend hosts.
+    unwrapper: Program,
+}
+
+impl Loaded {
+    fn counters(&mut self) -> Result<Counts> {
+        let mut counts = self.balancer.counters()?;
+        counts.0.extend(self.unwrapper.counters()?.0);
+        Ok(counts)
+    }
 }
 
 impl Rig {
@@ -69,8 +86,8 @@ impl Rig {
     }
 
     fn compare(&mut self, scenario: &Scenario, every: usize, coverage: &mut Coverage) -> Result<Option<Difference>> {
-        let (kernel, program) = self.install(&scenario.world)?;
-        let before = program.counters()?;
+        let (kernel, loaded) = self.install(&scenario.world)?;
+        let before = loaded.counters()?;
         let mut state = State::default();
         let mut now = 0;
         let mut unread = 0;
@@ -81,10 +98,15 @@ impl Rig {
             match step {
                 Step::Clock(second) => {
                     now = *second;
-                    program.set_clock(now)?;
+                    loaded.balancer.set_clock(now)?;
                 }
-                Step::Packet(arrival) => {
-                    let expected = process(&scenario.world, kernel, &mut state, now, arrival);
+                Step::Packet(arrival) | Step::AtBackend(arrival) => {
+                    let (program, expected) = match step {
+                        Step::AtBackend(_) => {
+                            (&loaded.unwrapper, decap::unwrap(&scenario.world.unwrapped, &mut state, arrival))
+                        }
+                        _ => (&loaded.balancer, process(&scenario.world, kernel, &mut state, now, arrival)),
+                    };
                     let actual = program.run_behind(&arrival.frame, arrival.interface, HEADROOM - arrival.headroom)?;
                     coverage.packet(arrival, &expected);
                     judge(arrival, &expected, &actual, &mut difference);
@@ -94,7 +116,7 @@ impl Rig {
             }
             if unread >= every || last || difference.is_some() {
                 unread = 0;
-                observe(program, &before, &mut state, &mut difference)?;
+                observe(loaded, &before, &mut state, &mut difference)?;
             }
             if difference.is_some() {
                 if let Some((arrival, expected, actual)) = ran {
@@ -106,22 +128,23 @@ impl Rig {
         Ok(None)
     }
 
-    /// The program with a world's maps and nothing yet counted against it.
-    fn install(&mut self, world: &World) -> Result<(&Kernel, &mut Program)> {
-        if self.loaded.as_ref().is_none_or(|(loaded, _)| loaded != world) {
+    /// The programs with a world's maps, and nothing left behind by packets but counters.
+    fn install(&mut self, world: &World) -> Result<(&Kernel, &mut Loaded)> {
+        if self.loaded.as_ref().is_none_or(|loaded| loaded.world != *world) {
             // The old one goes first: large rings are megabytes.
             self.loaded = None;
-            self.loaded = Some((world.clone(), load(world)?));
+            let unwrapper = Program::load_decap(&world.unwrapped)?;
+            self.loaded = Some(Loaded { world: world.clone(), balancer: load(world)?, unwrapper });
         }
-        let Some((_, program)) = &mut self.loaded else { bail!("no program is loaded") };
-        program.forget()?;
-        Ok((&self.kernel, program))
+        let Some(loaded) = &mut self.loaded else { bail!("no program is loaded") };
+        loaded.balancer.forget()?;
+        Ok((&self.kernel, loaded))
     }
 }
 
 /// Compares what packets left behind since the start of the scenario.
-fn observe(program: &mut Program, before: &Counts, state: &mut State, difference: &mut Difference) -> Result<()> {
-    let (expected, actual) = (state.counts(), program.counters()?.since(before));
+fn observe(loaded: &mut Loaded, before: &Counts, state: &mut State, difference: &mut Difference) -> Result<()> {
+    let (expected, actual) = (state.counts(), loaded.counters()?.since(before));
     if expected != actual {
         let (missing, surplus) = (expected.since(&actual), actual.since(&expected));
         let only = |counts: &Counts| {
@@ -138,7 +161,7 @@ fn observe(program: &mut Program, before: &Counts, state: &mut State, difference
         );
     }
     let expected: Vec<Wanted> = state.events.drain(..).collect();
-    let events = program.events()?;
+    let events = loaded.balancer.events()?;
     let actual: Vec<Option<Wanted>> = events.iter().map(wanted).collect();
     if actual != expected.iter().map(|e| Some(*e)).collect::<Vec<_>>() {
         difference.add(Kind::Events, format!("events: expected {expected:?}\n        actual   {events:?}"));

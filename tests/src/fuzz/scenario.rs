@@ -21,6 +21,18 @@ pub enum Step {
     /// From now on it is this second.
     Clock(u64),
     Packet(Arrival),
+    /// A frame arrives at a backend host.
+    AtBackend(Arrival),
+}
+
+impl Step {
+    /// The frame of the step, if it has one.
+    pub fn arrival(&self) -> Option<&Arrival> {
+        match self {
+            Self::Clock(_) => None,
+            Self::Packet(arrival) | Self::AtBackend(arrival) => Some(arrival),
+        }
+    }
 }
 
 /// Room in front of a frame as most drivers leave it, and as test runs can take it away.
@@ -55,6 +67,11 @@ pub fn generate(random: &mut Random, kernel: &Kernel, packets: usize) -> Scenari
                 corners::steer(random, &world, kernel, &mut arrival);
             }
             steps.push(Step::Packet(arrival));
+            left -= 1;
+        }
+        if left > 0 && random.percent(4) {
+            let frame = packets::tunnelled(random, &world);
+            steps.push(Step::AtBackend(Arrival { interface, headroom: HEADROOM, frame }));
             left -= 1;
         }
     }

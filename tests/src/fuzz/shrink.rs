@@ -52,7 +52,7 @@ macro_rules! list {
 }
 
 const STEPS: List = list!(steps);
-const TABLES: [List; 9] = [
+const TABLES: [List; 10] = [
     list!(world.neighbours),
     list!(world.routes),
     list!(world.replies),
@@ -62,6 +62,7 @@ const TABLES: [List; 9] = [
     list!(world.next_hops),
     list!(world.backends),
     list!(world.devices),
+    list!(world.unwrapped),
 ];
 
 impl Shrinker<'_> {
@@ -73,7 +74,8 @@ impl Shrinker<'_> {
         }
         let mut candidate = self.best.clone();
         change(&mut candidate);
-        if candidate == self.best || !(self.test)(&candidate)? {
+        // A world that contradicts itself in a way of its own would be another finding.
+        if candidate == self.best || !candidate.world.holds_together() || !(self.test)(&candidate)? {
             return Ok(false);
         }
         self.best = candidate;
@@ -144,11 +146,11 @@ impl Shrinker<'_> {
 
     fn packets(&mut self) -> Result<()> {
         for i in 0..self.best.steps.len() {
-            let Some(Step::Packet(Arrival { frame, .. })) = self.best.steps.get(i) else { continue };
+            let Some(Arrival { frame, .. }) = self.best.steps.get(i).and_then(Step::arrival) else { continue };
             let whole = frame.len();
             let change = |shrinker: &mut Self, change: &dyn Fn(&mut Arrival)| {
                 shrinker.attempt(|s| {
-                    if let Some(Step::Packet(arrival)) = s.steps.get_mut(i) {
+                    if let Some(Step::Packet(arrival) | Step::AtBackend(arrival)) = s.steps.get_mut(i) {
                         change(arrival);
                     }
                 })

@@ -13,7 +13,8 @@ use super::network::{
 };
 use super::random::Random;
 use crate::model::world::{
-    Backend, Endpoint, Indexed, Neighbour, NextHop, Prefix, Reply, Ring, Route, Service, Settings, Way, World,
+    BEYOND_BACKENDS, Backend, Endpoint, Indexed, Neighbour, NextHop, Prefix, Reply, Ring, Route, Service, Settings,
+    Way, World,
 };
 use crate::packet::Mac;
 
@@ -22,7 +23,7 @@ const MOST_BACKENDS: usize = 40;
 const MOST_SERVICES: usize = 40;
 
 /// Beyond the table of backends.
-const NO_SUCH_BACKEND: u16 = 60_000;
+const NO_SUCH_BACKENDS: [u16; 2] = [BEYOND_BACKENDS, 60_000];
 /// Beyond the table of next hops.
 const NO_SUCH_HOP: u32 = 5_000;
 /// A next hop that is sometimes empty.
@@ -50,10 +51,12 @@ pub fn world(random: &mut Random) -> World {
             (7, vec![LAN, OFF]),
             (5, vec![]),
         ]),
+        unwrapped: Vec::new(),
     };
     world.rings = rings(random, &world);
     world.services = services(random, &world);
     world.replies = replies(random, &world);
+    world.unwrapped = VIPS.into_iter().filter(|_| random.percent(60)).collect();
     world
 }
 
@@ -142,7 +145,7 @@ fn rings(random: &mut Random, world: &World) -> Vec<Ring> {
         let owners = (0..length).map(|_| match random.below(20) {
             _ if empty || pool.is_empty() => 0,
             0 if random.percent(60) => 0,
-            1 if random.percent(30) => NO_SUCH_BACKEND,
+            1 if random.percent(30) => random.pick(&NO_SUCH_BACKENDS),
             _ => random.pick(&pool),
         });
         let owners = owners.collect();

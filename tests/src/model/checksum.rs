@@ -7,6 +7,7 @@
 //! differences (RFC 1624).
 
 use std::net::IpAddr;
+use std::ops::Range;
 
 use lb_common::addr::{PROTO_TCP, PROTO_UDP};
 
@@ -47,14 +48,19 @@ fn set(frame: &mut [u8], at: usize, value: u16) {
     frame[at..at + 2].copy_from_slice(&value.to_be_bytes());
 }
 
-/// Sets the IPv4 header's checksum in `after` so that it is as right or wrong as in `before`. Computed sums are
-/// written as 0 to fffe (RFC 1624 §3: only the sum of nothing but zeroes is ffff, and no header is that).
+/// Sets the checksum at `at` in `after` so that it is as right or wrong as in `before`, over the same bytes. Computed
+/// sums are written as 0 to fffe (RFC 1624 §3: only the sum of nothing but zeroes is ffff, and no header is that).
+pub fn keep(before: &[u8], after: &mut [u8], covered: Range<usize>, at: usize) {
+    let wanted = sum(&before[covered.clone()]);
+    set(after, at, 0);
+    let value = field(wanted, sum(&after[covered]));
+    set(after, at, value);
+}
+
+/// As [`keep`], for the IPv4 header.
 pub fn keep_ipv4(before: &[u8], after: &mut [u8]) {
-    let header = |frame: &[u8]| ETHERNET..ETHERNET + usize::from(frame[ETHERNET] & 0x0f) * 4;
-    let wanted = sum(&before[header(before)]);
-    set(after, ETHERNET + 10, 0);
-    let value = field(wanted, sum(&after[header(after)]));
-    set(after, ETHERNET + 10, value);
+    let header = usize::from(before[ETHERNET] & 0x0f) * 4;
+    keep(before, after, ETHERNET..ETHERNET + header, ETHERNET + 10);
 }
 
 /// As [`keep_ipv4`] for TCP and UDP, over whole segments. A UDP checksum of zero means "none" (RFC 768) and stays;

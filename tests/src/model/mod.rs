@@ -10,10 +10,12 @@
 //! RFCs draw them, tables are lists that are searched from the front, checksums are summed from zero over whole
 //! packets, a route is the longest of all prefixes that match. Where the program is clever, this is plain.
 //!
-//! To change what the data plane does, change this first: [`process`] and [`way`] decide, `rewrite` writes bytes,
-//! `read` takes packets apart, `world` says what tables may hold. The fuzzer then fails until the program follows.
+//! To change what the data plane does, change this first: `way` decides, `rewrite` writes bytes, `read` takes packets
+//! apart, `world` says what tables may hold. The fuzzer then fails until the program follows. The program for backend
+//! hosts has a model of its own, [`decap`].
 
 pub mod checksum;
+pub mod decap;
 pub mod kernel;
 pub mod read;
 pub mod rewrite;
@@ -92,6 +94,8 @@ pub enum Path {
     Unknown,
     /// From a backend to a client, by NAT.
     Reply,
+    /// Not at the balancer: at a backend host, where tunnels end.
+    Tunnelled,
 }
 
 /// The decisions on a packet's way: for coverage, and for people who read a difference.
@@ -107,6 +111,8 @@ pub struct Trace {
     pub asked: bool,
     /// A neighbour was missing, and the controller was told (`true`) or the budget was spent (`false`).
     pub told: Option<bool>,
+    /// At a backend host, what was in the frame.
+    pub content: Option<decap::Content>,
 }
 
 /// Frames in files: two digits per byte.

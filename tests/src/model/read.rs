@@ -87,11 +87,11 @@ fn v6(frame: &[u8]) -> Option<Datagram> {
     datagram.has_ports().then_some(datagram)
 }
 
-fn address4(ip: &[u8], at: usize) -> Option<IpAddr> {
+pub(super) fn address4(ip: &[u8], at: usize) -> Option<IpAddr> {
     Some(Ipv4Addr::from(<[u8; 4]>::try_from(ip.get(at..at + 4)?).ok()?).into())
 }
 
-fn address6(ip: &[u8], at: usize) -> Option<IpAddr> {
+pub(super) fn address6(ip: &[u8], at: usize) -> Option<IpAddr> {
     Some(Ipv6Addr::from(<[u8; 16]>::try_from(ip.get(at..at + 16)?).ok()?).into())
 }
 

@@ -26,6 +26,9 @@ pub struct State {
     backends: BTreeMap<u16, BackendCounters>,
     /// Sent and not yet read, oldest first.
     pub events: VecDeque<Wanted>,
+    /// At a backend host: packets taken out of their tunnels, and those in it for others.
+    pub unwrapped: u64,
+    pub unlisted: u64,
     /// The second the budget is for, and what was spent of it.
     budget: (u64, u64),
 }
@@ -92,6 +95,8 @@ impl State {
         for (id, line) in &self.backends {
             counts.backend(u32::from(*id), line);
         }
+        counts.add("decap unwrapped".to_owned(), self.unwrapped);
+        counts.add("decap unlisted".to_owned(), self.unlisted);
         counts
     }
 }

@@ -28,6 +28,9 @@ pub struct World {
     pub own: Vec<IpAddr>,
     /// Interfaces that take redirected frames.
     pub devices: Vec<u32>,
+    /// What backend hosts were told: VIPs whose packets they take out of tunnels.
+    #[serde(default)]
+    pub unwrapped: Vec<IpAddr>,
 }
 
 /// Load-time constants.
@@ -162,7 +165,16 @@ pub fn longest<T>(entries: &[T], prefix: impl Fn(&T) -> Prefix, address: IpAddr)
     entries.iter().filter(|e| prefix(e).contains(address)).max_by_key(|e| prefix(e).length)
 }
 
+/// The first backend id that no test's table has room for.
+pub const BEYOND_BACKENDS: u16 = 64;
+
 impl World {
+    /// Every ring names backends that are there, nobody, or ids beyond the table.
+    pub fn holds_together(&self) -> bool {
+        let there = |id: &u16| *id == 0 || *id >= BEYOND_BACKENDS || self.backend(*id).is_some();
+        self.rings.iter().all(|ring| ring.owners.iter().all(there))
+    }
+
     pub fn service(&self, at: Endpoint) -> Option<&Service> {
         self.services.iter().find(|s| s.at == at)
     }
