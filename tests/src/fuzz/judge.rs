@@ -107,3 +107,82 @@ fn checksums(arrival: &Arrival, expected: &Outcome, frame: &[u8]) -> Option<Stri
     }
     (came != left).then(|| format!("checksums: came as {came:?}, left as {left:?}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use super::*;
+    use crate::model::Trace;
+    use crate::packet::{Mac, ethernet, ipv4, udp};
+
+    fn frame(ttl: u8, checksum: Option<u16>) -> Vec<u8> {
+        let [client, vip] = [Ipv4Addr::new(198, 51, 100, 7), Ipv4Addr::new(203, 0, 113, 10)];
+        let l4 = checksum.map_or(udp(1, 53), |sum| udp(1, 53).checksum(sum));
+        (ethernet(Mac::local(1), Mac::local(2)) / ipv4(client, vip).ttl(ttl) / l4 / "query").bytes()
+    }
+
+    /// The kinds found where the model expects one thing and the program did another.
+    fn kinds(expected: (Verdict, &[u8]), actual: (progrun::Verdict, &[u8])) -> Vec<Kind> {
+        let arrival = Arrival { interface: 10, headroom: 216, frame: frame(64, None) };
+        let trace = Trace { family: Family::V4, path: Path::Nat, ..Trace::default() };
+        let expected = Outcome { verdict: expected.0, frame: expected.1.to_vec(), trace };
+        let actual = progrun::Outcome { verdict: actual.0, frame: actual.1.to_vec() };
+        let mut difference = Difference::at(0);
+        judge(&arrival, &expected, &actual, &mut difference);
+        assert!(describe(&arrival, &expected, &actual).contains("the model says"));
+        difference.kinds
+    }
+
+    #[test]
+    fn every_verdict_is_told_from_every_other() {
+        let out = frame(63, None);
+        let verdicts = [
+            (Verdict::Pass, progrun::Verdict::Pass),
+            (Verdict::Drop(lb_common::counters::DropReason::TooBig), progrun::Verdict::Drop),
+            (Verdict::Transmit, progrun::Verdict::Tx),
+            (Verdict::Redirect(20), progrun::Verdict::Redirect),
+        ];
+        for (i, (expected, _)) in verdicts.into_iter().enumerate() {
+            for (j, (_, actual)) in verdicts.into_iter().enumerate() {
+                let found = kinds((expected, &out), (actual, &out));
+                assert_eq!(found.contains(&Kind::Verdict), i != j, "{expected:?} and {actual:?}: {found:?}");
+            }
+            assert_eq!(kinds((expected, &out), (progrun::Verdict::Aborted, &out)), [Kind::Verdict]);
+        }
+    }
+
+    #[test]
+    fn a_wrong_byte_matters_in_what_goes_on_and_not_in_what_is_dropped() {
+        let (out, other) = (frame(63, None), [&frame(63, None)[..], &[0]].concat());
+        let drop = Verdict::Drop(lb_common::counters::DropReason::TooBig);
+        assert_eq!(kinds((Verdict::Pass, &out), (progrun::Verdict::Pass, &other)), [Kind::Bytes]);
+        assert_eq!(kinds((Verdict::Redirect(20), &out), (progrun::Verdict::Redirect, &other)), [Kind::Bytes]);
+        assert_eq!(kinds((drop, &out), (progrun::Verdict::Drop, &other)), []);
+    }
+
+    /// The audit does not take the model's word for it.
+    #[test]
+    fn a_checksum_that_became_wrong_or_right_is_found_even_if_the_model_expects_it() {
+        for wrong in [frame(63, Some(0x1234)), frame(63, Some(0))] {
+            let found = kinds((Verdict::Transmit, &wrong), (progrun::Verdict::Tx, &wrong));
+            assert_eq!(found, [Kind::Checksum]);
+        }
+        let right = frame(63, None);
+        assert_eq!(kinds((Verdict::Transmit, &right), (progrun::Verdict::Tx, &right)), []);
+    }
+
+    #[test]
+    fn an_outer_header_must_be_right_whatever_is_inside() {
+        let [host, vip] = [Ipv4Addr::new(10, 0, 0, 11), Ipv4Addr::new(203, 0, 113, 10)].map(IpAddr::V4);
+        let came = frame(64, Some(0x1234));
+        let arrival = Arrival { interface: 10, headroom: 216, frame: came.clone() };
+        let packet = crate::model::read::datagram(&came).expect("a packet with ports");
+        let mut left = crate::model::rewrite::encapsulate(&came, &packet, vip, host, 0);
+        let trace = Trace { family: Family::V4, path: Path::Ipip, ..Trace::default() };
+        let expected = Outcome { verdict: Verdict::Transmit, frame: left.clone(), trace };
+        assert_eq!(checksums(&arrival, &expected, &left), None);
+        left[14 + 10] ^= 1;
+        assert!(checksums(&arrival, &expected, &left).is_some_and(|finding| finding.contains("outer")));
+    }
+}

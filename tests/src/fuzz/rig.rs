@@ -67,7 +67,7 @@ impl Rig {
 
     /// Runs a scenario by the program and by the model, up to the first packet they do not agree about.
     pub fn run(&mut self, scenario: &Scenario, coverage: &mut Coverage) -> Result<Option<Difference>> {
-        match self.compare(scenario, COARSE, coverage)? {
+        match self.compare(&scenario.world, scenario, COARSE, coverage)? {
             // Which packet it was shows when everything is compared after each.
             Some(coarse) => Ok(Some(self.locate(scenario)?.unwrap_or(coarse))),
             None => Ok(None),
@@ -76,17 +76,28 @@ impl Rig {
 
     /// As [`Rig::run`], looking at everything after each packet.
     pub fn locate(&mut self, scenario: &Scenario) -> Result<Option<Difference>> {
-        self.compare(scenario, 1, &mut Coverage::default())
+        self.compare(&scenario.world, scenario, 1, &mut Coverage::default())
     }
 
     /// As [`Rig::run`], looking at counters and events after the last packet only: quick, for those who know that
     /// there is a difference and try whether it is still there.
     pub fn check(&mut self, scenario: &Scenario) -> Result<Option<Difference>> {
-        self.compare(scenario, usize::MAX, &mut Coverage::default())
+        self.compare(&scenario.world, scenario, usize::MAX, &mut Coverage::default())
     }
 
-    fn compare(&mut self, scenario: &Scenario, every: usize, coverage: &mut Coverage) -> Result<Option<Difference>> {
-        let (kernel, loaded) = self.install(&scenario.world)?;
+    /// As [`Rig::check`], with a program that lives in another world than the model: a wrong one.
+    pub fn check_in(&mut self, other: &World, scenario: &Scenario) -> Result<Option<Difference>> {
+        self.compare(other, scenario, usize::MAX, &mut Coverage::default())
+    }
+
+    fn compare(
+        &mut self,
+        programs: &World,
+        scenario: &Scenario,
+        every: usize,
+        coverage: &mut Coverage,
+    ) -> Result<Option<Difference>> {
+        let (kernel, loaded) = self.install(programs)?;
         let before = loaded.counters()?;
         let mut state = State::default();
         let mut now = 0;
