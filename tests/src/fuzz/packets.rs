@@ -19,7 +19,8 @@ use crate::packet::{
     udp,
 };
 
-/// The kernel runs no shorter frame, and no longer one in one piece: a page less what it needs itself.
+/// The kernel runs no shorter frame, and no longer one in one piece (a page, less what it keeps for itself). A longer
+/// one is run in pieces, of which the program sees the first: what no driver does to a program that did not ask for it.
 pub const SHORTEST: usize = 14;
 pub const LONGEST: usize = 3520;
 
