@@ -216,14 +216,7 @@ impl<'t> Source<'t> {
             width = width.min((from + SOURCE_WINDOW).saturating_sub(column).max(1));
             format!("{head}{}{tail}", line.chars().skip(from).take(SOURCE_WINDOW).collect::<String>())
         };
-        Position {
-            line: span.line,
-            column: column as u32 + 1,
-            width: width as u32,
-            // A line that is all indentation but its caret still needs its tabs; only the end is noise.
-            source: source.trim_end().to_owned(),
-            caret: caret as u32,
-        }
+        Position { line: span.line, column: column as u32 + 1, width: width as u32, source, caret: caret as u32 }
     }
 }
 
