@@ -178,7 +178,12 @@ fn every_xtask_verb_is_listed() {
         source.split("enum Verb {").nth(1).and_then(|rest| rest.split("\n}").next()).expect("the enum of verbs");
     let names =
         verbs.lines().filter_map(|line| line.strip_prefix("    ")).filter(|line| line.starts_with(char::is_uppercase));
-    let names = names.map(|line| line.split(|c: char| !c.is_alphanumeric()).next().unwrap().to_lowercase());
+    // As clap names them: `FuzzConfig` is `fuzz-config`.
+    let names = names.map(|line| {
+        let name = line.split(|c: char| !c.is_alphanumeric()).next().unwrap();
+        let dashed = |c: char| if c.is_uppercase() { format!("-{}", c.to_lowercase()) } else { c.to_string() };
+        name.chars().map(dashed).collect::<String>().trim_start_matches('-').to_owned()
+    });
     let told: BTreeSet<String> = named(&rows("CONTRIBUTING.md", "Toolchain"))
         .iter()
         .filter_map(|line| line.strip_prefix("cargo xtask ")?.split(' ').next().map(str::to_owned))

@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod demo;
 pub mod fuzz;
+pub mod fuzz_config;
 pub mod golden;
 pub mod lab;
 pub mod model;

@@ -35,6 +35,8 @@ enum Verb {
     Verifier(measure::Verifier),
     /// Hold the program to the reference model on random packets; stop at the first difference
     Fuzz(fuzz::Fuzz),
+    /// Read broken files as configurations; stop at the first that panics, hangs or is told nonsense
+    FuzzConfig(fuzz::FuzzConfig),
     /// rustfmt and clippy, as the tests run them
     Lint,
     /// Make one stripped, self-contained binary in target/dist
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
         Verb::Bench(bench) => bench.run(),
         Verb::Verifier(verifier) => verifier.run(),
         Verb::Fuzz(fuzz) => fuzz.run(),
+        Verb::FuzzConfig(fuzz) => fuzz.run(),
         Verb::Lint => lint::run(),
         Verb::Dist => dist::run().map(|_| ExitCode::SUCCESS),
         Verb::Image => image::build().map(|()| ExitCode::SUCCESS),

@@ -70,16 +70,21 @@ impl Verifier {
     }
 }
 
-/// Builds a program of the tests' crate.
+/// Builds a program of the tests' crate, to be run as root.
 pub fn program(name: &str) -> Result<Command> {
+    let path = built(name)?;
+    let mut command = as_root("env");
+    command.arg(path);
+    Ok(command)
+}
+
+/// Builds a program of the tests' crate.
+pub fn built(name: &str) -> Result<PathBuf> {
     setup::ensure(&[Group::Build])?;
     workspace::build_programs(&[PRODUCT, TESTS])?;
     say(&format!("building {name}"));
     run(cargo("build").args(["--quiet", "--package", "lb-tests", "--bin", name]))?;
-    let path = workspace::target_dir()?.join("debug").join(name);
-    let mut command = as_root("env");
-    command.arg(path);
-    Ok(command)
+    Ok(workspace::target_dir()?.join("debug").join(name))
 }
 
 /// Ctrl-C and the exit code are the program's own.
