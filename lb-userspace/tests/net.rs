@@ -195,6 +195,7 @@ fn source_of_socket(destination: IpAddr) -> IpAddr {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn the_interface_of_the_default_route_is_found() {
     let ns = Namespace::new();
     let name = || watch::snapshot().expect("the network is read").default_route().map(|link| link.name.clone());
