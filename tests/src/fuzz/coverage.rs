@@ -134,8 +134,9 @@ impl<'a> Seen<'a> {
         self.outcome.trace.content == Some(content)
     }
 
-    /// A packet came out of its tunnel with another ECN field than it had in there, behind `outer` bytes of header.
-    fn remarked(&self, outer: usize) -> bool {
+    /// A packet came out of its tunnel with another ECN field than it had in there.
+    fn remarked(&self) -> bool {
+        let outer = if self.family(Family::V4) { 20 } else { 40 };
         let class = |frame: &[u8], at: usize| be16(frame, ETHERNET + at);
         self.found(Content::Ours) && class(self.frame, outer) != class(&self.outcome.frame, 0)
     }
@@ -161,9 +162,9 @@ const MARKS: [Mark; 19] = [
     ("IPv4 options forwarded", |s| s.family(Family::V4) && s.packet.is_some_and(|p| p.l4 > ETHERNET + 20)),
     ("padding forwarded", |s| s.packet.is_some_and(|p| s.frame.len() > ETHERNET + p.length)),
     ("a TCP packet that opens a connection forwarded", |s| s.packet.is_some_and(|p| p.opens(s.frame))),
-    ("a packet unwrapped, congestion carried inside, 4in4", |s| s.family(Family::V4) && s.remarked(20)),
-    ("a packet unwrapped, congestion carried inside, 6in6", |s| s.family(Family::V6) && s.remarked(40)),
-    ("a packet unwrapped as it was", |s| s.found(Content::Ours) && !s.remarked(20) && !s.remarked(40)),
+    ("a packet unwrapped, congestion carried inside, 4in4", |s| s.family(Family::V4) && s.remarked()),
+    ("a packet unwrapped, congestion carried inside, 6in6", |s| s.family(Family::V6) && s.remarked()),
+    ("a packet unwrapped as it was", |s| s.found(Content::Ours) && !s.remarked()),
     ("a tunnelled packet for somebody else", |s| s.found(Content::Unlisted)),
     ("congestion marked where no ECN is", |s| s.found(Content::Mismarked)),
 ];
