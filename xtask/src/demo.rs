@@ -3,8 +3,9 @@
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
+use crate::process::is_root;
 use crate::setup::{self, Group};
 use crate::{image, workspace};
 
@@ -20,6 +21,13 @@ pub struct Demo {
 
 impl Demo {
     pub fn run(self) -> Result<ExitCode> {
+        // Before minutes of building, not after.
+        if !is_root() {
+            bail!(
+                "the demo makes network namespaces and loads an XDP program, which only root may do\n\
+                 hint: sudo -E env \"PATH=$PATH\" cargo xtask demo"
+            );
+        }
         setup::ensure(&[Group::Build, Group::Lab])?;
         workspace::build_release(if self.container { &["demo"] } else { &["sluice", "demo"] })?;
         let release = workspace::target_dir()?.join("release");
