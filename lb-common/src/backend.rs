@@ -5,8 +5,11 @@
 //! the old word 3, never half a word. An id's address words change only after a quarantine in which no row
 //! names it; the words that do change in place are `state` and `route`.
 
-/// Ids fit the 16 bits a ring row has for them; 0 means "none".
-pub const MAX_BACKENDS: u32 = 65_536;
+/// Ids fit the 16 bits a ring row has for them. 0 means "none", and [`crate::rows::BEFORE`] is no backend either.
+pub const MAX_BACKENDS: u32 = 65_535;
+
+use crate::flow::Life;
+use crate::rows::Known;
 
 /// The backend takes traffic that belongs to it (being drained is still alive).
 pub const BACKEND_ALIVE: u16 = 1;
@@ -32,7 +35,8 @@ pub struct State {
     /// Network order; 0 keeps the packet's port.
     pub port: u16,
     pub flags: u16,
-    /// Counts the lives of this id, so that an entry written for an earlier life is recognised.
+    /// Counts the lives of this id, so that an entry written for an earlier life is recognised. Only the lower 16 bits
+    /// are compared.
     pub generation: u32,
 }
 
@@ -43,4 +47,12 @@ pub struct BackendRoute {
     /// Index into `next_hops`; 0 means unknown, ask the kernel's FIB.
     pub next_hop: u32,
     pub reserved: u32,
+}
+
+impl State {
+    /// What the row decision wants to know of backend `id`.
+    #[inline(always)]
+    pub const fn known(self, id: u16) -> Known {
+        Known { life: Life::new(id, self.generation as u16), up: self.flags & BACKEND_ALIVE != 0 }
+    }
 }

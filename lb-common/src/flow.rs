@@ -1,6 +1,6 @@
-//! The identity of a flow: its 5-tuple, in the words that are hashed.
+//! A flow: its 5-tuple in the words that are hashed, and what is written down about it while its row moves.
 //!
-//! The same words serve both directions of lookup tables later; keep their order, the ring depends on it.
+//! Keep the order of the words, the ring depends on it.
 
 /// An IPv4 flow as seen from the client: client, VIP, ports.
 #[repr(C)]
@@ -21,4 +21,159 @@ pub struct Flow6 {
     pub destination: [u32; 4],
     pub ports: u32,
     pub protocol: u32,
+}
+
+/// Value of `flows4` and `flows6`: the key is [`Flow4`] or [`Flow6`]. A plain hash map, never LRU: what is written
+/// down here is what tells a flow's backend, and nobody may push it out.
+///
+/// The first word never changes. It is read *after* `state`: an element that is freed may become another flow's at
+/// once, and the kernel copies a value from its first byte on, so whoever sees the other flow's state sees its hash.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowEntry {
+    /// The flow's hash, by which its row is found again.
+    pub hash: u32,
+    /// The service's id.
+    pub service: u32,
+    /// Changed by compare-and-swap only.
+    pub state: FlowState,
+}
+
+/// TCP: a SYN was seen, and nothing else.
+pub const PHASE_OPENING: u8 = 0;
+/// Packets go back and forth. Every UDP flow.
+pub const PHASE_ESTABLISHED: u8 = 1;
+/// TCP: a FIN or RST was seen. Lives as long as before, but a SYN may start the flow anew.
+pub const PHASE_CLOSING: u8 = 2;
+
+/// All there is to know about a written-down flow, in one word, so that one compare-and-swap changes it whole.
+///
+/// ```text
+///  63   62 61                          32 31           16 15            0
+/// +-------+------------------------------+---------------+---------------+
+/// | phase |             last             |  generation   |    backend    |
+/// +-------+------------------------------+---------------+---------------+
+/// ```
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowState(pub u64);
+
+impl FlowState {
+    /// The place is there and nobody is in it: the same as no entry, and may be claimed.
+    pub const VACANT: Self = Self(0);
+    /// The entry is being removed: the same as no entry, and may not be claimed.
+    pub const LEAVING: Self = Self(u64::MAX);
+
+    #[inline(always)]
+    pub const fn new(life: Life, phase: u8, last: u32) -> Self {
+        Self(life.0 as u64 | (last as u64 & LAST_MAX) << 32 | (phase as u64) << 62)
+    }
+
+    /// The backend, and which of the lives of its id.
+    #[inline(always)]
+    pub const fn life(self) -> Life {
+        Life(self.0 as u32)
+    }
+
+    #[inline(always)]
+    pub const fn phase(self) -> u8 {
+        (self.0 >> 62) as u8
+    }
+
+    /// The second of the last packet.
+    #[inline(always)]
+    pub const fn last(self) -> u32 {
+        (self.0 >> 32) as u32 & LAST_MAX as u32
+    }
+
+    /// Somebody's, and not about to be removed.
+    #[inline(always)]
+    pub const fn is_taken(self) -> bool {
+        self.0 != Self::VACANT.0 && self.0 != Self::LEAVING.0
+    }
+}
+
+const LAST_MAX: u64 = (1 << 30) - 1;
+
+/// A backend id, and which of its lives: an id is given to another backend some day.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Life(pub u32);
+
+impl Life {
+    #[inline(always)]
+    pub const fn new(backend: u16, generation: u16) -> Self {
+        Self(backend as u32 | (generation as u32) << 16)
+    }
+
+    #[inline(always)]
+    pub const fn backend(self) -> u16 {
+        self.0 as u16
+    }
+
+    #[inline(always)]
+    pub const fn generation(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+}
+
+/// How a service's flows are written down. Value of `flow_policies`, by service id; written by the controller a word
+/// at a time, through a mapping.
+#[repr(C, align(32))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowPolicy {
+    /// Seconds a TCP flow that is opening may be silent.
+    pub tcp_opening: u32,
+    /// Seconds any other TCP flow may be silent: the idle timeout of the service's TCP rows.
+    pub tcp: u32,
+    /// Seconds a UDP flow may be silent: the idle timeout of the service's UDP rows.
+    pub udp: u32,
+    /// One of the `ORPHAN_*` constants: what becomes of a TCP flow in the middle whose backend is down.
+    pub orphans: u32,
+    /// Most entries the service may have.
+    pub quota: u32,
+    /// Most entries the service may write in a second.
+    pub new_per_second: u32,
+    pub reserved: [u32; 2],
+}
+
+/// They go to the row's owner, who answers with RST: the client learns within a round trip.
+pub const ORPHAN_RESELECT: u32 = 0;
+/// They are dropped and counted.
+pub const ORPHAN_DROP: u32 = 1;
+/// Sluice answers them with RST.
+pub const ORPHAN_RESET: u32 = 2;
+
+/// How much of its policy a service has used. Value of `flow_uses`, by service id; written by the program with atomic
+/// operations on its words. The sweep puts `entries` right.
+#[repr(C, align(32))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowUse {
+    /// Entries in the tables, tombstones too.
+    pub entries: u64,
+    /// The second in its upper half, and how many were written in it in the lower.
+    pub gate: u64,
+    /// The second in which an entry was last refused; 0 for never.
+    pub refused: u64,
+    pub reserved: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_keeps_its_parts_apart() {
+        for (backend, generation, phase, last) in [
+            (1, 0, PHASE_OPENING, 0),
+            (0xfffe, 0xffff, PHASE_CLOSING, (1 << 30) - 1),
+            (7, 9, PHASE_ESTABLISHED, 1 << 29),
+        ] {
+            let state = FlowState::new(Life::new(backend, generation), phase, last);
+            assert_eq!((state.life().backend(), state.life().generation()), (backend, generation));
+            assert_eq!((state.phase(), state.last()), (phase, last));
+            assert!(state.is_taken());
+        }
+        assert!(!FlowState::VACANT.is_taken() && !FlowState::LEAVING.is_taken());
+    }
 }

@@ -6,14 +6,14 @@ use crate::addr::{Endpoint4, Endpoint6};
 use crate::backend::{Backend, BackendRoute, State};
 use crate::counters::{BackendCounters, ServiceCounters};
 use crate::event::Event;
-use crate::flow::{Flow4, Flow6};
+use crate::flow::{Flow4, Flow6, FlowEntry, FlowPolicy, FlowState, FlowUse, Life};
 use crate::hash::HashKey;
 use crate::ring::Row;
 use crate::route::{Neighbour4, Neighbour6, NextHop, Route};
 use crate::service::{Reverse4, Reverse6, Service};
 
 /// Changes whenever a struct here, a map's shape or a constant's meaning does.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 const _: () = {
     assert!(size_of::<Endpoint4>() == 8);
@@ -37,6 +37,14 @@ const _: () = {
     assert!(size_of::<Row>() == 8);
     assert!(size_of::<Flow4>() == 16);
     assert!(size_of::<Flow6>() == 40);
+    assert!(size_of::<FlowEntry>() == 16);
+    assert!(offset_of!(FlowEntry, state) == 8);
+    assert!(size_of::<FlowState>() == 8);
+    assert!(size_of::<Life>() == 4);
+    assert!(size_of::<FlowPolicy>() == 32);
+    assert!(offset_of!(FlowPolicy, quota) == 16);
+    assert!(size_of::<FlowUse>() == 32);
+    assert!(offset_of!(FlowUse, refused) == 16);
     assert!(size_of::<ServiceCounters>() == 256);
     assert!(size_of::<BackendCounters>() == 32);
     assert!(size_of::<Event>() == 32);
@@ -69,6 +77,10 @@ mod pod {
         Row,
         Flow4,
         Flow6,
+        FlowEntry,
+        FlowState,
+        FlowPolicy,
+        FlowUse,
         ServiceCounters,
         BackendCounters,
         Event,

@@ -18,5 +18,6 @@ pub mod hash;
 pub mod layout;
 pub mod ring;
 pub mod route;
+pub mod rows;
 pub mod service;
 pub mod settings;

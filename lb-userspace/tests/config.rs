@@ -325,7 +325,7 @@ node:
   tunnel_source: { ipv4: 192.0.2.0/24, ipv6: "2001:db8:f::/64" }
 admin: { http: off }
 hash_key: /etc/lb/key
-limits: { flows: 2048, services: 2, backends: 65535 }
+limits: { flows: 2048, services: 2, backends: 65534 }
 defaults: { scheduler: maglev, forward: ipip, timeouts: { udp: 1m }, health: { fall: 5, jitter: 0% } }
 services:
   - name: dns
@@ -361,7 +361,7 @@ fn every_key_there_is_can_be_set() {
     assert_eq!(model.node.tunnel_source4, Some(Prefix { address: "192.0.2.0".parse().unwrap(), length: 24 }));
     assert_eq!(model.node.tunnel_source6, Some(Prefix { address: "2001:db8:f::".parse().unwrap(), length: 64 }));
     assert_eq!(model.admin, Admin { socket: "/run/lb/admin.sock".into(), http: None });
-    assert_eq!(model.limits, Limits { flows: 2_048, services: 2, backends: 65_535 });
+    assert_eq!(model.limits, Limits { flows: 2_048, services: 2, backends: 65_534 });
     let [dns, web] = model.services.as_slice() else { panic!() };
     assert_eq!((dns.forward, web.forward), (Forward::Nat, Forward::Ipip));
     assert_eq!(dns.protocols, [Protocol::Tcp, Protocol::Udp]);
@@ -733,13 +733,13 @@ fn timed<T>(what: &str, f: impl FnOnce() -> T) -> T {
 
 #[test]
 fn the_largest_pool_is_read_in_reasonable_time() {
-    let mut text = "limits: { backends: 65535 }\n".to_owned() + &with_service("listen: 203.0.113.10:80\nbackends:");
-    for i in 0..65_535u32 {
+    let mut text = "limits: { backends: 65534 }\n".to_owned() + &with_service("listen: 203.0.113.10:80\nbackends:");
+    for i in 0..65_534u32 {
         let [_, _, c, d] = i.to_be_bytes();
         let _ = writeln!(text, "      - {{ name: b{i}, address: 10.0.{c}.{d}, port: 8080, weight: 7, state: active }}");
     }
     let model = timed("the largest pool", || good(&text));
-    assert_eq!(model.services[0].backends.len(), 65_535);
+    assert_eq!(model.services[0].backends.len(), 65_534);
 }
 
 #[test]

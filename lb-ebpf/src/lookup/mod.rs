@@ -4,7 +4,7 @@ use core::arch::asm;
 
 use lb_common::backend::Backend;
 use lb_common::counters::DropReason;
-use lb_common::ring::{self, CLASSES, Decision, Row};
+use lb_common::ring::{self, CLASSES, Row};
 use lb_common::service::Service;
 
 use crate::maps::{BACKENDS, RINGS_10, RINGS_12, RINGS_14, RINGS_17, RINGS_20};
@@ -37,9 +37,9 @@ fn row(service: &Service, hash: u32) -> Option<Row> {
 #[inline(always)]
 pub fn backend(service: &Service, hash: u32) -> Result<(u16, &'static Backend), DropReason> {
     let row = row(service, hash).ok_or(DropReason::NoRing)?;
-    match ring::decide(row) {
-        Decision::NoBackend => Err(DropReason::NoBackend),
-        Decision::Backend(id) => match BACKENDS.get(u32::from(id)) {
+    match row.owner() {
+        0 => Err(DropReason::NoBackend),
+        id => match BACKENDS.get(u32::from(id)) {
             Some(backend) => Ok((id, backend)),
             None => Err(DropReason::Internal),
         },

@@ -338,7 +338,7 @@ pub static LIMITS: Table = table(
             "backends",
             Integer(1, MOST_BACKENDS),
             Is("8192"),
-            "most backends in all services together, 1 to 65,535; and most NAT backend endpoints of a family, of \
+            "most backends in all services together, 1 to 65,534; and most NAT backend endpoints of a family, of \
              which a backend has one for each port and protocol",
         ),
     ],

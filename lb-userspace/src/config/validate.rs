@@ -531,7 +531,7 @@ impl Validator<'_, '_> {
         for s in &raw.services {
             if let Some(b) = (limits.backends as usize).checked_sub(before).and_then(|i| s.backends.get(i)) {
                 let message = format!("{total} backends in all services, and room for {}", limits.backends);
-                b.with_at(s, |at| self.problems.add(b.span, at, message, "raise `limits.backends` (at most 65535)"));
+                b.with_at(s, |at| self.problems.add(b.span, at, message, "raise `limits.backends` (at most 65534)"));
                 return false;
             }
             before += s.backends.len();
@@ -568,7 +568,7 @@ impl Validator<'_, '_> {
             if replies > reply_room {
                 let message =
                     format!("more than {reply_room} {family} backend endpoints (address, port, protocol) behind NAT");
-                let hint = "a NAT backend takes one for each port and protocol: raise `limits.backends` (at most 65535), \
+                let hint = "a NAT backend takes one for each port and protocol: raise `limits.backends` (at most 65534), \
                             or use `forward: ipip`";
                 s.with_at(|at| self.problems.add(s.span, &at.key("backends"), message, hint));
                 return false;
