@@ -1,13 +1,20 @@
-//! The few kernel calls aya does not make: a batch update, and memory-mapped arrays.
+//! The few kernel calls aya does not make: a batch update, memory-mapped arrays, maps as plain bytes, and links.
 
 use std::io;
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
+const BPF_MAP_GET_NEXT_KEY: libc::c_long = 4;
+const BPF_MAP_GET_FD_BY_ID: libc::c_long = 14;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
+const BPF_LINK_DETACH: libc::c_long = 34;
+/// `flags` of an update that must not replace an element.
+pub(super) const NOEXIST: u64 = 1;
 /// `ENOTSUPP` of linux/errno.h: what map types without batch operations answer.
 const ENOTSUPP: i32 = 524;
 
@@ -36,11 +43,125 @@ struct Element {
     flags: u64,
 }
 
-fn bpf<T>(command: libc::c_long, attributes: &mut T) -> io::Result<()> {
+/// `union bpf_attr` for `BPF_OBJ_GET_INFO_BY_FD`.
+#[repr(C)]
+struct InfoByFd {
+    fd: u32,
+    length: u32,
+    info: u64,
+}
+
+/// The beginning of `struct bpf_link_info` for an XDP link.
+#[repr(C)]
+#[derive(Default)]
+struct XdpLinkInfo {
+    kind: u32,
+    id: u32,
+    program: u32,
+    padding: u32,
+    ifindex: u32,
+    padding2: u32,
+}
+
+fn bpf<T>(command: libc::c_long, attributes: &mut T) -> io::Result<libc::c_long> {
     // SAFETY: `attributes` is a `repr(C)` prefix of `union bpf_attr`, alive for the call; pointers inside are the
     // callers' and outlive it too.
     let answer = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<T>()) };
-    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
+}
+
+/// A descriptor of the map with this id: what a lookup in a map of maps tells.
+pub(super) fn map_by_id(id: u32) -> io::Result<OwnedFd> {
+    // `map_id`, `next_id`, `open_flags`.
+    let fd = bpf(BPF_MAP_GET_FD_BY_ID, &mut [id, 0, 0])?;
+    // SAFETY: the kernel just gave us this descriptor; nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// The value under a `u32` key where values are `u32` too, as those of a map of maps are to a reader: the id of the
+/// inner map. `None` where there is none.
+pub(super) fn lookup_u32(map: BorrowedFd<'_>, key: u32) -> io::Result<Option<u32>> {
+    let mut value = [0; 4];
+    Ok(lookup(map, &key.to_ne_bytes(), &mut value)?.then(|| u32::from_ne_bytes(value)))
+}
+
+/// Copies the value under `key` to `value`; says whether there is one. Both must be as long as the map's, and a per-CPU
+/// map's value as long as all CPUs' together.
+pub(super) fn lookup(map: BorrowedFd<'_>, key: &[u8], value: &mut [u8]) -> io::Result<bool> {
+    let mut element = Element {
+        map_fd: map.as_raw_fd() as u32,
+        key: key.as_ptr() as u64,
+        value: value.as_mut_ptr() as u64,
+        ..Element::default()
+    };
+    match bpf(BPF_MAP_LOOKUP_ELEM, &mut element) {
+        Ok(_) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// Writes one element, as [`lookup`] reads it.
+pub(super) fn update(map: BorrowedFd<'_>, key: &[u8], value: &[u8], flags: u64) -> io::Result<()> {
+    let mut element = Element {
+        map_fd: map.as_raw_fd() as u32,
+        key: key.as_ptr() as u64,
+        value: value.as_ptr() as u64,
+        flags,
+        ..Element::default()
+    };
+    bpf(BPF_MAP_UPDATE_ELEM, &mut element).map(drop)
+}
+
+/// Every key there was when the walk came by. A key that is removed meanwhile may start the walk of a hash map anew,
+/// so a key may come twice; the walk ends after `most` steps.
+pub(super) fn keys(map: BorrowedFd<'_>, key_size: usize, most: usize) -> io::Result<Vec<Vec<u8>>> {
+    let mut keys: Vec<Vec<u8>> = Vec::new();
+    let mut next = vec![0; key_size];
+    while keys.len() < most {
+        // `next_key` is where `value` is.
+        let mut element = Element {
+            map_fd: map.as_raw_fd() as u32,
+            key: keys.last().map_or(0, |key| key.as_ptr() as u64),
+            value: next.as_mut_ptr() as u64,
+            ..Element::default()
+        };
+        match bpf(BPF_MAP_GET_NEXT_KEY, &mut element) {
+            Ok(_) => keys.push(next.clone()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => break,
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(keys)
+}
+
+/// What the kernel says of an XDP link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LinkState {
+    pub id: u32,
+    pub program: u32,
+    /// 0 once the interface is gone.
+    pub ifindex: u32,
+}
+
+/// `None` if it is no XDP link.
+pub(super) fn link_state(link: BorrowedFd<'_>) -> io::Result<Option<LinkState>> {
+    /// `BPF_LINK_TYPE_XDP`.
+    const XDP: u32 = 6;
+    let mut info = XdpLinkInfo::default();
+    let mut request = InfoByFd {
+        fd: link.as_raw_fd() as u32,
+        length: size_of::<XdpLinkInfo>() as u32,
+        info: std::ptr::from_mut(&mut info) as u64,
+    };
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut request)?;
+    Ok((info.kind == XDP).then_some(LinkState { id: info.id, program: info.program, ifindex: info.ifindex }))
+}
+
+/// Takes the program off the interface, now. Letting go of the last reference does the same, but some time later when
+/// that reference was a pin.
+pub(super) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    bpf(BPF_LINK_DETACH, &mut [link.as_raw_fd() as u32, 0]).map(drop)
 }
 
 /// Puts inner maps into slots of an outer map, all in one call where the kernel can (6.8 and newer): each single
@@ -59,7 +180,7 @@ pub(super) fn set_inner_maps(outer: BorrowedFd<'_>, slots: &[u32], inner: &[Borr
         ..Batch::default()
     };
     match bpf(BPF_MAP_UPDATE_BATCH, &mut batch) {
-        Ok(()) => return Ok(()),
+        Ok(_) => return Ok(()),
         Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | ENOTSUPP | libc::EOPNOTSUPP)) => {}
         Err(e) => return Err(e),
     }
@@ -79,7 +200,7 @@ pub(super) fn set_inner_maps(outer: BorrowedFd<'_>, slots: &[u32], inner: &[Borr
 pub(super) fn delete(map: BorrowedFd<'_>, key: u32) -> io::Result<()> {
     let mut element =
         Element { map_fd: map.as_raw_fd() as u32, key: std::ptr::from_ref(&key) as u64, ..Element::default() };
-    bpf(BPF_MAP_DELETE_ELEM, &mut element)
+    bpf(BPF_MAP_DELETE_ELEM, &mut element).map(drop)
 }
 
 /// An array map's values, mapped into our memory and written a whole `u64` at a time: the packet path sees the
@@ -119,6 +240,10 @@ impl Words {
         assert!(index < self.len, "word {index} of {}", self.len);
         // SAFETY: inside the mapping, aligned (mappings start at pages), alive as long as `self`.
         unsafe { self.base.add(index).as_ref() }
+    }
+
+    pub(super) fn load(&self, index: usize) -> u64 {
+        self.word(index).load(Ordering::Acquire)
     }
 
     pub(super) fn store(&self, index: usize, value: u64) {
