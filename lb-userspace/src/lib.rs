@@ -15,6 +15,7 @@ pub mod metrics;
 pub mod model;
 pub mod net;
 pub mod ring;
+pub mod rows;
 pub mod systemd;
 
 #[cfg(test)]

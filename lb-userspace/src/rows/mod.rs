@@ -1,0 +1,68 @@
+//! The controller's part of the rows: what to write so that no connection moves, and when a row may be tidied up.
+//!
+//! The packet's part is `lb_common::rows`; docs/design/rows.md has the rules both follow. Everything here is pure:
+//! words in, words out, `now` a parameter, in whole seconds of the data plane's clock. Who calls it owns the maps.
+//!
+//! [`plan`] says how a change of owners is written, [`recovery`] what to do before a backend comes back, [`timeout`] what
+//! a changed timeout asks for.
+//!
+//! The trap is time. Between two calls the program goes on: it pushes `until` in words that were read, it writes flows
+//! down, and during a swap half of the CPUs still do so by the old array. So every word is written by
+//! compare-and-swap from the one that was looked at, nothing is decided on a row that changed meanwhile, and what may
+//! be corrected after the fact is corrected upwards only.
+
+pub mod plan;
+pub mod recovery;
+pub mod timeout;
+
+use lb_common::ring::{KIND_MOVING, Row};
+
+/// What the controller knows of a backend id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// No backend has this id.
+    Unknown,
+    Down,
+    Up,
+}
+
+/// The world that a ring is planned in.
+#[derive(Clone, Copy)]
+pub struct Facts<'a> {
+    /// The ring's idle timeout in seconds, as the program has it; 0 where flows need not stay together.
+    pub idle: u32,
+    /// The second in which the ring's service last refused to write a flow down; 0 for never.
+    pub refused: u32,
+    /// Backends that leave are [`Standing::Up`] or [`Standing::Down`] until their id rests.
+    pub standing: &'a dyn Fn(u16) -> Standing,
+}
+
+impl std::fmt::Debug for Facts<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Facts").field("idle", &self.idle).field("refused", &self.refused).finish_non_exhaustive()
+    }
+}
+
+/// A word to be changed in place by compare-and-swap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rewrite {
+    /// Index of the row in the live array.
+    pub row: usize,
+    pub from: Row,
+    pub to: Row,
+}
+
+/// `until` of a moving row must not be less than this. Applied to the word that is there, by compare-and-swap, and only
+/// if that is one of kind moving: the program may push it at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Correction {
+    pub row: usize,
+    pub at_least: u32,
+}
+
+impl Correction {
+    /// The word to put in the place of `word`, if any.
+    pub fn apply(self, word: Row) -> Option<Row> {
+        (word.kind() == KIND_MOVING && word.until() < self.at_least).then(|| word.with_until(self.at_least))
+    }
+}
