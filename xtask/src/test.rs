@@ -280,11 +280,13 @@ fn assignment(name: &str, value: impl AsRef<OsStr>) -> OsString {
     assignment
 }
 
-/// Fast ones first: a failure should show early. The lab takes the longest.
+/// Fast ones first: a failure should show early. The lab takes long, and thousands of connections that wait for rows
+/// to come to rest take longest.
 fn rank(name: &str) -> u8 {
     match name.strip_prefix("lb-tests") {
         None => 0,
         Some("") => 1,
+        Some(" connections") => 4,
         Some(" demo" | " lab") => 3,
         Some(_) => 2,
     }
@@ -323,7 +325,7 @@ fn container(demo: &Path) -> Result<bool> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Count, Tests, failed_names, results};
+    use super::{Count, Tests, failed_names, rank, results};
 
     #[test]
     fn results_of_every_binary_are_summed() {
@@ -333,6 +335,12 @@ mod tests {
         assert_eq!(results(said), Count { passed: 42, failed: 1 });
         assert_eq!(failed_names(said).collect::<Vec<_>>(), ["b"]);
         assert_eq!(results("Segmentation fault"), Count::default());
+    }
+
+    #[test]
+    fn suites_run_in_the_order_of_their_length() {
+        let names = ["lb-common", "lb-tests", "lb-tests golden", "lb-tests lab", "lb-tests connections"];
+        assert!(names.map(rank).is_sorted_by(|a, b| a <= b) && rank(names[3]) < rank(names[4]));
     }
 
     #[test]

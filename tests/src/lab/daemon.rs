@@ -42,15 +42,19 @@ impl Launcher {
 
     /// Starts `sluice decap` on a backend's interface; it runs until dropped.
     pub fn decap(&self, lab: &Lab, backend: &Backend) -> Result<Process> {
+        self.decap_in(&backend.ns, &lab.dir().join(format!("{}-decap.log", backend.name)))
+    }
+
+    /// As [`Self::decap`], on the `eth0` of any namespace.
+    pub fn decap_in(&self, ns: &NetNs, log: &Path) -> Result<Process> {
         let Self::Binary(sluice) = self else { bail!("decap runs on backends, from the binary") };
-        let mut command = backend.ns.command(sluice)?;
+        let mut command = ns.command(sluice)?;
         command.args(["decap", "--interface", "eth0"]);
-        let log = lab.dir().join(format!("{}-decap.log", backend.name));
-        let mut decap = Process::start("sluice decap", command, &log, Signal::SIGTERM)?;
+        let mut decap = Process::start("sluice decap", command, log, Signal::SIGTERM)?;
         let deadline = Instant::now() + Duration::from_secs(10);
-        while !backend.ns.ip_show("link show dev eth0")?.contains("xdp") {
+        while !ns.ip_show("link show dev eth0")?.contains("xdp") {
             if decap.ended().is_some() || Instant::now() > deadline {
-                bail!("sluice decap does not attach on {}:\n{}", backend.name, decap.tail(20));
+                bail!("sluice decap does not attach in {}:\n{}", ns.name(), decap.tail(20));
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -84,6 +88,22 @@ impl Launcher {
     }
 }
 
+/// Where a Sluice runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    pub ns: &'a NetNs,
+    /// The container's name, if it is one.
+    pub name: &'a str,
+    /// Its configuration, log and admin socket.
+    pub dir: &'a Path,
+}
+
+impl<'a> From<&'a Lab> for Place<'a> {
+    fn from(lab: &'a Lab) -> Self {
+        Self { ns: &lab.lb, name: lab.name(), dir: lab.dir() }
+    }
+}
+
 /// A running `sluice run`.
 #[derive(Debug)]
 pub struct Daemon {
@@ -113,15 +133,20 @@ impl Daemon {
 
     /// As [`Self::start`], without waiting.
     pub fn spawn(lab: &Lab, launcher: Launcher, yaml: &str) -> Result<Self> {
-        let dir = lab.dir().to_owned();
+        Self::spawn_in(lab.into(), launcher, yaml)
+    }
+
+    /// As [`Self::spawn`], anywhere.
+    pub fn spawn_in(place: Place<'_>, launcher: Launcher, yaml: &str) -> Result<Self> {
+        let dir = place.dir.to_owned();
         let config = dir.join("sluice.yaml");
         std::fs::write(&config, yaml)?;
-        let mut command = launcher.command(Some(&lab.lb), lab.name(), &dir, true)?;
+        let mut command = launcher.command(Some(place.ns), place.name, &dir, true)?;
         command.arg("run").arg("-c").arg(&config);
         let process = Process::start("sluice", command, &dir.join("sluice.log"), Signal::SIGTERM)?;
         let client = Client::new(&dir.join("admin.sock"));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        Ok(Self { process, launcher, name: lab.name().to_owned(), dir, client, runtime })
+        Ok(Self { process, launcher, name: place.name.to_owned(), dir, client, runtime })
     }
 
     /// Where its configuration is.

@@ -18,6 +18,7 @@
 
 pub mod capture;
 pub mod config;
+pub mod connections;
 pub mod daemon;
 pub mod dns;
 pub mod home;
@@ -296,9 +297,7 @@ impl Lab {
 
     /// Ends the captures and copies logs, configuration and captures to a directory that stays; its path.
     pub fn keep_evidence(&mut self) -> Result<PathBuf> {
-        for capture in self.captures.drain(..) {
-            capture.finish();
-        }
+        Capture::finish_all(self.captures.drain(..).collect());
         let kept = nix::unistd::mkdtemp(&std::env::temp_dir().join(format!("sluice-{}-XXXXXX", self.name())))?;
         for entry in std::fs::read_dir(self.home.dir())?.flatten() {
             if entry.file_type()?.is_file() {
