@@ -84,6 +84,12 @@ pub struct RingStatus {
     pub family: String,
     pub protocol: Protocol,
     pub rows: u32,
+    /// Of these, how many belong to their owner alone.
+    pub rows_steady: u32,
+    /// How many changed their owner less than one idle timeout ago: their flows are looked up and written down.
+    pub rows_moving: u32,
+    /// How many have flows that are not their owner's: only those flows are looked up.
+    pub rows_exceptions: u32,
     /// The same on every node with the same backends, weights and key.
     pub fingerprint: String,
 }
@@ -127,6 +133,8 @@ pub struct BackendStatus {
     pub state: BackendState,
     /// True when `state` comes from `sluice drain` or `undrain`, not from the file.
     pub overridden: bool,
+    /// True when the file has it no more: it gets no new flows, and is here until it has no old ones either.
+    pub leaving: bool,
     pub health: Health,
     /// Why health is what it is: the last check's outcome.
     pub reason: Option<String>,

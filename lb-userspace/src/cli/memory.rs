@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn limits_are_what_memory_follows() {
-        let (small, large) = (of(64, 64), of(1024, 65_535));
+        let (small, large) = (of(64, 64), of(1024, 65_534));
         assert!(large.bytes > 4 * small.bytes, "{} is not much more than {}", large.bytes, small.bytes);
         let backends = |estimate: &Estimate| estimate.maps.iter().find(|map| map.name == "BACKENDS").unwrap().bytes;
         assert_eq!(backends(&large), 65_536 * 64 + PAGE);

@@ -119,8 +119,17 @@ fn service_lines(out: &mut String, service: &ServiceStatus, wide: bool, width: u
     }
     if wide {
         for ring in &service.rings {
-            let text =
-                format!("ring {}/{}: {} rows, {}", ring.family, ring.protocol.name(), ring.rows, ring.fingerprint);
+            let moving = match (ring.rows_moving, ring.rows_exceptions) {
+                (0, 0) => String::new(),
+                (moving, exceptions) => format!(" ({moving} moving, {exceptions} with exceptions)"),
+            };
+            let text = format!(
+                "ring {}/{}: {} rows{moving}, {}",
+                ring.family,
+                ring.protocol.name(),
+                ring.rows,
+                ring.fingerprint
+            );
             wrapped(out, "     ", &text, width, plain);
         }
     }
@@ -167,6 +176,9 @@ const WIDE: &[Column] = &[
 ];
 
 fn state(backend: &BackendStatus) -> String {
+    if backend.leaving {
+        return "leaving".to_owned();
+    }
     let state = match backend.state {
         BackendState::Active => "active",
         BackendState::Drain => "drain",
@@ -254,7 +266,8 @@ impl Layout {
             row[0].clear();
         }
         self.cells(&mut line, &row, |title, cell| {
-            let loud = title == "STATE" && (backend.overridden || backend.state == BackendState::Drain);
+            let loud =
+                title == "STATE" && (backend.overridden || backend.leaving || backend.state == BackendState::Drain);
             if loud { paint.warn(cell) } else { cell.to_owned() }
         });
         let (word, sentence) = health(backend, self.wide);

@@ -31,6 +31,7 @@ use crate::systemd::Notify;
 
 use super::desired::{self, BackendName, Ids, Rings, View};
 use super::handle::Request;
+use super::leaving::Leaving;
 use super::{Options, changes, secret, status};
 
 /// All of it.
@@ -46,6 +47,7 @@ pub struct Controller {
     /// Verdicts by backend; absent means not checked yet.
     pub(super) verdicts: HashMap<BackendName, bool>,
     pub(super) overrides: BTreeMap<BackendName, BackendState>,
+    pub(super) leaving: Leaving,
     pub(super) ids: Ids,
     pub(super) rings: Rings,
     /// What could not be done as configured when the tables were last computed.
@@ -107,6 +109,7 @@ impl Controller {
             checker: Checker::new(transitions),
             verdicts: HashMap::new(),
             overrides: BTreeMap::new(),
+            leaving: Leaving::default(),
             ids: Ids::new(sizes),
             rings: Rings::new(),
             problems: Vec::new(),
@@ -140,7 +143,7 @@ impl Controller {
     }
 
     fn view(&self) -> View<'_> {
-        View { verdicts: &self.verdicts, overrides: &self.overrides }
+        View { verdicts: &self.verdicts, overrides: &self.overrides, leaving: &self.leaving }
     }
 
     /// One line for systemd and the log.
@@ -220,6 +223,14 @@ impl Controller {
         };
         self.dataplane.set_features(both)?;
 
+        let mut leaving = self.leaving.clone();
+        let renamed = leaving.follow(&self.model, &next, |s, b| self.view().is_up(s, b), Instant::now());
+        for (service, old, new) in renamed {
+            if let Some(verdict) = self.verdicts.get(&(service.clone(), old)).copied() {
+                self.verdicts.insert((service, new), verdict);
+            }
+        }
+        let old_leaving = std::mem::replace(&mut self.leaving, leaving);
         let old = std::mem::replace(&mut self.model, next);
         let before: BTreeSet<u32> = self.dataplane.attached().map(|a| a.ifindex).collect();
         let steps = self.apply_tables().and_then(|()| self.apply_vips()).and_then(|()| {
@@ -230,6 +241,7 @@ impl Controller {
         });
         if let Err(failure) = steps {
             self.model = old;
+            self.leaving = old_leaving;
             self.revert(&before);
             return Err(failure);
         }
@@ -247,12 +259,11 @@ impl Controller {
             .model
             .services
             .iter()
-            .flat_map(|s| s.backends.iter().map(|b| (s.name.clone(), b.name.clone())))
+            .flat_map(|s| self.view().backends(s).map(|b| (s.name.clone(), b.name.clone())).collect::<Vec<_>>())
             .collect();
         self.overrides.retain(|name, _| known.contains(name));
         self.verdicts.retain(|name, _| known.contains(name));
-        let targets = targets(&self.model);
-        self.checker.set_targets(targets);
+        self.checker.set_targets(targets(&self.model, self.view()));
         self.forget_moved_verdicts();
 
         self.generation += 1;
@@ -264,7 +275,17 @@ impl Controller {
     /// A backend whose address changed is another one to the checker; its old verdict must not outlive that.
     fn forget_moved_verdicts(&mut self) {
         let checker = &self.checker;
+        let leaving: BTreeSet<BackendName> = self
+            .model
+            .services
+            .iter()
+            .flat_map(|s| self.leaving.of(s).map(|b| (s.name.clone(), b.name.clone())))
+            .collect();
         self.verdicts.retain(|(service, backend), _| {
+            // Who leaves under another name is checked anew, and known all the same.
+            if leaving.contains(&(service.clone(), backend.clone())) {
+                return true;
+            }
             let key = Key { service: service.clone(), backend: backend.clone() };
             checker.snapshot(&key).is_some_and(|s| s.health != crate::api::types::Health::Checking)
         });
@@ -361,7 +382,8 @@ impl Controller {
         for t in transitions {
             // A transition of a backend that a reload has just removed is stale.
             let key = (t.key.service, t.key.backend);
-            if self.find(&key.0, &key.1).is_ok() {
+            let service = self.model.services.iter().find(|s| s.name == key.0);
+            if service.is_some_and(|s| self.view().backends(s).any(|b| b.name == key.1)) {
                 self.verdicts.insert(key, t.up);
             }
         }
@@ -490,11 +512,11 @@ fn restart_needed(old: &Model, new: &Model) -> Result<(), Failure> {
     }
 }
 
-fn targets(model: &Model) -> Vec<Target> {
+fn targets(model: &Model, view: View<'_>) -> Vec<Target> {
     let mut out = Vec::new();
     for service in &model.services {
         let Some(check) = &service.health else { continue };
-        for backend in &service.backends {
+        for backend in view.backends(service) {
             let listen = service.listen.iter().find(|l| l.is_ipv4() == backend.address.is_ipv4());
             let port = check.port.or(backend.port).or(listen.map(SocketAddr::port));
             let Some(port) = port else { continue };

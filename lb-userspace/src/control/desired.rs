@@ -7,23 +7,26 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use lb_common::addr::{Endpoint4, Endpoint6, words6};
 use lb_common::backend::{BACKEND_ALIVE, BACKEND_V6};
-use lb_common::ring::{Row, rows};
+use lb_common::ring::rows;
 use lb_common::route::{Neighbour4, Neighbour6};
 use lb_common::service::{FORWARD_IPIP, FORWARD_NAT, Reverse4, Reverse6, Service as ServiceEntry};
 
 use crate::dataplane::maps::{MAX_LOCAL, MAX_NEIGHBOURS, MAX_ROUTES};
-use crate::dataplane::tables::{Backend as BackendEntry, RingPlace, RingRows, RouteTo, Tables};
+use crate::dataplane::tables::{
+    Backend as BackendEntry, Ring as RingEntry, RingId, RingOwners, RingPlace, RouteTo, Tables,
+};
 use crate::dataplane::{Features, Sizes};
 use crate::exit::{Exit, Failure};
 use crate::model::{Backend, BackendState, Forward, Model, Prefix, Protocol, Service};
 use crate::net::{NetState, Resolution, RouteView, route};
 use crate::ring::{self, Fingerprint, Member, Seed};
 
-use super::ids::{Exhausted, Pool};
+use super::ids::{Exhausted, Pool, Rests};
+use super::leaving::Leaving;
 
 /// A backend of a service, by the names the configuration gives them.
 pub type BackendName = (String, String);
@@ -54,6 +57,17 @@ pub struct RingKey {
     pub service: String,
     pub protocol: Protocol,
     pub family: Family,
+}
+
+impl RingKey {
+    /// As the data plane knows it.
+    pub const fn id(&self, service: u32) -> RingId {
+        let family = match self.family {
+            Family::V4 => 4,
+            Family::V6 => 6,
+        };
+        RingId { service, protocol: self.protocol.number(), family }
+    }
 }
 
 /// What makes a backend the same one over reloads: renaming it in the file does not give it another id.
@@ -87,14 +101,25 @@ pub struct Ids {
 impl Ids {
     pub fn new(sizes: Sizes) -> Self {
         Self {
-            services: Pool::new(1, sizes.services),
-            backends: Pool::new(1, sizes.backends),
+            services: Pool::new(Rests::TimeAndScan, 1, sizes.services),
+            backends: Pool::new(Rests::TimeAndScan, 1, sizes.backends),
             generations: BTreeMap::new(),
             slots: BTreeMap::new(),
             last_slot: sizes.services * 4 - 1,
             fresh_services: BTreeSet::new(),
             fresh_backends: BTreeSet::new(),
         }
+    }
+
+    /// A scan of all rows and entries, begun then, met only the numbers that `services` and `backends` know.
+    pub fn scanned(&mut self, began: Instant, services: impl Fn(u32) -> bool, backends: impl Fn(u16) -> bool) {
+        self.services.scanned(began, services);
+        self.backends.scanned(began, |id| backends(id as u16));
+    }
+
+    /// Some number can be given to somebody else only after a scan.
+    pub fn wait_for_scan(&self) -> bool {
+        self.services.waits_for_scan() || self.backends.waits_for_scan()
     }
 
     pub fn service(&self, name: &str) -> Option<u32> {
@@ -113,6 +138,8 @@ pub struct View<'a> {
     pub verdicts: &'a HashMap<BackendName, bool>,
     /// What an operator set at run time.
     pub overrides: &'a BTreeMap<BackendName, BackendState>,
+    /// Backends that the file has no more, as long as some flow may be theirs.
+    pub leaving: &'a Leaving,
 }
 
 impl View<'_> {
@@ -120,6 +147,14 @@ impl View<'_> {
     pub fn is_up(&self, service: &Service, backend: &Backend) -> bool {
         service.health.is_none()
             || self.verdicts.get(&(service.name.clone(), backend.name.clone())).copied().unwrap_or(false)
+    }
+
+    /// A service's backends, and then those that are leaving it.
+    pub fn backends<'m>(&self, service: &'m Service) -> impl Iterator<Item = &'m Backend>
+    where
+        Self: 'm,
+    {
+        service.backends.iter().chain(self.leaving.of(service))
     }
 
     /// The state in force.
@@ -136,7 +171,7 @@ pub struct BuiltRing {
     /// Rows by backend id.
     pub rows_of: BTreeMap<u16, u32>,
     members: Vec<(Member, u16)>,
-    rows: RingRows,
+    owners: RingOwners,
 }
 
 impl BuiltRing {
@@ -189,12 +224,12 @@ pub fn compute(
     known: &Rings,
     now: Instant,
 ) -> Result<Desired, Failure> {
-    allocate(model, ids, now)?;
+    allocate(model, view, ids, now)?;
     let mut out =
         Desired { tables: Tables::default(), rings: Rings::new(), neighbours: BTreeSet::new(), problems: Vec::new() };
     for service in &model.services {
         let service_id = ids.service(&service.name).unwrap_or(0);
-        for backend in &service.backends {
+        for backend in view.backends(service) {
             let id = ids.backend(service, backend).unwrap_or(0);
             let entry = backend_entry(model, service, backend, id, view, net, ids, &mut out.problems);
             out.tables.backends.insert(id, entry);
@@ -203,18 +238,29 @@ pub fn compute(
                 Resolution::Gateway { ifindex, gateway } => out.neighbours.insert((ifindex, gateway)),
                 _ => false,
             };
-            if service.forward == Forward::Nat {
-                reverse_entries(service, service_id, backend, id, &mut out.tables);
-            }
         }
         let families: BTreeSet<Family> = service.listen.iter().map(|l| Family::of(l.ip())).collect();
         for family in families {
             for protocol in &service.protocols {
                 let key = RingKey { service: service.name.clone(), protocol: *protocol, family };
                 let ring = ring_for(service, &key, view, &out.tables.backends, seed, ids, known.get(&key), now)?;
-                out.tables.rings.insert(ring.place, Arc::clone(&ring.rows));
+                let id = key.id(service_id);
+                let idle = idle(service, *protocol);
+                out.tables.rings.insert(id, RingEntry { place: ring.place, owners: Arc::clone(&ring.owners), idle });
                 service_entries(service, service_id, &key, ring.place, &mut out.tables);
                 out.rings.insert(key, ring);
+            }
+        }
+    }
+    // The file's backends come first: what one that leaves had may be another's now.
+    for leaves in [false, true] {
+        for service in model.services.iter().filter(|s| s.forward == Forward::Nat) {
+            let service_id = ids.service(&service.name).unwrap_or(0);
+            let backends: Vec<&Backend> =
+                if leaves { view.leaving.of(service).collect() } else { service.backends.iter().collect() };
+            for backend in backends {
+                let id = ids.backend(service, backend).unwrap_or(0);
+                reverse_entries(service, service_id, backend, id, &mut out.tables);
             }
         }
     }
@@ -223,7 +269,7 @@ pub fn compute(
     Ok(out)
 }
 
-fn allocate(model: &Model, ids: &mut Ids, now: Instant) -> Result<(), Failure> {
+fn allocate(model: &Model, view: View<'_>, ids: &mut Ids, now: Instant) -> Result<(), Failure> {
     let full = |what: &str, limit: &str| {
         Failure::new(Exit::Failed, format!("no {what} id is free (ids of removed ones rest for a minute)"))
             .hint(format!("wait a minute and reload, or raise limits.{limit} and restart"))
@@ -231,7 +277,7 @@ fn allocate(model: &Model, ids: &mut Ids, now: Instant) -> Result<(), Failure> {
     let services: BTreeSet<&String> = model.services.iter().map(|s| &s.name).collect();
     ids.services.retain(|name| services.contains(name), now);
     let backends: BTreeSet<BackendKey> =
-        model.services.iter().flat_map(|s| s.backends.iter().map(|b| BackendKey::new(s, b))).collect();
+        model.services.iter().flat_map(|s| view.backends(s).map(|b| BackendKey::new(s, b))).collect();
     ids.backends.retain(|key| backends.contains(key), now);
     for name in services {
         let given = ids.services.give(name, now).map_err(|Exhausted| full("service", "services"))?;
@@ -334,7 +380,7 @@ fn reverse_entries(service: &Service, service_id: u32, backend: &Backend, id: u1
                         service: service_id,
                         reserved: 0,
                     };
-                    tables.reverse4.insert(key, value);
+                    tables.reverse4.entry(key).or_insert(value);
                 }
                 (IpAddr::V6(address), IpAddr::V6(vip)) => {
                     let key = Endpoint6::from_host(address.octets(), port, protocol.number());
@@ -344,7 +390,7 @@ fn reverse_entries(service: &Service, service_id: u32, backend: &Backend, id: u1
                         backend: id,
                         service: service_id,
                     };
-                    tables.reverse6.insert(key, value);
+                    tables.reverse6.entry(key).or_insert(value);
                 }
                 _ => {}
             }
@@ -376,6 +422,21 @@ fn service_entries(service: &Service, service_id: u32, key: &RingKey, place: Rin
     }
 }
 
+/// The idle timeout of a service's rows for this protocol: the longest a flow of it may be silent.
+fn idle(service: &Service, protocol: Protocol) -> u32 {
+    let timeouts = &service.timeouts;
+    match protocol {
+        Protocol::Tcp => seconds(timeouts.tcp_established.max(timeouts.tcp_opening)),
+        Protocol::Udp => seconds(timeouts.udp),
+    }
+}
+
+/// Whole seconds, rounded up: the data plane's clock knows no others.
+fn seconds(duration: Duration) -> u32 {
+    let whole = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
+    u32::try_from(whole).unwrap_or(u32::MAX)
+}
+
 #[expect(clippy::too_many_arguments, reason = "a ring follows from the file, health, overrides, entries and ids")]
 fn ring_for(
     service: &Service,
@@ -392,9 +453,10 @@ fn ring_for(
 
     // The size follows the file, not the health: a backend that dies must not resize the ring.
     let configured: Vec<Member> = of_family().map(member).collect();
-    let class = ring::class_for(&configured);
+    // It grows by splitting rows, which moves nobody; it does not shrink.
+    let class = ring::class_for(&configured).max(known.map_or(0, |ring| usize::from(ring.place.class)));
     let last_slot = ids.last_slot;
-    let slots = ids.slots.entry(class as u8).or_insert_with(|| Pool::new(0, last_slot));
+    let slots = ids.slots.entry(class as u8).or_insert_with(|| Pool::new(Rests::Time, 0, last_slot));
     let slot = slots.give(key, now).map_err(|Exhausted| {
         Failure::new(Exit::Failed, "no ring slot is free").hint("raise limits.services and restart")
     })?;
@@ -419,9 +481,9 @@ fn ring_for(
     }
     let pool: Vec<Member> = members.iter().map(|(m, _)| *m).collect();
     let built = ring::build(seed, class, &pool);
-    let words: Vec<u64> = match &built {
-        Some(owners) => owners.iter().map(|&owner| Row::steady(members[usize::from(owner)].1).0).collect(),
-        None => vec![Row::steady(0).0; rows(class) as usize],
+    let owners: Vec<u16> = match &built {
+        Some(owners) => owners.iter().map(|&owner| members[usize::from(owner)].1).collect(),
+        None => vec![0; rows(class) as usize],
     };
     let mut rows_of = BTreeMap::new();
     for owner in built.iter().flatten() {
@@ -432,7 +494,7 @@ fn ring_for(
         fingerprint: built.as_ref().map(|owners| ring::fingerprint(owners, &pool)),
         rows_of,
         members,
-        rows: Arc::new(words),
+        owners: Arc::new(owners),
     })
 }
 

@@ -8,6 +8,7 @@ pub mod controller;
 pub mod desired;
 pub mod handle;
 pub mod ids;
+pub mod leaving;
 mod secret;
 mod status;
 

@@ -69,8 +69,9 @@ fn counters<C: Default>(read: Result<C, crate::dataplane::DataplaneError>, degra
 fn service(c: &Controller, service: &Service, degraded: &mut Vec<String>) -> ServiceStatus {
     let id = c.ids.service(&service.name).unwrap_or(0);
     let count: ServiceCounters = counters(c.dataplane.service_counters(id), degraded);
-    let backends: Vec<BackendStatus> = service.backends.iter().map(|b| backend(c, service, b, degraded)).collect();
+    let mut backends: Vec<BackendStatus> = service.backends.iter().map(|b| backend(c, service, b, degraded)).collect();
     let healthy = backends.iter().filter(|b| matches!(b.health, Health::Up | Health::Unchecked)).count();
+    backends.extend(c.leaving.of(service).map(|b| BackendStatus { leaving: true, ..backend(c, service, b, degraded) }));
     let state = match healthy {
         0 => ServiceState::Down,
         n if n < service.min_healthy as usize => ServiceState::Degraded,
@@ -100,11 +101,17 @@ fn service(c: &Controller, service: &Service, degraded: &mut Vec<String>) -> Ser
         },
         state,
         rings: rings
-            .map(|(key, ring)| RingStatus {
-                family: key.family.name().to_owned(),
-                protocol: key.protocol,
-                rows: ring.len(),
-                fingerprint: ring.fingerprint.map_or_else(|| "empty".to_owned(), |f| f.to_string()),
+            .map(|(key, ring)| {
+                let kinds = c.dataplane.row_kinds(key.id(id));
+                RingStatus {
+                    family: key.family.name().to_owned(),
+                    protocol: key.protocol,
+                    rows: ring.len(),
+                    rows_steady: kinds.steady,
+                    rows_moving: kinds.moving,
+                    rows_exceptions: kinds.exceptions,
+                    fingerprint: ring.fingerprint.map_or_else(|| "empty".to_owned(), |f| f.to_string()),
+                }
             })
             .collect(),
         forwarded: Traffic { packets: count.packets, bytes: count.bytes },
@@ -135,6 +142,7 @@ fn backend(c: &Controller, service: &Service, backend: &Backend, degraded: &mut 
         weight: backend.weight,
         state: c.overrides.get(&name).copied().unwrap_or(backend.state),
         overridden: c.overrides.contains_key(&name),
+        leaving: false,
         health: match (&service.health, &snapshot) {
             (None, _) => Health::Unchecked,
             (Some(_), Some(snapshot)) => snapshot.health,

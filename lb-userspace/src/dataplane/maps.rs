@@ -7,7 +7,6 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::os::fd::AsFd as _;
-use std::sync::Arc;
 use std::time::Instant;
 
 use aya::Ebpf;
@@ -15,18 +14,21 @@ use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, DevMapHash, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf};
 
 use lb_common::addr::{Endpoint4, Endpoint6};
-use lb_common::backend::Backend;
+use lb_common::backend::{BACKEND_ALIVE, Backend};
 use lb_common::counters::{BackendCounters, ServiceCounters};
-use lb_common::ring::{CLASSES, rows};
+use lb_common::ring::CLASSES;
 use lb_common::route::{Neighbour4, Neighbour6, NextHop, ROUTE_ASK_KERNEL, ROUTE_GATEWAY, ROUTE_ON_LINK, Route};
 use lb_common::service::{Reverse4, Reverse6, Service};
+
+use crate::rows::Standing;
 
 use super::error::DataplaneError;
 use super::events::Events;
 use super::loader::Sizes;
 use super::next_hops::NextHops;
-use super::tables::{RingPlace, RingRows, RouteTo, Tables};
-use super::{stats, sys};
+use super::rings::{self, Rings};
+use super::tables::{RingId, RouteTo, Tables};
+use super::{clock, stats, sys};
 
 /// Every map of the load balancer, by its name in the object.
 pub const NAMES: [&str; 25] = [
@@ -56,10 +58,6 @@ pub const NAMES: [&str; 25] = [
     "FIB",
     "AYA_LOGS",
 ];
-const RING_NAMES: [&str; CLASSES.len()] = ["RINGS_10", "RINGS_12", "RINGS_14", "RINGS_17", "RINGS_20"];
-
-/// `BPF_F_MMAPABLE` of linux/bpf.h.
-const MMAPABLE: u32 = 1 << 10;
 /// Mirrored routes and neighbours the maps have room for.
 pub const MAX_ROUTES: usize = 4096;
 pub const MAX_NEIGHBOURS: usize = 16_384;
@@ -77,7 +75,6 @@ struct Written {
     reverse4: BTreeMap<Endpoint4, Reverse4>,
     reverse6: BTreeMap<Endpoint6, Reverse6>,
     backends: BTreeMap<u16, Backend>,
-    rings: BTreeMap<RingPlace, RingRows>,
     routes4: BTreeMap<(u8, [u8; 4]), Route>,
     routes6: BTreeMap<(u8, [u8; 16]), Route>,
     neighbours4: BTreeMap<Neighbour4, NextHop>,
@@ -95,7 +92,7 @@ pub struct Maps {
     reverse6: HashMap<MapData, Endpoint6, Reverse6>,
     backends: sys::Words,
     next_hops: Array<MapData, NextHop>,
-    rings: [MapData; CLASSES.len()],
+    rings: Rings,
     routes4: LpmTrie<MapData, [u8; 4], Route>,
     routes6: LpmTrie<MapData, [u8; 16], Route>,
     neighbours4: HashMap<MapData, Neighbour4, NextHop>,
@@ -110,6 +107,8 @@ pub struct Maps {
     sizes: Sizes,
     hops: NextHops,
     written: Written,
+    /// Backends that are down, and since which second.
+    down_since: BTreeMap<u16, u32>,
 }
 
 impl std::fmt::Debug for Maps {
@@ -140,7 +139,7 @@ impl Maps {
         let words = sys::Words::map(backends.fd().as_fd(), (sizes.backends as usize + 1) * BACKEND_WORDS)
             .map_err(|e| DataplaneError::Map { name: "BACKENDS".into(), why: format!("mapping it: {e}") })?;
         let mut rings = Vec::with_capacity(CLASSES.len());
-        for name in RING_NAMES {
+        for name in rings::NAMES {
             rings.push(take_data(object, name)?);
         }
         let rings = rings.try_into().map_err(|_| DataplaneError::Map { name: "RINGS".into(), why: "count".into() })?;
@@ -151,7 +150,7 @@ impl Maps {
             reverse6: take(object, "REVERSE6")?,
             backends: words,
             next_hops: take(object, "NEXT_HOPS")?,
-            rings,
+            rings: Rings::new(rings),
             routes4: take(object, "ROUTES4")?,
             routes6: take(object, "ROUTES6")?,
             neighbours4: take(object, "NEIGHBOURS4")?,
@@ -166,6 +165,7 @@ impl Maps {
             sizes: *sizes,
             hops: NextHops::new(sizes.backends + 1024),
             written: Written::default(),
+            down_since: BTreeMap::new(),
         })
     }
 
@@ -220,6 +220,18 @@ impl Maps {
                 .insert(*i, *i, None, 0)
                 .map_err(|e| DataplaneError::Write { name: "DEVICES", why: super::loader::chain(&e) })
         })?;
+        self.rings.follow_timeouts(&next.rings, &Outside { backends: &w.backends });
+        let is_up = |record: &Backend| record.state.flags & BACKEND_ALIVE != 0;
+        for (id, record) in &backends {
+            let was_up = w.backends.get(id).is_some_and(is_up);
+            if was_up && !is_up(record) {
+                self.down_since.insert(*id, clock::seconds());
+            } else if !was_up && is_up(record) {
+                // Not known since when: as if it had always been.
+                let since = self.down_since.remove(id).unwrap_or(0);
+                self.rings.recovered(*id, since, &Outside { backends: &w.backends });
+            }
+        }
         put(&mut w.backends, &backends, |id, record| {
             store_backend(words, *id, record);
             Ok(())
@@ -240,7 +252,7 @@ impl Maps {
             let key = Key::new(u32::from(*len), *addr);
             self.routes6.insert(&key, v, 0).map_err(|e| write_failed("ROUTES6", &e))
         })?;
-        swap_rings(&self.rings, &mut w.rings, &next.rings)?;
+        self.rings.publish(&next.rings)?;
 
         // Replies first: the first packet of a service may be answered before the next line runs.
         put(&mut w.reverse4, &next.reverse4, |k, v| {
@@ -256,12 +268,14 @@ impl Maps {
             self.services6.insert(k, v, 0).map_err(|e| write_failed("SERVICES6", &e))
         })?;
 
+        self.rings.change(&next.rings, &Outside { backends: &w.backends })?;
+
         // Now what nobody refers to, in reverse.
         prune(&mut w.services4, &next.services4, |k| gone(self.services4.remove(k), "SERVICES4"))?;
         prune(&mut w.services6, &next.services6, |k| gone(self.services6.remove(k), "SERVICES6"))?;
         prune(&mut w.reverse4, &next.reverse4, |k| gone(self.reverse4.remove(k), "REVERSE4"))?;
         prune(&mut w.reverse6, &next.reverse6, |k| gone(self.reverse6.remove(k), "REVERSE6"))?;
-        prune(&mut w.rings, &next.rings, |place| clear_ring(&self.rings, *place))?;
+        self.rings.prune(&next.rings)?;
         prune(&mut w.routes4, &routes4, |(len, addr)| {
             gone(self.routes4.remove(&Key::new(u32::from(*len), *addr)), "ROUTES4")
         })?;
@@ -272,6 +286,7 @@ impl Maps {
         prune(&mut w.neighbours6, &next.neighbours6, |k| gone(self.neighbours6.remove(k), "NEIGHBOURS6"))?;
         prune(&mut w.local4, &local4, |a| gone(self.local4.remove(a), "LOCAL4"))?;
         prune(&mut w.local6, &local6, |a| gone(self.local6.remove(a), "LOCAL6"))?;
+        self.down_since.retain(|id, _| backends.contains_key(id));
         prune(&mut w.backends, &backends, |id| {
             store_backend(words, *id, &Backend::default());
             Ok(())
@@ -285,7 +300,7 @@ impl Maps {
         let endpoints = self.sizes.services as usize * 4;
         let backends = self.sizes.backends as usize;
         let highest = next.backends.keys().next_back().map_or(0, |id| usize::from(*id) + 1);
-        let in_class = |class: usize| next.rings.keys().filter(|p| usize::from(p.class) == class).count();
+        let in_class = |class: usize| next.rings.values().filter(|ring| usize::from(ring.place.class) == class).count();
         let ids = next.services4.values().chain(next.services6.values()).map(|s| s.id as usize + 1).max().unwrap_or(0);
         let mut wanted = vec![
             ("SERVICES4", endpoints, next.services4.len()),
@@ -302,11 +317,15 @@ impl Maps {
             ("LOCAL6", MAX_LOCAL, next.local6.len()),
             ("DEVICES", MAX_DEVICES, next.devices.len()),
         ];
-        wanted.extend(RING_NAMES.iter().enumerate().map(|(class, name)| (*name, endpoints, in_class(class))));
+        wanted.extend(rings::NAMES.iter().enumerate().map(|(class, name)| (*name, endpoints, in_class(class))));
         match wanted.into_iter().find(|(_, room, wanted)| wanted > room) {
             Some((name, room, wanted)) => Err(DataplaneError::Full { name, room, wanted }),
             None => Ok(()),
         }
+    }
+
+    pub(super) fn row_kinds(&self, id: RingId) -> rings::Kinds {
+        self.rings.kinds(id, clock::seconds())
     }
 
     pub(super) fn service_counters(&self, id: u32) -> Result<ServiceCounters, DataplaneError> {
@@ -332,6 +351,30 @@ impl Maps {
     /// Sets the time for a program loaded with the test clock.
     pub fn set_test_clock(&mut self, seconds: u64) -> Result<(), DataplaneError> {
         self.clock.set(0, seconds, 0).map_err(|e| write_failed("CLOCK", &e))
+    }
+}
+
+/// What rings ask about when they change.
+struct Outside<'a> {
+    backends: &'a BTreeMap<u16, Backend>,
+}
+
+impl rings::Outside for Outside<'_> {
+    fn now(&self) -> u32 {
+        clock::seconds()
+    }
+
+    fn refused(&self, _service: u32) -> u32 {
+        // The program writes no flow down yet, and refuses none.
+        0
+    }
+
+    fn standing(&self, backend: u16) -> Standing {
+        match self.backends.get(&backend) {
+            Some(record) if record.state.flags & BACKEND_ALIVE != 0 => Standing::Up,
+            Some(_) => Standing::Down,
+            None => Standing::Unknown,
+        }
     }
 }
 
@@ -383,59 +426,5 @@ fn store_backend(words: &sys::Words, id: u16, record: &Backend) {
     let values: [u64; BACKEND_WORDS] = unsafe { std::mem::transmute(*record) };
     for (i, value) in values.into_iter().enumerate() {
         words.store(base + i, value);
-    }
-}
-
-/// Publishes rings that are new or different: each is filled before its slot names it, and all slots of a class
-/// are swapped in one call.
-fn swap_rings(
-    outer: &[MapData; CLASSES.len()],
-    written: &mut BTreeMap<RingPlace, RingRows>,
-    next: &BTreeMap<RingPlace, RingRows>,
-) -> Result<(), DataplaneError> {
-    for (class, outer) in outer.iter().enumerate() {
-        let name = RING_NAMES[class];
-        let failed = |why: String| DataplaneError::Write { name, why };
-        let changed: Vec<(&RingPlace, &RingRows)> = next
-            .iter()
-            .filter(|(place, rows)| {
-                usize::from(place.class) == class
-                    && !written.get(place).is_some_and(|old| Arc::ptr_eq(old, rows) || old == *rows)
-            })
-            .collect();
-        let mut inner = Vec::with_capacity(changed.len());
-        for (_, words) in &changed {
-            let count = rows(class);
-            assert_eq!(words.len(), count as usize, "a ring of class {class}");
-            let template = aya_obj::Map::new_from_params(
-                aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_ARRAY as u32,
-                size_of::<u32>() as u32,
-                size_of::<u64>() as u32,
-                count,
-                MMAPABLE,
-            );
-            let data = MapData::create(template, "ring", None).map_err(|e| failed(super::loader::chain(&e)))?;
-            let mapping =
-                sys::Words::map(data.fd().as_fd(), count as usize).map_err(|e| failed(format!("mapping it: {e}")))?;
-            for (i, word) in words.iter().enumerate() {
-                mapping.store(i, *word);
-            }
-            inner.push(data);
-        }
-        let slots: Vec<u32> = changed.iter().map(|(place, _)| place.slot).collect();
-        let fds: Vec<_> = inner.iter().map(|data| data.fd().as_fd()).collect();
-        sys::set_inner_maps(outer.fd().as_fd(), &slots, &fds).map_err(|e| failed(e.to_string()))?;
-        written.extend(changed.into_iter().map(|(place, rows)| (*place, Arc::clone(rows))));
-    }
-    Ok(())
-}
-
-fn clear_ring(outer: &[MapData; CLASSES.len()], place: RingPlace) -> Result<(), DataplaneError> {
-    let class = usize::from(place.class);
-    match sys::delete(outer[class].fd().as_fd(), place.slot) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(DataplaneError::Write { name: RING_NAMES[class], why: e.to_string() })
-        }
-        _ => Ok(()),
     }
 }

@@ -4,6 +4,7 @@
 //! makes it so, in an order that never shows a packet a service without its ring or a row without its backend.
 
 pub mod attach;
+pub mod clock;
 pub mod decap;
 pub mod error;
 pub mod events;
@@ -14,6 +15,7 @@ pub mod next_hops;
 pub mod object;
 pub mod packet_log;
 pub mod pins;
+pub mod rings;
 pub mod stats;
 mod sys;
 pub mod tables;
@@ -111,6 +113,11 @@ impl Dataplane {
     /// Makes the kernel hold exactly `tables`.
     pub fn apply(&mut self, tables: Tables) -> Result<(), DataplaneError> {
         self.maps.apply(tables)
+    }
+
+    /// How many rows of a ring are of which kind.
+    pub fn row_kinds(&self, id: tables::RingId) -> rings::Kinds {
+        self.maps.row_kinds(id)
     }
 
     /// The counters of a service id, summed over CPUs.

@@ -242,6 +242,15 @@ impl Words {
         unsafe { self.base.add(index).as_ref() }
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Writes `new` where `expected` still is; whether it was.
+    pub(super) fn exchange(&self, index: usize, expected: u64, new: u64) -> bool {
+        self.word(index).compare_exchange(expected, new, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
     pub(super) fn load(&self, index: usize) -> u64 {
         self.word(index).load(Ordering::Acquire)
     }

@@ -37,9 +37,29 @@ pub struct RingPlace {
     pub slot: u32,
 }
 
-/// The rows of a ring: one word each, `rows(class)` of them. Shared, so that an unchanged ring is recognised
-/// without comparing its rows.
-pub type RingRows = Arc<Vec<u64>>;
+/// What makes a ring the same one while its size and its slot change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RingId {
+    /// The service's id.
+    pub service: u32,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// 4 or 6.
+    pub family: u8,
+}
+
+/// Backend ids by row, `rows(class)` of them; 0 is nobody. Shared, so that an unchanged ring is recognised without
+/// comparing its rows.
+pub type RingOwners = Arc<Vec<u16>>;
+
+/// A ring as it should become.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ring {
+    pub place: RingPlace,
+    pub owners: RingOwners,
+    /// Seconds a flow may be silent before it is forgotten; 0 where flows need not stay.
+    pub idle: u32,
+}
 
 /// The whole of it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -49,7 +69,7 @@ pub struct Tables {
     pub reverse4: BTreeMap<Endpoint4, Reverse4>,
     pub reverse6: BTreeMap<Endpoint6, Reverse6>,
     pub backends: BTreeMap<u16, Backend>,
-    pub rings: BTreeMap<RingPlace, RingRows>,
+    pub rings: BTreeMap<RingId, Ring>,
     /// Prefix length first, then the address with its host bits zero.
     pub routes4: BTreeMap<(u8, [u8; 4]), RouteTo>,
     pub routes6: BTreeMap<(u8, [u8; 16]), RouteTo>,

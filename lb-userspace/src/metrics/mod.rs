@@ -67,9 +67,17 @@ pub fn render(status: &Status) -> String {
     }
 
     let rings = || services.iter().flat_map(|service| service.rings.iter().map(move |ring| (service, ring)));
-    out.family(&names::RING_ROWS);
-    for (service, RingStatus { family, protocol, rows, .. }) in rings() {
-        out.count(&[&service.name, family, protocol.name()], u64::from(*rows));
+    type OfRing = fn(&RingStatus) -> u32;
+    let of_rings: [(&'static Metric, OfRing); 3] = [
+        (&names::RING_ROWS, |r| r.rows),
+        (&names::RING_ROWS_MOVING, |r| r.rows_moving),
+        (&names::RING_ROWS_EXCEPTIONS, |r| r.rows_exceptions),
+    ];
+    for (metric, value) in of_rings {
+        out.family(metric);
+        for (service, ring) in rings() {
+            out.count(&[&service.name, &ring.family, ring.protocol.name()], u64::from(value(ring)));
+        }
     }
     out.family(&names::RING_INFO);
     for (service, RingStatus { family, protocol, fingerprint, .. }) in rings() {

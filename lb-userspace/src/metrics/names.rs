@@ -73,6 +73,10 @@ metrics! {
         "Packets dropped, by reason; the reasons are listed below.";
     RING_ROWS = Gauge "sluice_ring_rows" ["service", "family", "protocol"]
         "Rows in the ring, over which flows are spread.";
+    RING_ROWS_MOVING = Gauge "sluice_ring_rows_moving" ["service", "family", "protocol"]
+        "Rows that changed their owner less than one idle timeout ago; packets on them look their flow up.";
+    RING_ROWS_EXCEPTIONS = Gauge "sluice_ring_rows_exceptions" ["service", "family", "protocol"]
+        "Rows with flows that belong to another backend than the owner; these flows are looked up.";
     RING_INFO = Gauge "sluice_ring_info" ["service", "family", "protocol", "fingerprint"]
         "Always 1; the fingerprint is the same on every node with the same backends, weights and key.";
     BACKEND_INFO = Gauge "sluice_backend_info" ["service", "backend", "address"]

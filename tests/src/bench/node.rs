@@ -13,10 +13,10 @@ use aya::programs::ProgramFd;
 use lb_common::addr::{Endpoint4, Endpoint6, PROTO_TCP, PROTO_UDP, words6};
 use lb_common::backend::{BACKEND_ALIVE, BACKEND_V6};
 use lb_common::hash::HashKey;
-use lb_common::ring::{CLASSES, Row};
+use lb_common::ring::CLASSES;
 use lb_common::route::NextHop;
 use lb_common::service::{FORWARD_IPIP, FORWARD_NAT, Reverse4, Reverse6, Service};
-use sluice::dataplane::tables::{Backend, RingPlace, RouteTo, Tables};
+use sluice::dataplane::tables::{Backend, Ring, RingId, RingPlace, RouteTo, Tables};
 use sluice::dataplane::{Dataplane, Features, Options, Sizes, Tunables, pins};
 use sluice::ring::{self, Member, Seed};
 
@@ -194,7 +194,7 @@ impl Config {
 
     fn tables(self, owners: &[u16]) -> Tables {
         let mut tables = Tables::default();
-        let rows = Arc::new(owners.iter().map(|&id| Row::steady(id).0).collect::<Vec<u64>>());
+        let owners = Arc::new(owners.to_vec());
         for id in 1..=BACKENDS {
             tables.backends.insert(id, self.backend_entry(id));
         }
@@ -204,7 +204,10 @@ impl Config {
             services.push((SERVICE + 1, OTHER_PORT, PROTO_TCP, FORWARD_IPIP));
         }
         for (slot, (id, port, protocol, forward)) in (0..).zip(services) {
-            tables.rings.insert(RingPlace { class: RING_CLASS, slot }, Arc::clone(&rows));
+            let place = RingPlace { class: RING_CLASS, slot };
+            let family = if self.is_ipv6() { 6 } else { 4 };
+            let ring = Ring { place, owners: Arc::clone(&owners), idle: 900 };
+            tables.rings.insert(RingId { service: id, protocol, family }, ring);
             let service = Service { id, ring: slot, class: RING_CLASS, forward, ..Service::default() };
             if self.is_ipv6() {
                 tables.services6.insert(Endpoint6::from_host(VIP6.octets(), port, protocol), service);

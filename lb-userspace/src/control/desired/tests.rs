@@ -18,6 +18,7 @@ struct World {
     rings: Rings,
     verdicts: HashMap<BackendName, bool>,
     overrides: BTreeMap<BackendName, BackendState>,
+    leaving: Leaving,
     net: NetState,
     now: Instant,
 }
@@ -29,6 +30,7 @@ impl World {
             rings: Rings::new(),
             verdicts: HashMap::new(),
             overrides: BTreeMap::new(),
+            leaving: Leaving::default(),
             net: NetState::default(),
             now: Instant::now(),
         }
@@ -44,7 +46,7 @@ impl World {
     }
 
     fn compute(&mut self, model: &Model) -> Desired {
-        let view = View { verdicts: &self.verdicts, overrides: &self.overrides };
+        let view = View { verdicts: &self.verdicts, overrides: &self.overrides, leaving: &self.leaving };
         let desired = compute(model, view, &self.net, &Seed([5; 32]), &mut self.ids, &self.rings, self.now)
             .unwrap_or_else(|f| panic!("{f}"));
         release_slots(&mut self.ids, &desired.rings, self.now);
@@ -64,9 +66,9 @@ const TWO: &str = "
 ";
 
 /// Owners of a ring's rows, without repetition.
-fn owners(desired: &Desired, family: Family) -> BTreeSet<u64> {
+fn owners(desired: &Desired, family: Family) -> BTreeSet<u16> {
     let (_, ring) = desired.rings.iter().find(|(key, _)| key.family == family).unwrap();
-    desired.tables.rings[&ring.place].iter().copied().collect()
+    ring.owners.iter().copied().collect()
 }
 
 #[test]
@@ -110,7 +112,7 @@ fn only_backends_that_are_up_and_active_own_rows() {
 
     world.verdicts.insert(("web".into(), "a".into()), false);
     let rest = owners(&world.compute(&model), Family::V4);
-    let b = u64::from(world.ids.backend(&model.services[0], &model.services[0].backends[1]).unwrap());
+    let b = world.ids.backend(&model.services[0], &model.services[0].backends[1]).unwrap();
     assert_eq!(rest, BTreeSet::from([b]));
 
     world.verdicts.insert(("web".into(), "a".into()), true);
@@ -127,9 +129,9 @@ fn a_backend_that_dies_does_not_resize_the_ring() {
     let model =
         model(&format!("  - name: s\n    listen: 203.0.113.1:80\n    health: {{ tcp: {{}} }}\n    backends:\n{lines}"));
     let mut world = World::new().all_up(&model);
-    let before = *world.compute(&model).tables.rings.keys().next().unwrap();
+    let before = world.compute(&model).tables.rings.values().next().unwrap().place;
     world.verdicts.insert(("s".into(), "10.0.0.1".into()), false);
-    assert_eq!(*world.compute(&model).tables.rings.keys().next().unwrap(), before);
+    assert_eq!(world.compute(&model).tables.rings.values().next().unwrap().place, before);
 }
 
 #[test]
@@ -138,8 +140,8 @@ fn an_unchanged_ring_is_the_very_same() {
     let mut world = World::new().all_up(&model);
     let first = world.compute(&model).tables.rings;
     let second = world.compute(&model).tables.rings;
-    for (place, rows) in first {
-        assert!(Arc::ptr_eq(&rows, &second[&place]));
+    for (id, ring) in first {
+        assert!(Arc::ptr_eq(&ring.owners, &second[&id].owners));
     }
 }
 
@@ -177,6 +179,7 @@ fn ids_stay_over_reloads_and_rest_after_removal() {
 
     world.compute(&without);
     world.now += super::super::ids::REST;
+    world.ids.scanned(world.now, |_| true, |_| false);
     let stranger = model(&TWO.replace("name: a, address: 10.0.0.1", "name: a, address: 10.0.0.78"));
     let desired = world.compute(&stranger);
     assert!(desired.tables.backends[&id].generation > generation, "somebody else has it, in another life");
