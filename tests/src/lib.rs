@@ -7,6 +7,7 @@ pub mod fuzz_config;
 pub mod golden;
 pub mod lab;
 pub mod model;
+pub mod mutants;
 pub mod packet;
 pub mod progrun;
 pub mod verifier;

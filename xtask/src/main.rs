@@ -8,6 +8,7 @@ mod fuzz;
 mod image;
 mod lint;
 mod measure;
+mod mutants;
 mod process;
 mod setup;
 mod test;
@@ -37,6 +38,8 @@ enum Verb {
     Fuzz(fuzz::Fuzz),
     /// Read broken files as configurations; stop at the first that panics, hangs or is told nonsense
     FuzzConfig(fuzz::FuzzConfig),
+    /// Change the data plane in one place at a time; fail if a change that no test notices is not explained
+    Mutants(mutants::Mutants),
     /// rustfmt and clippy, as the tests run them
     Lint,
     /// Make one stripped, self-contained binary in target/dist
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Verb::Verifier(verifier) => verifier.run(),
         Verb::Fuzz(fuzz) => fuzz.run(),
         Verb::FuzzConfig(fuzz) => fuzz.run(),
+        Verb::Mutants(mutants) => mutants.run(),
         Verb::Lint => lint::run(),
         Verb::Dist => dist::run().map(|_| ExitCode::SUCCESS),
         Verb::Image => image::build().map(|()| ExitCode::SUCCESS),

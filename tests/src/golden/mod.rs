@@ -16,10 +16,44 @@ use anyhow::{Context as _, Result, bail};
 use lb_common::counters::DropReason;
 
 use crate::packet::{Packet, decode, diff, pcap};
-use crate::progrun::{Counts, Outcome, Program, Verdict, counted};
+use crate::progrun::{Counts, Outcome, Program, Settings, Verdict, counted};
 
-pub use distribution::weighted_ring_shares;
+use distribution::weighted_ring_shares;
 use world::World;
+
+/// One test: a sentence, and what finds out whether it holds.
+pub struct Test {
+    pub name: String,
+    pub run: Box<dyn FnOnce(&mut World) -> Result<()> + Send>,
+}
+
+impl Test {
+    fn new(name: impl Into<String>, run: impl FnOnce(&mut World) -> Result<()> + Send + 'static) -> Self {
+        Self { name: name.into(), run: Box::new(run) }
+    }
+}
+
+impl std::fmt::Debug for Test {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Test").field(&self.name).finish()
+    }
+}
+
+/// Every test, for a furnished world of these settings; those of single packets first.
+pub fn all(settings: &Settings) -> Vec<Test> {
+    let rows = cases::all(&settings.hash_key).into_iter();
+    let rows = rows.map(|case| Test::new(case.name.clone(), move |world| case.run(world)));
+    let sweeps = cases::sweeps().into_iter();
+    let sweeps = sweeps.map(|sweep| Test::new(sweep.name.clone(), move |world| sweep.run(world)));
+    let decap = cases::decap::cases().into_iter();
+    let load = || Program::load_decap(&cases::decap::VIPS);
+    let decap = decap.map(|case| Test::new(case.name.clone(), move |_| case.run_by(&mut load()?)));
+    let more = more::TESTS.map(|(name, run)| Test::new(name, run));
+    let shares = Test::new("a ring of weights 10 and 1 shares 200,000 random flows 90.9 % to 9.1 %", |world| {
+        weighted_ring_shares(world, 200_000)
+    });
+    rows.chain(sweeps).chain(decap).chain(more).chain([shares]).collect()
+}
 
 /// What must become of the frame.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -17,10 +17,11 @@ use anyhow::Result;
 use lb_common::addr::{Endpoint4, Endpoint6, PROTO_TCP, PROTO_UDP, words6};
 use lb_common::backend::{BACKEND_ALIVE, BACKEND_V6, Backend, BackendRoute, State};
 use lb_common::hash::HashKey;
-use lb_common::ring::{Row, rows};
+use lb_common::ring::{CLASSES, Row, rows};
 use lb_common::route::{Neighbour4, Neighbour6, NextHop, ROUTE_ASK_KERNEL, ROUTE_GATEWAY, ROUTE_ON_LINK, Route};
 use lb_common::service::{FORWARD_IPIP, FORWARD_NAT, Reverse4, Reverse6, Service};
 
+use super::cases::needle_rows;
 use crate::packet::Mac;
 use crate::progrun::{Program, Settings, netns};
 
@@ -305,6 +306,18 @@ pub fn network() -> Result<()> {
 }
 
 impl World {
+    /// The world all tests run in, in a network namespace of the calling thread's own.
+    pub fn furnished(settings: &Settings) -> Result<Self> {
+        netns::enter_private()?;
+        network()?;
+        let mut world = Self::new(settings)?;
+        for class in 0..CLASSES.len() {
+            let (row4, row6) = needle_rows(&settings.hash_key, class);
+            world.needle(class, row4, row6)?;
+        }
+        Ok(world)
+    }
+
     /// Loads the program and fills its maps. Needs [`network`].
     pub fn new(settings: &Settings) -> Result<Self> {
         let mut world = Self { program: Program::load(settings)?, key: settings.hash_key };

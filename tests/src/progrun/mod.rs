@@ -10,8 +10,9 @@
 mod bulk;
 pub mod counters;
 pub mod netns;
+pub mod objects;
 mod program;
 pub mod wire;
 
 pub use counters::{Counts, counted};
-pub use program::{Outcome, Program, Settings, Verdict};
+pub use program::{Outcome, Program, Refused, Settings, Verdict};

@@ -1,9 +1,9 @@
 //! The loaded program and its maps.
 
-use std::fmt;
 use std::net::IpAddr;
+use std::{fmt, io};
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::xdp::DevMapHash;
 use aya::maps::{Array, ArrayOfMaps, HashMap, MapData, PerCpuArray, RingBuf};
@@ -11,15 +11,13 @@ use aya::programs::xdp::Xdp;
 use aya::programs::{ProgramError, TestRun as _, TestRunAttrs, TestRunOptions};
 use aya::{Ebpf, EbpfLoader, Pod};
 
+use super::{Counts, objects};
 use lb_common::addr::words6;
 use lb_common::counters::{BackendCounters, ServiceCounters};
 use lb_common::event::Event;
 use lb_common::hash::{HashKey, KEY_WORDS};
 use lb_common::ring::{CLASSES, Row, rows};
 use lb_common::settings;
-use sluice::dataplane::object::{DECAP, LOAD_BALANCER};
-
-use super::Counts;
 
 /// Map sizes of test programs: enough for every table here, small enough to read counters whole.
 const SERVICES: u32 = 96;
@@ -127,6 +125,16 @@ pub(super) fn outer(class: usize) -> String {
     format!("RINGS_{}", CLASSES[class])
 }
 
+/// The verifier did not let a program in.
+#[derive(Debug, thiserror::Error)]
+#[error("the verifier refused `{entry}`: {io_error}\n{tail}")]
+pub struct Refused {
+    entry: &'static str,
+    io_error: io::Error,
+    /// The end of the verifier's log.
+    tail: String,
+}
+
 /// One of the objects, loaded.
 pub struct Program {
     pub(super) ebpf: Ebpf,
@@ -167,13 +175,13 @@ impl Program {
         for name in &outers {
             loader.map_max_entries(name, RING_SLOTS);
         }
-        let ebpf = loader.load(LOAD_BALANCER).context("cannot load the XDP object; are you root?")?;
+        let ebpf = loader.load(objects::load_balancer()).context("cannot load the XDP object; are you root?")?;
         Self::verify(ebpf, "sluice")
     }
 
     /// Loads the decapsulator of backend hosts.
     pub fn load_decap(vips: &[IpAddr]) -> Result<Self> {
-        let ebpf = EbpfLoader::new().load(DECAP).context("cannot load the XDP object; are you root?")?;
+        let ebpf = EbpfLoader::new().load(objects::decap()).context("cannot load the XDP object; are you root?")?;
         let mut program = Self::verify(ebpf, "sluice_decap")?;
         for vip in vips {
             let key = match vip {
@@ -193,7 +201,7 @@ impl Program {
             Err(ProgramError::LoadError { io_error, verifier_log }) => {
                 let log = verifier_log.to_string();
                 let tail = log.lines().rev().take(40).fold(String::new(), |tail, line| format!("{line}\n{tail}"));
-                bail!("the verifier refused `{entry}`: {io_error}\n{tail}")
+                Err(Refused { entry, io_error, tail }.into())
             }
             Err(why) => Err(why).with_context(|| format!("cannot load `{entry}`")),
         }

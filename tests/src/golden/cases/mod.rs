@@ -19,7 +19,7 @@ use super::Case;
 use super::world::{DC_MAC, LAN_MAC, ROUTER_MAC};
 use crate::packet::{Ethernet, Mac, ethernet};
 
-pub use rows::needle_rows;
+pub(super) use rows::needle_rows;
 pub use truncated::sweeps;
 pub(super) use tunnel::{outer4, outer6};
 
