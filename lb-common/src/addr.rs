@@ -67,3 +67,32 @@ pub const fn octets6(w: [u32; 4]) -> [u8; 16] {
     let (a, b, c, d) = (w[0].to_ne_bytes(), w[1].to_ne_bytes(), w[2].to_ne_bytes(), w[3].to_ne_bytes());
     [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], d[0], d[1], d[2], d[3]]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OCTETS: [u8; 16] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
+
+    #[test]
+    fn an_ipv6_address_is_its_bytes_in_their_order_four_to_a_word() {
+        let words = words6(OCTETS);
+        for (word, bytes) in words.iter().zip(OCTETS.chunks(4)) {
+            assert_eq!(word.to_ne_bytes(), bytes);
+        }
+        assert_eq!(octets6(words), OCTETS);
+    }
+
+    /// A key is compared byte by byte by the kernel, so the bytes are what counts.
+    #[test]
+    fn an_endpoint_lies_in_memory_as_in_the_packet_and_its_padding_is_zero() {
+        let endpoint = Endpoint4::from_host([203, 0, 113, 10], 0x1234, PROTO_UDP);
+        assert_eq!(endpoint.addr.to_ne_bytes(), [203, 0, 113, 10]);
+        assert_eq!(endpoint.port.to_ne_bytes(), [0x12, 0x34]);
+        assert_eq!((endpoint.protocol, endpoint.pad), (17, 0));
+        let endpoint = Endpoint6::from_host(OCTETS, 0x1234, PROTO_TCP);
+        assert_eq!(octets6(endpoint.addr), OCTETS);
+        assert_eq!(endpoint.port.to_ne_bytes(), [0x12, 0x34]);
+        assert_eq!((endpoint.protocol, endpoint.pad), (6, [0; 5]));
+    }
+}

@@ -161,7 +161,54 @@ mod tests {
             assert_eq!(*reason as usize, i);
             assert!(i < DROP_SLOTS);
             assert!(DropReason::ALL.iter().filter(|r| r.name() == reason.name()).count() == 1);
-            assert!(!reason.help().is_empty());
+            assert!(reason.help().split(' ').count() > 5, "{}", reason.help());
         }
+    }
+
+    /// Dashboards and alerts hold these words: a new name is a new reason.
+    #[test]
+    fn names_are_what_they_have_always_been() {
+        let names = DropReason::ALL.map(DropReason::name);
+        assert_eq!(
+            names,
+            [
+                "no_backend",
+                "no_ring",
+                "truncated",
+                "fragment",
+                "ttl_exceeded",
+                "too_big",
+                "no_route",
+                "no_neighbour",
+                "no_headroom",
+                "not_redirectable",
+                "internal",
+                "forwarding_disabled",
+            ]
+        );
+    }
+
+    #[test]
+    fn counters_of_all_cpus_are_summed_one_by_one() {
+        let counters = |first: u64| ServiceCounters {
+            packets: first,
+            bytes: first * 2,
+            reply_packets: first * 3,
+            reply_bytes: first * 5,
+            syns: first * 7,
+            fib_lookups: first * 11,
+            reserved: [0; 2],
+            drops: core::array::from_fn(|i| first * (13 + i as u64)),
+        };
+        let mut sum = ServiceCounters::default();
+        assert_eq!(sum, counters(0));
+        sum.add(&counters(1));
+        sum.add(&counters(100));
+        assert_eq!(sum, counters(101));
+
+        let counters = |n: u64| BackendCounters { packets: n, bytes: n * 2, reply_packets: n * 3, reply_bytes: n * 5 };
+        let mut sum = counters(1);
+        sum.add(&counters(100));
+        assert_eq!(sum, counters(101));
     }
 }

@@ -57,3 +57,16 @@ pub struct Neighbour6 {
     pub ifindex: u32,
     pub pad: u32,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ethernet_header_begins_with_the_destination() {
+        let hop =
+            NextHop { destination_mac: [1, 2, 3, 4, 5, 6], source_mac: [7, 8, 9, 10, 11, 12], ..NextHop::default() };
+        let bytes = hop.mac_words().map(u32::to_ne_bytes);
+        assert_eq!(bytes, [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11, 12]]);
+    }
+}
