@@ -56,3 +56,22 @@ impl State {
         Known { life: Life::new(id, self.generation as u16), up: self.flags & BACKEND_ALIVE != 0 }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_flag_says_whether_a_backend_is_up_and_only_half_a_generation_is_compared() {
+        for (flags, up) in [
+            (0, false),
+            (BACKEND_V6, false),
+            (BACKEND_ALIVE, true),
+            (BACKEND_ALIVE | BACKEND_V6, true),
+            (!BACKEND_ALIVE, false),
+        ] {
+            let state = State { port: 80, flags, generation: 0x9_1234 };
+            assert_eq!(state.known(7), Known { life: Life::new(7, 0x1234), up }, "{flags:#x}");
+        }
+    }
+}

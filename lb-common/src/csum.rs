@@ -126,8 +126,21 @@ mod tests {
     #[test]
     fn folding_is_arithmetic_modulo_65535() {
         let mut s = 7u64;
-        let corners =
-            [0, 1, 0xffff, 0x1_0000, 0x1_fffe, 0xffff_ffff, 0xffff_0000_ffff, 0x3_fffc, u64::MAX, u64::MAX - 1];
+        let corners = [
+            0,
+            1,
+            0xffff,
+            0x1_0000,
+            0x1_fffe,
+            0xffff_ffff,
+            0xffff_0000_ffff,
+            0x3_fffc,
+            // Those that carry once more after they carried.
+            0xffff_ffff_0001_0000,
+            0xffff_ffff_ffff_0002,
+            u64::MAX,
+            u64::MAX - 1,
+        ];
         let randoms = (0..100_000).map(|i| random(&mut s) >> (i % 64));
         for sum in corners.into_iter().chain(randoms) {
             let expected = if sum == 0 { 0 } else { (sum - 1) % 0xffff + 1 };

@@ -287,3 +287,6 @@ const fn first_phase(packet: Packet) -> u8 {
         Sign::Finishes | Sign::Resets => PHASE_CLOSING,
     }
 }
+
+#[cfg(test)]
+mod tests;

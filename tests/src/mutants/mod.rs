@@ -73,7 +73,8 @@ pub fn files() -> Result<Vec<File>> {
 
 fn collect(path: &Path, into: &mut Vec<PathBuf>) -> Result<()> {
     if !path.is_dir() {
-        if path.extension().is_some_and(|extension| extension == "rs") && path.exists() {
+        let tests = path.file_name().is_some_and(|name| name == "tests.rs");
+        if path.extension().is_some_and(|extension| extension == "rs") && path.exists() && !tests {
             into.push(path.to_owned());
         }
         return Ok(());
