@@ -21,10 +21,12 @@ use crate::progrun::{Counts, Outcome, Program, Settings, Verdict, counted};
 use distribution::weighted_ring_shares;
 use world::World;
 
+type Run = Box<dyn FnOnce(&mut World) -> Result<()> + Send>;
+
 /// One test: a sentence, and what finds out whether it holds.
 pub struct Test {
     pub name: String,
-    pub run: Box<dyn FnOnce(&mut World) -> Result<()> + Send>,
+    pub run: Run,
 }
 
 impl Test {
