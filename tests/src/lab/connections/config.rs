@@ -34,11 +34,12 @@ pub struct Config {
     pub fall: u32,
     /// `managed` or `external`.
     pub vip_addresses: &'static str,
-    hash_key: PathBuf,
+    /// The fleet's secret: nodes of a site share it.
+    pub hash_key: PathBuf,
 }
 
 impl Config {
-    /// Backends 0 to `count` - 1, all alike. Nodes of a site share its key.
+    /// Backends 0 to `count` - 1, all alike.
     pub fn new(site_dir: &Path, count: u16) -> Self {
         let mut config = Self {
             backends: BTreeMap::new(),
@@ -66,6 +67,11 @@ impl Config {
     /// A backend's names, of its IPv4 and its IPv6 entry.
     pub fn names(number: u16) -> [String; 2] {
         [format!("n{number}"), format!("n{number}-v6")]
+    }
+
+    /// A backend's addresses. In a tunnel the inner packet keeps the VIP, so the host itself is the backend.
+    pub fn address(&self, number: u16) -> Pair {
+        if self.forward == "nat" { Numbering::address(number) } else { Numbering::host_address(number.into()) }
     }
 
     pub fn yaml(&self, node: &Node) -> String {
@@ -102,9 +108,7 @@ impl Config {
         }
         yaml += "    backends:\n";
         for (&number, &Line { weight, drain }) in &self.backends {
-            // In a tunnel the inner packet keeps the VIP, so the host itself is the backend.
-            let Pair { v4, v6 } =
-                if *forward == "nat" { Numbering::address(number) } else { Numbering::host_address(number.into()) };
+            let Pair { v4, v6 } = self.address(number);
             let state = if drain { "drain" } else { "active" };
             let [name4, name6] = Self::names(number);
             let _ = writeln!(yaml, "      - {{ name: {name4}, address: {v4}, weight: {weight}, state: {state} }}");

@@ -10,9 +10,11 @@ pub mod config;
 pub mod fleet;
 pub mod kernel;
 pub mod log;
+pub mod placement;
 pub mod scenario;
 pub mod servers;
 pub mod site;
+pub mod sniff;
 pub mod wire;
 
 /// Where the service is and where its backends listen.

@@ -4,6 +4,7 @@
 //! each step what broke *while it was watched*; the verdict at the end holds all records of both ends together. Steps go
 //! on after a broken connection: which later changes break more is worth knowing, and the verdict forgets nothing.
 
+use std::collections::{BTreeSet, HashSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -16,9 +17,10 @@ use sluice::model::BackendState;
 use super::PORT;
 use super::check::{Verdict, broken, report};
 use super::config::Config;
-use super::fleet::{Counts, Fleet, Plan};
+use super::fleet::{Connection, Counts, Fleet, Plan};
 use super::kernel::Tcp;
 use super::log::Log;
+use super::placement::SECRET;
 use super::servers::{Ended, Servers};
 use super::site::{Site, VIP};
 use crate::lab::daemon::{Daemon, Launcher, Place};
@@ -58,6 +60,8 @@ pub struct Scenario {
     // Fields are dropped in this order.
     fleet: Option<Fleet>,
     pub daemons: Vec<Daemon>,
+    /// Nodes whose controller is not to run now.
+    stopped: BTreeSet<usize>,
     _decap: Vec<Process>,
     pub servers: Servers,
     pub config: Config,
@@ -84,6 +88,8 @@ impl Scenario {
         let servers = Servers::start(&site.hosts)?;
         let mut config = Config::new(site.dir(), backends);
         change(&mut config);
+        let secret: String = SECRET.iter().map(|byte| format!("{byte:02x}")).collect();
+        std::fs::write(&config.hash_key, secret)?;
         let launcher = Launcher::beside_us()?;
         let mut decap = Vec::new();
         if config.forward != "nat" {
@@ -96,6 +102,7 @@ impl Scenario {
         let mut scenario = Self {
             fleet: None,
             daemons: Vec::new(),
+            stopped: BTreeSet::new(),
             _decap: decap,
             servers,
             config,
@@ -141,6 +148,11 @@ impl Scenario {
         self.fleet.as_ref().context("no connections were opened")
     }
 
+    /// Every connection so far.
+    pub fn connections(&self) -> Result<Vec<Connection>> {
+        Ok(self.fleet()?.connections())
+    }
+
     fn mark(&self) -> Result<Mark> {
         Ok(Mark {
             at: Instant::now(),
@@ -178,8 +190,8 @@ impl Scenario {
         change(self).with_context(|| format!("step `{what}`"))?;
         std::thread::sleep(watch);
         signals::check()?;
-        for daemon in &mut self.daemons {
-            daemon.alive()?;
+        for node in self.running() {
+            self.daemons[node].alive()?;
         }
         self.write_line(what, before)
     }
@@ -189,13 +201,18 @@ impl Scenario {
         self.step_for(WATCH, what, change)
     }
 
+    /// Nodes whose controller runs.
+    fn running(&self) -> Vec<usize> {
+        (0..self.daemons.len()).filter(|node| !self.stopped.contains(node)).collect()
+    }
+
     /// Writes the configuration as it is now on every node and reloads it, without waiting for what comes of it.
     pub fn reload(&mut self) -> Result<()> {
-        for (daemon, node) in self.daemons.iter().zip(&self.site.nodes) {
-            daemon.edit(&self.config.yaml(node))?;
+        for node in self.running() {
+            self.daemons[node].edit(&self.config.yaml(&self.site.nodes[node]))?;
         }
-        for daemon in &self.daemons {
-            daemon.cli_ok(&["reload"])?;
+        for node in self.running() {
+            self.daemons[node].cli_ok(&["reload"])?;
         }
         Ok(())
     }
@@ -210,7 +227,7 @@ impl Scenario {
     pub fn in_force(&mut self) -> Result<()> {
         let backends =
             self.config.backends.len() + self.config.backends.keys().filter(|&&n| n < self.config.dual_stack).count();
-        for node in 0..self.daemons.len() {
+        for node in self.running() {
             self.wait(node, "the configuration is in force", PATIENCE, |status| {
                 let all = || status.services.iter().flat_map(|s| &s.backends);
                 all().count() == backends && all().all(as_configured)
@@ -267,11 +284,13 @@ impl Scenario {
 
     /// Ends a node's controller, as a crash would.
     pub fn kill(&mut self, node: usize) {
+        self.stopped.insert(node);
         self.daemons[node].kill();
     }
 
     /// Ends a node's controller in good order.
     pub fn stop(&mut self, node: usize) -> Result<()> {
+        self.stopped.insert(node);
         let status = self.daemons[node].stop()?;
         anyhow::ensure!(status.success(), "sluice ended with {status}:\n{}", self.daemons[node].log(20));
         Ok(())
@@ -284,6 +303,7 @@ impl Scenario {
         let kept = (1..).map(|n| log.with_extension(format!("{n}.log"))).find(|path| !path.exists());
         std::fs::rename(&log, kept.context("a name for the old log")?)?;
         self.daemons[node] = self.launch(node)?;
+        self.stopped.remove(&node);
         self.in_force()
     }
 
@@ -301,8 +321,7 @@ impl Scenario {
         let clients = fleet.stop()?;
         // The servers' ends follow by the time a packet takes.
         let deadline = Instant::now() + Duration::from_secs(3);
-        let gone: std::collections::HashSet<u32> =
-            clients.iter().filter(|c| broken(c).is_some()).map(|c| c.number).collect();
+        let gone: HashSet<u32> = clients.iter().filter(|c| broken(c).is_some()).map(|c| c.number).collect();
         let mut servers = self.servers.records();
         while Instant::now() < deadline
             && servers.iter().any(|a| a.ended.is_none() && a.connection.is_none_or(|c| !gone.contains(&c)))
