@@ -16,8 +16,8 @@ use sluice::config::schema::{self, Absent, Table, Value};
 use sluice::config::{self, Diagnostics};
 use sluice::exit::{Exit, Failure};
 use sluice::model::{
-    Admin, Backend, BackendState, CheckKind, Forward, HealthCheck, HttpCheck, Interface, Limits, Model, Node, Prefix,
-    Protocol, Scheduler, Service, Timeouts, VipAddresses, XdpMode,
+    Admin, Affinity, Backend, BackendState, CheckKind, Forward, HealthCheck, HttpCheck, Interface, Limits, Model, Node,
+    OnBackendDown, Prefix, Protocol, Scheduler, Service, ServiceLimits, Timeouts, UdpMode, VipAddresses, XdpMode,
 };
 
 fn corpus() -> PathBuf {
@@ -194,6 +194,7 @@ fn example() -> Model {
             run_dir: "/run/sluice".into(),
             tunnel_source4: None,
             tunnel_source6: None,
+            min_ring_interval: seconds(1),
         },
         admin: Admin { socket: "/run/sluice/admin.sock".into(), http: Some("127.0.0.1:9480".parse().unwrap()) },
         hash_key: "/etc/sluice/hash.key".into(),
@@ -210,6 +211,10 @@ fn example() -> Model {
                 tcp_closing: seconds(10),
                 udp: seconds(30),
             },
+            on_backend_down: OnBackendDown::Reselect,
+            udp: UdpMode::Flow,
+            affinity: Affinity::Flow,
+            limits: ServiceLimits { flows: 524_288, new_flows: 100_000 },
             health: Some(HealthCheck {
                 kind: CheckKind::Http(HttpCheck {
                     method: "GET".to_owned(),
@@ -247,7 +252,7 @@ fn the_example_with_what_is_not_built_yet_is_refused_by_name() {
         "    min_healthy: 1\n    limits: { per_client: { new_connections: 100/s, burst: 200 } }\n    deny: [198.51.100.0/24]\n",
     );
     let told: Vec<_> = bad(&text).list.into_iter().map(|d| d.message).collect();
-    assert_eq!(told, ["`limits` is not supported yet", "`deny` is not supported yet"]);
+    assert_eq!(told, ["`per_client` is not supported yet", "`deny` is not supported yet"]);
 }
 
 #[test]
@@ -323,10 +328,11 @@ node:
   bpf_dir: /sys/fs/bpf/lb
   run_dir: /run/lb
   tunnel_source: { ipv4: 192.0.2.0/24, ipv6: "2001:db8:f::/64" }
+  min_ring_interval: 250ms
 admin: { http: off }
 hash_key: /etc/lb/key
 limits: { flows: 2048, services: 2, backends: 65534 }
-defaults: { scheduler: maglev, forward: ipip, timeouts: { udp: 1m }, health: { fall: 5, jitter: 0% } }
+defaults: { scheduler: maglev, forward: ipip, timeouts: { udp: 1m }, on_backend_down: drop, health: { fall: 5, jitter: 0% } }
 services:
   - name: dns
     listen: [203.0.113.10:53, "[2001:db8::10]:53"]
@@ -334,6 +340,10 @@ services:
     scheduler: maglev
     forward: nat
     timeouts: { tcp_established: 1h, tcp_opening: 5s, tcp_closing: 1s }
+    on_backend_down: reset
+    udp: { mode: oneshot }
+    affinity: flow
+    limits: { flows: 2048, new_flows: 1500/s }
     health: { tcp: { port: 5353 }, interval: 500ms, timeout: 100ms, rise: 1 }
     min_healthy: 2
     backends:
@@ -367,6 +377,11 @@ fn every_key_there_is_can_be_set() {
     assert_eq!(dns.protocols, [Protocol::Tcp, Protocol::Udp]);
     assert_eq!(dns.timeouts.tcp_established, Duration::from_secs(3600));
     assert_eq!((dns.timeouts.udp, web.timeouts.udp), (Duration::from_secs(60), Duration::from_secs(60)));
+    assert_eq!((dns.on_backend_down, web.on_backend_down), (OnBackendDown::Reset, OnBackendDown::Drop));
+    assert_eq!((dns.udp, web.udp), (UdpMode::Oneshot, UdpMode::Flow));
+    assert_eq!(dns.limits, ServiceLimits { flows: 2_048, new_flows: 1_500 });
+    assert_eq!(web.limits, ServiceLimits { flows: 1_024, new_flows: 100_000 }, "half of what there is");
+    assert_eq!(model.node.min_ring_interval, Duration::from_millis(250));
     let check = dns.health.as_ref().unwrap();
     assert_eq!((check.kind.clone(), check.port, check.rise, check.fall), (CheckKind::Tcp, Some(5353), 1, 5));
     assert_eq!(
@@ -612,8 +627,10 @@ const BEYOND_A_SCHEMA: &[&str] = &[
     "nat-two-services-one-backend",
     "service-health-defaults-do-not-fit",
     "service-health-udp-timing-only",
+    "service-limits-too-many-flows",
     "service-listen-twice",
     "service-min-healthy",
+    "service-only-for-a-protocol",
     "service-overlap",
     // Addresses of the right form that no packet is for.
     "backends-addresses",
@@ -675,7 +692,9 @@ fn the_schema_and_the_loader_agree_on_every_bound_and_word() {
                 // What takes two values to see is not looked at: whether the key itself is complained of.
                 let place = |d: &config::Diagnostic| d.path.ends_with(name) || d.path.contains(&format!("{name}["));
                 let told = config::parse("f", &text).err().map(|d| d.list).unwrap_or_default();
-                let refused = told.iter().any(|d| place(d) && !d.message.contains("healthy backends are wanted"));
+                let two_values = ["healthy backends are wanted", "flows, and there is room for"];
+                let refused =
+                    told.iter().any(|d| place(d) && two_values.iter().all(|words| !d.message.contains(words)));
                 assert_eq!(!refused, valid, "the loader on\n{text}\n{told:?}");
                 compared += 1;
             }
@@ -701,6 +720,8 @@ fn with_key(place: &str, name: &str, value: &str) -> String {
     let service = match place {
         "services[]" => key.clone(),
         "services[].timeouts" => format!("timeouts: {{ {key} }}"),
+        "services[].limits" => format!("limits: {{ {key} }}"),
+        "services[].udp" => format!("protocol: udp\n    udp: {{ {key} }}"),
         "services[].health" => format!("health: {{ {key} }}"),
         "services[].health.tcp" => format!("health: {{ tcp: {{ {key} }} }}"),
         "services[].health.http" => format!("health: {{ http: {{ {key} }} }}"),

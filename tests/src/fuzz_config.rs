@@ -221,9 +221,14 @@ fn edges(value: &Value, edges: &mut Vec<String>) {
             edges.extend(numbers.map(|n| n.to_string()));
         }
         Value::Duration(low, high) => {
-            let milliseconds = [low.as_millis() - 1, low.as_millis(), high.as_millis(), high.as_millis() + 1];
+            let milliseconds =
+                [low.as_millis().saturating_sub(1), low.as_millis(), high.as_millis(), high.as_millis() + 1];
             edges.extend(milliseconds.map(|n| format!("{n}ms")));
             edges.extend(texts(&["0s", "1s", "2s", "9999999999999h", "2"]));
+        }
+        Value::Rate(low, high) => {
+            edges.extend([low - 1, *low, *high, high + 1].map(|n| format!("{n}/s")));
+            edges.extend(texts(&["10k/s", "10M/s", "9999999999999999999M/s", "10", "/s"]));
         }
         Value::Percent(most) => edges.extend([0, *most, most + 1].map(|n| format!("{n}%"))),
         Value::Version => edges.extend(texts(&["1", "2"])),

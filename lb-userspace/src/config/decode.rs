@@ -19,7 +19,9 @@ use super::diagnose::{At, Complaint, Problems, Span, closest, excerpt, quote};
 use super::schema::{self, Absent, ELSEWHERE, Entry, Key, Status, TABLES, Table, Value};
 use super::tree::{self, Kind, Node};
 use super::values;
-use crate::model::{BackendState, Forward, Prefix, Protocol, Scheduler, VipAddresses, XdpMode};
+use crate::model::{
+    Affinity, BackendState, Forward, OnBackendDown, Prefix, Protocol, Scheduler, UdpMode, VipAddresses, XdpMode,
+};
 
 /// A value and where it stands.
 #[derive(Clone, Debug)]
@@ -64,6 +66,7 @@ pub(super) struct RawNode {
     pub run_dir: Option<Spanned<PathBuf>>,
     pub tunnel_source4: Option<Spanned<Prefix>>,
     pub tunnel_source6: Option<Spanned<Prefix>>,
+    pub min_ring_interval: Option<Spanned<Duration>>,
 }
 
 #[derive(Debug, Default)]
@@ -85,6 +88,7 @@ pub(super) struct RawDefaults {
     pub scheduler: Option<Spanned<Scheduler>>,
     pub forward: Option<Spanned<Forward>>,
     pub timeouts: RawTimeouts,
+    pub on_backend_down: Option<Spanned<OnBackendDown>>,
     pub health: RawTiming,
 }
 
@@ -118,12 +122,28 @@ pub(super) struct RawService {
     /// False when `forward` stands in the file but could not be read.
     pub forward_known: bool,
     pub timeouts: RawTimeouts,
+    pub on_backend_down: Option<Spanned<OnBackendDown>>,
+    pub udp: Option<RawUdp>,
+    pub affinity: Option<Spanned<Affinity>>,
+    pub limits: RawServiceLimits,
     pub health: RawHealth,
     pub min_healthy: Option<Spanned<u32>>,
     pub backends: Vec<RawBackend>,
     /// As [`List::complete`].
     pub backends_complete: bool,
     pub backends_span: Span,
+}
+
+#[derive(Debug)]
+pub(super) struct RawUdp {
+    pub span: Span,
+    pub mode: Option<Spanned<UdpMode>>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct RawServiceLimits {
+    pub flows: Option<Spanned<u32>>,
+    pub new_flows: Option<Spanned<u32>>,
 }
 
 #[derive(Debug)]
@@ -406,6 +426,19 @@ impl Decoder<'_, '_> {
         None
     }
 
+    fn rate(&mut self, f: &Field<'_, '_>) -> Option<Spanned<u32>> {
+        let Value::Rate(low, high) = f.entry.value else { unreachable!("{} is no rate in its table", f.at) };
+        let rate = self.parsed(f.node, &f.at, "a rate", "write it as `500/s`, `10k/s` or `2M/s`", values::rate)?;
+        match u32::try_from(rate.value) {
+            Ok(value) if (low..=high).contains(&value) => Some(Spanned { value, span: rate.span }),
+            _ => {
+                let (low, high) = (values::show_rate(low), values::show_rate(high));
+                self.out_of_range(f.node, &f.at, &format!("a rate from {low} to {high}"));
+                None
+            }
+        }
+    }
+
     fn percent(&mut self, f: &Field<'_, '_>) -> Option<Spanned<f64>> {
         let Value::Percent(most) = f.entry.value else { unreachable!("{} is no percentage in its table", f.at) };
         let value = self.parsed(f.node, &f.at, "a percentage", "write it as `10%`", values::percent)?;
@@ -518,6 +551,7 @@ impl Decoder<'_, '_> {
             raw.tunnel_source4 = fields.get("ipv4").and_then(|f| self.tunnel_source(&f));
             raw.tunnel_source6 = fields.get("ipv6").and_then(|f| self.tunnel_source(&f));
         }
+        raw.min_ring_interval = fields.get("min_ring_interval").and_then(|f| self.duration(&f));
         raw
     }
 
@@ -583,6 +617,7 @@ impl Decoder<'_, '_> {
         raw.scheduler = fields.get("scheduler").and_then(|f| self.choice::<Scheduler>(&f));
         raw.forward = fields.get("forward").and_then(|f| self.choice::<Forward>(&f));
         raw.timeouts = fields.get("timeouts").map_or_else(RawTimeouts::default, |f| self.timeouts(&f));
+        raw.on_backend_down = fields.get("on_backend_down").and_then(|f| self.choice::<OnBackendDown>(&f));
         if let Some(f) = fields.get("health")
             && let Some(fields) = self.fields(f.node, &f.at, &schema::HEALTH_DEFAULTS)
         {
@@ -640,6 +675,18 @@ impl Decoder<'_, '_> {
         let forward = forward_field.as_ref().and_then(|f| self.choice(f));
         let forward_known = forward_field.is_none() || forward.is_some();
         let timeouts = fields.get("timeouts").map_or_else(RawTimeouts::default, |f| self.timeouts(&f));
+        let on_backend_down = fields.get("on_backend_down").and_then(|f| self.choice::<OnBackendDown>(&f));
+        let udp = fields.get("udp").and_then(|f| {
+            let fields = self.fields(f.node, &f.at, &schema::UDP)?;
+            let mode = fields.get("mode").and_then(|f| self.choice::<UdpMode>(&f));
+            Some(RawUdp { span: f.node.span, mode })
+        });
+        let affinity = fields.get("affinity").and_then(|f| self.choice::<Affinity>(&f));
+        let limits = fields.get("limits").and_then(|f| {
+            let fields = self.fields(f.node, &f.at, &schema::SERVICE_LIMITS)?;
+            let flows = fields.get("flows").and_then(|f| self.integer(&f));
+            Some(RawServiceLimits { flows, new_flows: fields.get("new_flows").and_then(|f| self.rate(&f)) })
+        });
         let health = fields.get("health").map_or(RawHealth::Absent, |f| self.health(&f));
         let min_healthy = fields.get("min_healthy").and_then(|f| self.integer(&f));
 
@@ -673,6 +720,10 @@ impl Decoder<'_, '_> {
             forward,
             forward_known,
             timeouts,
+            on_backend_down,
+            udp,
+            affinity,
+            limits: limits.unwrap_or_default(),
             health,
             min_healthy,
             backends,
@@ -922,6 +973,9 @@ mod tests {
                         "forward" => d.choice::<Forward>(&f).is_some(),
                         "protocol" => d.choice::<Protocol>(&f).is_some(),
                         "state" => d.choice::<BackendState>(&f).is_some(),
+                        "on_backend_down" => d.choice::<OnBackendDown>(&f).is_some(),
+                        "mode" => d.choice::<UdpMode>(&f).is_some(),
+                        "affinity" => d.choice::<Affinity>(&f).is_some(),
                         other => panic!("which type does `{other}` choose from?"),
                     };
                     assert!(known, "{name}: {word}");

@@ -141,6 +141,7 @@ fn text_schema(value: &Value) -> (String, Json) {
         Value::Duration(..) => {
             ("duration", text("[0-9]+(ms|s|m|h)".to_owned()), "such as `500ms`, `2s`, `15m` or `1h`")
         }
+        Value::Rate(..) => ("rate", text("[0-9]+[kM]?/s".to_owned()), "such as `500/s`, `10k/s` or `2M/s`"),
         Value::Percent(most) => {
             // Whole tens below the bound, and the bound itself.
             assert!(most % 10 == 0 && (10..100).contains(most), "the pattern is made for such bounds");

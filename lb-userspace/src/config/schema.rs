@@ -67,6 +67,8 @@ pub enum Value {
     Integer(u32, u32),
     /// Both bounds included.
     Duration(Duration, Duration),
+    /// `10k/s`, both bounds included, per second.
+    Rate(u32, u32),
     /// Up to this many hundredths.
     Percent(u32),
     /// An absolute path.
@@ -147,6 +149,9 @@ const PORT: Value = Integer(1, u16::MAX as u32);
 /// Ids are 16 bits in a ring row, and 0 is "none".
 const MOST_BACKENDS: u32 = MAX_BACKENDS - 1;
 
+const MOST_FLOWS_OF_A_SERVICE: u32 = 1 << 26;
+const MOST_FLOWS: Value = Integer(1_024, MOST_FLOWS_OF_A_SERVICE);
+
 // ── words ──
 
 static XDP_MODE: Choice = Choice {
@@ -156,6 +161,13 @@ static XDP_MODE: Choice = Choice {
 static VIP_ADDRESSES: Choice =
     Choice { what: "a way to manage VIP addresses", words: &[word("managed"), word("external")] };
 static BACKEND_STATE: Choice = Choice { what: "a backend's state", words: &[word("active"), word("drain")] };
+static ON_BACKEND_DOWN: Choice =
+    Choice { what: "an answer to a dead backend", words: &[word("reselect"), word("drop"), word("reset")] };
+static UDP_MODE: Choice = Choice { what: "a UDP mode", words: &[word("flow"), word("oneshot")] };
+static AFFINITY: Choice = Choice {
+    what: "an affinity",
+    words: &[word("flow"), later_word("source", "remove it; each flow is placed by its own 5-tuple")],
+};
 static PROTOCOL: Choice = Choice {
     what: "a protocol",
     words: &[
@@ -258,6 +270,13 @@ pub static NODE: Table = table(
             Depends("the address the kernel would use"),
             "source addresses of outer headers",
         ),
+        key(
+            "min_ring_interval",
+            Value::Duration(Duration::ZERO, Duration::from_secs(60)),
+            Is("1s"),
+            "least time between two changes of rings, 0 s to 60 s: what comes within it is applied together when it is \
+             over, and a reload's answer waits for that. A backend's death does not wait",
+        ),
     ],
 );
 
@@ -322,10 +341,10 @@ pub static LIMITS: Table = table(
         key(
             "flows",
             // An entry takes about 100 bytes of kernel memory: 64 Mi of them are 6 GiB.
-            Integer(1_024, 1 << 26),
+            MOST_FLOWS,
             Is("1048576"),
-            "entries of the flow tables, 1,024 to 67,108,864. There are none yet, so today it takes no memory and has \
-             no effect",
+            "flows that can be written down while rows move, 1,024 to 67,108,864; the memory is taken at the start. \
+             Where services have both IPv4 and IPv6 VIPs, each family has half of them",
         ),
         key(
             "services",
@@ -350,6 +369,7 @@ pub static DEFAULTS: Table = table(
         SCHEDULER_KEY,
         FORWARD_KEY,
         TIMEOUTS_KEY,
+        ON_BACKEND_DOWN_KEY,
         key(
             "health",
             Value::Table(&HEALTH_DEFAULTS),
@@ -373,6 +393,14 @@ const FORWARD_KEY: Key = key(
      header and answer the client directly. See operations",
 );
 const TIMEOUTS_KEY: Key = key("timeouts", Value::Table(&TIMEOUTS), Nothing, "how long a flow may be silent");
+const ON_BACKEND_DOWN_KEY: Key = key(
+    "on_backend_down",
+    Value::Choice(&ON_BACKEND_DOWN),
+    Is("reselect"),
+    "what becomes of established TCP flows of a backend that is down. `reselect`: they go to another one, which resets \
+     them, so clients learn at once. `drop`: their packets are dropped and counted, so that they go on if it comes \
+     back. `reset`: Sluice resets them itself. UDP flows always go to another backend",
+);
 
 pub static SERVICE: Table = table(
     "services[]",
@@ -393,6 +421,15 @@ pub static SERVICE: Table = table(
         SCHEDULER_KEY,
         FORWARD_KEY,
         TIMEOUTS_KEY,
+        ON_BACKEND_DOWN_KEY,
+        key("udp", Value::Table(&UDP), Nothing, "what a UDP flow is; refused where `protocol` has no `udp`"),
+        key(
+            "affinity",
+            Value::Choice(&AFFINITY),
+            Is("flow"),
+            "what the flows of one client have in common. `flow`: nothing, each is placed by its 5-tuple",
+        ),
+        key("limits", Value::Table(&SERVICE_LIMITS), Nothing, "its part of the flow tables"),
         key(
             "health",
             Either(&[Value::Word("none"), Value::Table(&HEALTH)]),
@@ -412,11 +449,40 @@ pub static SERVICE: Table = table(
             Refused("list them: `backends: [{ address: 10.0.0.11 }]`"),
             "list of backends; at least one for each address family in `listen`",
         ),
-        later("limits", "remove it; meanwhile, limit clients in the firewall of the backends"),
         later("deny", "remove it; meanwhile, deny sources in the firewall of the backends"),
         later("allow", "remove it; meanwhile, allow sources in the firewall of the backends"),
         later("tracking", "remove it; flows are placed by hash"),
-        later("on_backend_down", "remove it; flows of a dead backend go to another one (`reselect`)"),
+    ],
+);
+
+pub static UDP: Table = table(
+    "services[].udp",
+    &[key(
+        "mode",
+        Value::Choice(&UDP_MODE),
+        Is("flow"),
+        "`flow`: datagrams with one 5-tuple stay together until they are silent for `timeouts.udp`. `oneshot`: each \
+         datagram stands alone, as in DNS: nothing is remembered, and a drained backend gets none from that moment on",
+    )],
+);
+
+pub static SERVICE_LIMITS: Table = table(
+    "services[].limits",
+    &[
+        key(
+            "flows",
+            Integer(1, MOST_FLOWS_OF_A_SERVICE),
+            Depends("half of `limits.flows`"),
+            "flows of this service that can be written down while rows move, at most `limits.flows`",
+        ),
+        key(
+            "new_flows",
+            Value::Rate(1, 100_000_000),
+            Is("100k/s"),
+            "flows of this service that can be written down in a second, `1/s` to `100M/s`; keeps a flood that comes \
+             while rows move from taking all the room",
+        ),
+        later("per_client", "remove it; meanwhile, limit clients in the firewall of the backends"),
     ],
 );
 
@@ -531,7 +597,7 @@ pub static BACKEND: Table = table(
 );
 
 /// Every mapping of the schema.
-pub static TABLES: [&Table; 14] = [
+pub static TABLES: [&Table; 16] = [
     &TOP,
     &NODE,
     &INTERFACE,
@@ -541,6 +607,8 @@ pub static TABLES: [&Table; 14] = [
     &DEFAULTS,
     &SERVICE,
     &TIMEOUTS,
+    &UDP,
+    &SERVICE_LIMITS,
     &HEALTH,
     &HEALTH_DEFAULTS,
     &TCP_CHECK,
@@ -625,7 +693,9 @@ mod tests {
     fn every_foreign_name_leads_to_a_key_that_exists_and_is_not_one_itself() {
         for (theirs, ours) in ELSEWHERE {
             assert!(TABLES.iter().any(|t| t.built().any(|(k, _)| k == *ours)), "{ours}");
-            assert!(TABLES.iter().all(|t| t.keys.iter().all(|k| k.name != *theirs || *theirs == "host")), "{theirs}");
+            // A key somewhere, and another's name for another key elsewhere.
+            let both = ["host", "mode"].contains(theirs);
+            assert!(both || TABLES.iter().all(|t| t.keys.iter().all(|k| k.name != *theirs)), "{theirs}");
         }
     }
 

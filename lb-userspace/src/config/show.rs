@@ -7,8 +7,8 @@
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::values::{show_duration, show_percent};
-use crate::model::{Backend, CheckKind, HealthCheck, Model, Prefix, Service};
+use super::values::{show_duration, show_percent, show_rate};
+use crate::model::{Backend, CheckKind, HealthCheck, Model, Prefix, Protocol, Service};
 
 /// The file, its keys in the order of the documentation.
 pub fn show(model: &Model) -> Value {
@@ -24,6 +24,7 @@ pub fn show(model: &Model) -> Value {
             ("bpf_dir", word(&node.bpf_dir)),
             ("run_dir", word(&node.run_dir)),
             ("tunnel_source", Some(sources).filter(|s| s.as_object().is_some_and(|s| !s.is_empty()))),
+            ("min_ring_interval", word(show_duration(node.min_ring_interval))),
         ]),
         "admin": {
             "socket": model.admin.socket,
@@ -50,22 +51,31 @@ fn word(value: impl Serialize) -> Option<Value> {
 }
 
 fn service(s: &Service) -> Value {
-    json!({
-        "name": s.name,
-        "listen": s.listen.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "protocol": s.protocols,
-        "scheduler": s.scheduler,
-        "forward": s.forward,
-        "timeouts": {
-            "tcp_established": show_duration(s.timeouts.tcp_established),
-            "tcp_opening": show_duration(s.timeouts.tcp_opening),
-            "tcp_closing": show_duration(s.timeouts.tcp_closing),
-            "udp": show_duration(s.timeouts.udp),
-        },
-        "health": s.health.as_ref().map_or_else(|| json!("none"), health),
-        "min_healthy": s.min_healthy,
-        "backends": s.backends.iter().map(backend).collect::<Vec<_>>(),
-    })
+    let listen: Vec<_> = s.listen.iter().map(ToString::to_string).collect();
+    let timeouts = json!({
+        "tcp_established": show_duration(s.timeouts.tcp_established),
+        "tcp_opening": show_duration(s.timeouts.tcp_opening),
+        "tcp_closing": show_duration(s.timeouts.tcp_closing),
+        "udp": show_duration(s.timeouts.udp),
+    });
+    let limits = json!({ "flows": s.limits.flows, "new_flows": show_rate(s.limits.new_flows) });
+    // Each is refused where its protocol is not there.
+    let has = |protocol| s.protocols.contains(&protocol);
+    mapping([
+        ("name", word(&s.name)),
+        ("listen", word(listen)),
+        ("protocol", word(&s.protocols)),
+        ("scheduler", word(s.scheduler)),
+        ("forward", word(s.forward)),
+        ("timeouts", Some(timeouts)),
+        ("on_backend_down", word(s.on_backend_down).filter(|_| has(Protocol::Tcp))),
+        ("udp", Some(json!({ "mode": s.udp })).filter(|_| has(Protocol::Udp))),
+        ("affinity", word(s.affinity)),
+        ("limits", Some(limits)),
+        ("health", Some(s.health.as_ref().map_or_else(|| json!("none"), health))),
+        ("min_healthy", word(s.min_healthy)),
+        ("backends", Some(s.backends.iter().map(backend).collect())),
+    ])
 }
 
 fn health(h: &HealthCheck) -> Value {

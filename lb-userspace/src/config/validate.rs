@@ -17,8 +17,8 @@ use super::decode::{
 use super::diagnose::{At, Problems, Span};
 use super::values::show_duration;
 use crate::model::{
-    Admin, Backend, CheckKind, Forward, HealthCheck, HttpCheck, Interface, Limits, Model, Node, Prefix, Protocol,
-    Service, Timeouts,
+    Admin, Backend, CheckKind, Forward, HealthCheck, HttpCheck, Interface, Limits, Model, Node, OnBackendDown, Prefix,
+    Protocol, Service, ServiceLimits, Timeouts,
 };
 
 /// `sun_path` holds 108 bytes with the closing NUL (unix(7)).
@@ -39,7 +39,7 @@ pub(super) fn validate(raw: &Raw, problems: &mut Problems<'_>) -> Option<Model> 
     if !v.room(raw, limits) {
         return None;
     }
-    let services: Vec<_> = raw.services.iter().map(|s| v.service(s, raw)).collect();
+    let services: Vec<_> = raw.services.iter().map(|s| v.service(s, raw, limits)).collect();
     v.service_names(raw);
     v.overlaps(raw, &admin);
     v.vips_as_backends(raw);
@@ -138,6 +138,7 @@ impl Validator<'_, '_> {
             run_dir: or(&raw.run_dir, PathBuf::from("/run/sluice")),
             tunnel_source4: raw.tunnel_source4.as_ref().map(|p| p.value),
             tunnel_source6: raw.tunnel_source6.as_ref().map(|p| p.value),
+            min_ring_interval: or(&raw.min_ring_interval, Duration::from_secs(1)),
         }
     }
 
@@ -153,9 +154,11 @@ impl Validator<'_, '_> {
         Admin { socket, http }
     }
 
-    fn service(&mut self, s: &RawService, raw: &Raw) -> Option<Service> {
+    fn service(&mut self, s: &RawService, raw: &Raw, limits: Limits) -> Option<Service> {
         s.with_at(|at| {
             self.listens(s, at);
+            self.only_for_a_protocol(s, at);
+            let limits = self.service_limits(s, limits, at);
             self.backends(s, raw, at);
             let backends = self.named(s);
             let timeouts = timeouts(&s.timeouts, &raw.defaults.timeouts);
@@ -179,6 +182,10 @@ impl Validator<'_, '_> {
                 scheduler: or(&s.scheduler, or(&raw.defaults.scheduler, Default::default())),
                 forward: s.forward(raw)?,
                 timeouts,
+                on_backend_down: or(&s.on_backend_down, or(&raw.defaults.on_backend_down, Default::default())),
+                udp: s.udp.as_ref().map_or(Default::default(), |udp| or(&udp.mode, Default::default())),
+                affinity: or(&s.affinity, Default::default()),
+                limits,
                 health,
                 min_healthy: or(&s.min_healthy, 1),
                 backends: backends?,
@@ -208,6 +215,38 @@ impl Validator<'_, '_> {
                 self.problems.add(p.span, &list.entry(p.index), message, "keep one of the two");
             }
         }
+    }
+
+    /// Keys that would do nothing.
+    fn only_for_a_protocol(&mut self, s: &RawService, at: &At<'_>) {
+        let has = |protocol| !s.protocols.complete || s.protocols.items.iter().any(|p| p.value == protocol);
+        if let Some(udp) = &s.udp
+            && !has(Protocol::Udp)
+        {
+            let message = "`udp` has no meaning here: the service has no UDP";
+            let hint = "remove it, or add `udp` to `protocol`";
+            self.problems.add(udp.span, &at.key("udp"), message, hint);
+        }
+        if let Some(given) = &s.on_backend_down
+            && given.value != OnBackendDown::Reselect
+            && !has(Protocol::Tcp)
+        {
+            let message = "`on_backend_down` is about TCP, and the service has none";
+            let hint = "remove it: UDP flows of a dead backend always go to another one";
+            self.problems.add(given.span, &at.key("on_backend_down"), message, hint);
+        }
+    }
+
+    fn service_limits(&mut self, s: &RawService, limits: Limits, at: &At<'_>) -> ServiceLimits {
+        if let Some(flows) = &s.limits.flows
+            && flows.value > limits.flows
+        {
+            let message = format!("{} flows, and there is room for {} in all", flows.value, limits.flows);
+            let hint = "lower it, or raise `limits.flows` at the top";
+            self.problems.add(flows.span, &at.key("limits").key("flows"), message, hint);
+        }
+        // Half of the room each: one service alone cannot take it all from the others.
+        ServiceLimits { flows: or(&s.limits.flows, limits.flows / 2), new_flows: or(&s.limits.new_flows, 100_000) }
     }
 
     fn backends(&mut self, s: &RawService, raw: &Raw, at: &At<'_>) {

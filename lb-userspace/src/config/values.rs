@@ -56,6 +56,35 @@ pub(super) fn show_duration(d: Duration) -> String {
     }
 }
 
+/// `500/s`, `10k/s`, `2M/s`: a whole number, perhaps of thousands or millions, per second.
+pub(super) fn rate(text: &str) -> Parsed<u64> {
+    let wrong = |hint: String| Complaint::new(format!("{} is not a rate", quote(text)), hint);
+    let form = "write a whole number per second, such as `500/s`, `10k/s` or `2M/s`";
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let times = match unit {
+        "/s" => 1,
+        "k/s" => 1_000,
+        "M/s" => 1_000_000,
+        "" | "k" | "M" if digits > 0 => return Err(wrong(format!("write `{}/s`", excerpt(text)))),
+        _ => return Err(wrong(form.to_owned())),
+    };
+    if digits == 0 {
+        return Err(wrong(form.to_owned()));
+    }
+    // Larger than any bound here, and still a rate.
+    Ok(number.parse::<u64>().map_or(u64::MAX, |n| n.saturating_mul(times)))
+}
+
+/// As [`rate`] reads it.
+pub(super) fn show_rate(per_second: u32) -> String {
+    match per_second {
+        n if n > 0 && n % 1_000_000 == 0 => format!("{}M/s", n / 1_000_000),
+        n if n > 0 && n % 1_000 == 0 => format!("{}k/s", n / 1_000),
+        n => format!("{n}/s"),
+    }
+}
+
 /// `10%` as 0.1.
 pub(super) fn percent(text: &str) -> Parsed<f64> {
     let number = text.strip_suffix('%').filter(|n| {
@@ -351,6 +380,20 @@ mod tests {
             assert!(duration(text).is_err(), "{text}");
         }
         assert!(duration("2").unwrap_err().hint.contains("2s"));
+    }
+
+    #[test]
+    fn rates_are_a_number_and_per_second() {
+        for (text, n) in [("1/s", 1), ("500/s", 500), ("10k/s", 10_000), ("100k/s", 100_000), ("2M/s", 2_000_000)] {
+            assert_eq!(rate(text), Ok(n), "{text}");
+            assert_eq!(show_rate(n as u32), text);
+        }
+        assert_eq!(rate("0/s"), Ok(0));
+        assert_eq!(rate(&format!("{}M/s", u64::MAX)), Ok(u64::MAX));
+        for text in ["", "/s", "k/s", "10", "10k", "10K/s", "10m/s", "1.5k/s", "-1/s", "10/m", "10 /s", "10k/S"] {
+            assert!(rate(text).is_err(), "{text}");
+        }
+        assert!(rate("10k").unwrap_err().hint.contains("10k/s"));
     }
 
     #[test]

@@ -14,6 +14,10 @@ pub fn describe(old: &Model, new: &Model) -> Vec<String> {
     if old.node.vip_addresses != new.node.vip_addresses {
         out.push(format!("vip_addresses: {:?} → {:?}", old.node.vip_addresses, new.node.vip_addresses).to_lowercase());
     }
+    if old.node.min_ring_interval != new.node.min_ring_interval {
+        let (from, to) = (old.node.min_ring_interval, new.node.min_ring_interval);
+        out.push(format!("min_ring_interval: {from:?} → {to:?}"));
+    }
     let by_name =
         |m: &Model| -> BTreeMap<String, Service> { m.services.iter().map(|s| (s.name.clone(), s.clone())).collect() };
     let (before, after) = (by_name(old), by_name(new));
@@ -41,6 +45,10 @@ fn service_changes(old: &Service, new: &Service, out: &mut Vec<String>) {
     field("scheduler", old.scheduler != new.scheduler);
     field("forward", old.forward != new.forward);
     field("timeouts", old.timeouts != new.timeouts);
+    field("on_backend_down", old.on_backend_down != new.on_backend_down);
+    field("udp.mode", old.udp != new.udp);
+    field("affinity", old.affinity != new.affinity);
+    field("limits", old.limits != new.limits);
     field("health", old.health != new.health);
     field("min_healthy", old.min_healthy != new.min_healthy);
     for gone in old.backends.iter().filter(|b| !new.backends.iter().any(|n| n.name == b.name)) {

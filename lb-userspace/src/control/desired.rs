@@ -21,7 +21,7 @@ use crate::dataplane::tables::{
 };
 use crate::dataplane::{Features, Sizes};
 use crate::exit::{Exit, Failure};
-use crate::model::{Backend, BackendState, Forward, Model, Prefix, Protocol, Service};
+use crate::model::{Backend, BackendState, Forward, Model, Prefix, Protocol, Service, UdpMode};
 use crate::net::{NetState, Resolution, RouteView, route};
 use crate::ring::{self, Fingerprint, Member, Seed};
 
@@ -422,11 +422,13 @@ fn service_entries(service: &Service, service_id: u32, key: &RingKey, place: Rin
     }
 }
 
-/// The idle timeout of a service's rows for this protocol: the longest a flow of it may be silent.
+/// The idle timeout of a service's rows for this protocol: the longest a flow of it may be silent, or 0 where there are
+/// no flows, only datagrams.
 fn idle(service: &Service, protocol: Protocol) -> u32 {
     let timeouts = &service.timeouts;
     match protocol {
         Protocol::Tcp => seconds(timeouts.tcp_established.max(timeouts.tcp_opening)),
+        Protocol::Udp if service.udp == UdpMode::Oneshot => 0,
         Protocol::Udp => seconds(timeouts.udp),
     }
 }

@@ -32,6 +32,8 @@ pub struct Node {
     /// prefix lets the source vary with the flow, so that receivers spread over their queues.
     pub tunnel_source4: Option<Prefix>,
     pub tunnel_source6: Option<Prefix>,
+    /// Least time between two changes of rings; a backend's death does not wait.
+    pub min_ring_interval: Duration,
 }
 
 /// An address prefix, host bits zero.
@@ -77,7 +79,7 @@ pub struct Admin {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Budget of the flow tables.
+    /// Entries of the flow tables, of both families together.
     pub flows: u32,
     /// Most services the maps have room for.
     pub services: u32,
@@ -144,12 +146,61 @@ pub struct Service {
     pub scheduler: Scheduler,
     pub forward: Forward,
     pub timeouts: Timeouts,
+    pub on_backend_down: OnBackendDown,
+    /// What a UDP flow is; without meaning where the service has no UDP.
+    pub udp: UdpMode,
+    pub affinity: Affinity,
+    pub limits: ServiceLimits,
     /// `None`: backends count as up.
     pub health: Option<HealthCheck>,
     /// With fewer healthy backends than this the service is reported degraded.
     pub min_healthy: u32,
     /// At least one per address family that `listen` has.
     pub backends: Vec<Backend>,
+}
+
+/// What becomes of a TCP flow in the middle whose backend is down. UDP flows always go to another backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnBackendDown {
+    /// It goes to another backend, which answers with RST: the client learns within a round trip.
+    #[default]
+    Reselect,
+    /// Its packets are dropped and counted.
+    Drop,
+    /// Sluice answers its packets with RST.
+    Reset,
+}
+
+/// What belongs together in UDP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UdpMode {
+    /// Datagrams of one 5-tuple, until they are silent for the timeout.
+    #[default]
+    Flow,
+    /// Nothing: each datagram stands alone, and none is remembered.
+    Oneshot,
+}
+
+/// What a client's flows have in common.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Affinity {
+    /// Nothing: each is placed by its own 5-tuple.
+    #[default]
+    Flow,
+    /// Their backend: they are placed by source and destination address alone.
+    Source,
+}
+
+/// A service's part of the flow tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServiceLimits {
+    /// Most entries it may have, of both families together.
+    pub flows: u32,
+    /// Most entries it may add in a second.
+    pub new_flows: u32,
 }
 
 /// How long each phase may be silent before a connection table would forget it.
