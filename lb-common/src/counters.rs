@@ -17,13 +17,14 @@ pub enum DropReason {
     NotRedirectable = 9,
     Internal = 10,
     ForwardingDisabled = 11,
+    BackendDown = 12,
 }
 
 /// How many reasons the ABI has room for.
 pub const DROP_SLOTS: usize = 24;
 
 impl DropReason {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::NoBackend,
         Self::NoRing,
         Self::Truncated,
@@ -36,6 +37,7 @@ impl DropReason {
         Self::NotRedirectable,
         Self::Internal,
         Self::ForwardingDisabled,
+        Self::BackendDown,
     ];
 
     /// The one name an operator sees: in metrics, on the command line, in the docs.
@@ -53,6 +55,7 @@ impl DropReason {
             Self::NotRedirectable => "not_redirectable",
             Self::Internal => "internal",
             Self::ForwardingDisabled => "forwarding_disabled",
+            Self::BackendDown => "backend_down",
         }
     }
 
@@ -76,6 +79,9 @@ impl DropReason {
             Self::ForwardingDisabled => {
                 "the kernel does not route for this interface, so it could not be asked for a next hop; \
                  sysctl -w net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1"
+            }
+            Self::BackendDown => {
+                "the connection's backend is down and `on_backend_down` keeps its connections from the other backends"
             }
             Self::Internal => "a map contradicts itself; please report it with `sluice status -o json`",
         }
@@ -128,6 +134,50 @@ impl ServiceCounters {
         for (sum, n) in self.drops.iter_mut().zip(&other.drops) {
             *sum += n;
         }
+    }
+}
+
+/// Value of the per-CPU `flow_counters`, by service id: what the table of flows did for the service. Steady rows do not
+/// touch it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowCounters {
+    /// Packets from clients whose flow was looked up.
+    pub lookups: u64,
+    /// Of these, packets that went where an entry says.
+    pub hits: u64,
+    /// Entries written because of a client's packet.
+    pub written: u64,
+    /// Entries written because of a backend's reply.
+    pub proved: u64,
+    /// Entries that said nothing any more (backend down, silent for too long, closed) and were overwritten or vacated.
+    pub replaced: u64,
+    /// Not written: the service has as many entries as it may.
+    pub refused_quota: u64,
+    /// Not written: the service has written as many in this second as it may.
+    pub refused_gate: u64,
+    /// Not written: the table is full.
+    pub refused_full: u64,
+    /// Not written: other CPUs were faster, twice.
+    pub refused_race: u64,
+    /// Packets answered with RST because the flow's backend is down.
+    pub resets: u64,
+    pub reserved: [u64; 6],
+}
+
+impl FlowCounters {
+    /// Adds another CPU's share.
+    pub fn add(&mut self, other: &Self) {
+        self.lookups += other.lookups;
+        self.hits += other.hits;
+        self.written += other.written;
+        self.proved += other.proved;
+        self.replaced += other.replaced;
+        self.refused_quota += other.refused_quota;
+        self.refused_gate += other.refused_gate;
+        self.refused_full += other.refused_full;
+        self.refused_race += other.refused_race;
+        self.resets += other.resets;
     }
 }
 
@@ -184,6 +234,7 @@ mod tests {
                 "not_redirectable",
                 "internal",
                 "forwarding_disabled",
+                "backend_down",
             ]
         );
     }

@@ -2,8 +2,9 @@
 //!
 //! Keep the order of the words, the ring depends on it.
 
-/// An IPv4 flow as seen from the client: client, VIP, ports.
-#[repr(C)]
+/// An IPv4 flow as seen from the client: client, VIP, ports. Aligned to 8, as every key that the program builds on its
+/// stack: see [`crate::addr::Endpoint6`].
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Flow4 {
     pub source: u32,
@@ -14,7 +15,7 @@ pub struct Flow4 {
 }
 
 /// An IPv6 flow.
-#[repr(C)]
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Flow6 {
     pub source: [u32; 4],
@@ -134,7 +135,10 @@ pub struct FlowPolicy {
     pub quota: u32,
     /// Most entries the service may write in a second.
     pub new_per_second: u32,
-    pub reserved: [u32; 2],
+    /// Not 0 while any row of the service may be moving: whether replies are looked at (see [`crate::rows::prove`]).
+    /// In a word of its own: set before a ring with moving rows is shown to anybody, cleared after the last one is gone.
+    pub moving: u32,
+    pub reserved: u32,
 }
 
 /// They go to the row's owner, who answers with RST: the client learns within a round trip.

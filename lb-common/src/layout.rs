@@ -4,7 +4,7 @@ use core::mem::{align_of, offset_of, size_of};
 
 use crate::addr::{Endpoint4, Endpoint6};
 use crate::backend::{Backend, BackendRoute, State};
-use crate::counters::{BackendCounters, ServiceCounters};
+use crate::counters::{BackendCounters, FlowCounters, ServiceCounters};
 use crate::event::Event;
 use crate::flow::{Flow4, Flow6, FlowEntry, FlowPolicy, FlowState, FlowUse, Life};
 use crate::hash::HashKey;
@@ -43,10 +43,12 @@ const _: () = {
     assert!(size_of::<Life>() == 4);
     assert!(size_of::<FlowPolicy>() == 32);
     assert!(offset_of!(FlowPolicy, quota) == 16);
+    assert!(offset_of!(FlowPolicy, moving) == 24);
     assert!(size_of::<FlowUse>() == 32);
     assert!(offset_of!(FlowUse, refused) == 16);
     assert!(size_of::<ServiceCounters>() == 256);
     assert!(size_of::<BackendCounters>() == 32);
+    assert!(size_of::<FlowCounters>() == 128);
     assert!(size_of::<Event>() == 32);
     assert!(size_of::<HashKey>() == 96);
 };
@@ -83,6 +85,7 @@ mod pod {
         FlowUse,
         ServiceCounters,
         BackendCounters,
+        FlowCounters,
         Event,
         HashKey,
     );

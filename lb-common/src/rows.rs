@@ -38,6 +38,26 @@ pub enum Sign {
     Resets,
 }
 
+impl Sign {
+    /// From the flags of a TCP header: its byte 13.
+    #[inline(always)]
+    pub const fn of_tcp(flags: u8) -> Self {
+        const FIN: u8 = 0x01;
+        const SYN: u8 = 0x02;
+        const RST: u8 = 0x04;
+        const ACK: u8 = 0x10;
+        if flags & RST != 0 {
+            Self::Resets
+        } else if flags & (SYN | ACK) == SYN {
+            Self::Opens
+        } else if flags & FIN != 0 {
+            Self::Finishes
+        } else {
+            Self::Middle
+        }
+    }
+}
+
 /// The packet, as far as it matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet {
@@ -118,7 +138,17 @@ impl Decision {
     }
 }
 
-/// Decides. A steady row needs neither `table` nor `now`: callers that care ask [`Row::is_steady`] first.
+/// The owner, where the row's word alone decides: it is steady, or its filter does not know the flow. `None`: look the
+/// flow up.
+#[inline(always)]
+pub const fn by_row_alone(row: Row, hash: u32) -> Option<u16> {
+    if row.is_steady() || row.kind() == KIND_EXCEPTIONS && row.filter() & filter_bit(hash) == 0 {
+        return Some(row.owner());
+    }
+    None
+}
+
+/// Decides. What [`by_row_alone`] decides needs neither `table` nor `now`: callers that care ask it first.
 #[inline(always)]
 pub fn decide<T: Table>(
     row: Row,
@@ -128,11 +158,8 @@ pub fn decide<T: Table>(
     orphans: Orphans,
     table: &mut T,
 ) -> Decision {
-    if row.is_steady() {
-        return Decision::of(row.owner());
-    }
-    if row.kind() == KIND_EXCEPTIONS && row.filter() & filter_bit(packet.hash) == 0 {
-        return Decision::of(row.owner());
+    if let Some(owner) = by_row_alone(row, packet.hash) {
+        return Decision::of(owner);
     }
     let moving = row.is_moving(now);
     let opens = matches!(packet.sign, Sign::Opens);

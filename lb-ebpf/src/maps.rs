@@ -7,8 +7,9 @@ use aya_ebpf::btf_maps::{Array, ArrayOfMaps, DevMapHash, HashMap, LpmTrie, PerCp
 use aya_ebpf::macros::btf_map;
 use lb_common::addr::{Endpoint4, Endpoint6};
 use lb_common::backend::Backend;
-use lb_common::counters::{BackendCounters, ServiceCounters};
+use lb_common::counters::{BackendCounters, FlowCounters, ServiceCounters};
 use lb_common::event::Event;
+use lb_common::flow::{Flow4, Flow6, FlowEntry, FlowPolicy, FlowUse};
 use lb_common::route::{Neighbour4, Neighbour6, NextHop, Route};
 use lb_common::service::{Reverse4, Reverse6, Service};
 
@@ -70,6 +71,24 @@ pub static RINGS_17: ArrayOfMaps<Ring17, 4096> = ArrayOfMaps::new();
 #[btf_map]
 pub static RINGS_20: ArrayOfMaps<Ring20, 4096> = ArrayOfMaps::new();
 
+/// Flow → its entry, while its row is not steady. Written here; `forget` removes, on the controller's behalf. Never LRU:
+/// see [`FlowEntry`]. Full: the flow is not written down, and its row moves for longer. Size: limits.
+#[btf_map]
+pub static FLOWS4: HashMap<Flow4, FlowEntry, 65536> = HashMap::new();
+/// As [`FLOWS4`].
+#[btf_map]
+pub static FLOWS6: HashMap<Flow6, FlowEntry, 65536> = HashMap::new();
+
+/// Service id → how its flows are written down. Written by the controller through a mapping, word by word; read for
+/// packets of rows that are not steady, and for replies. Size: limits + 1.
+#[btf_map]
+pub static FLOW_POLICIES: Array<FlowPolicy, 1025, MMAPABLE> = Array::new();
+
+/// Service id → what it has used of that. Written here with atomic operations, and put right by the sweep through a
+/// mapping. Size: limits + 1.
+#[btf_map]
+pub static FLOW_USES: Array<FlowUse, 1025, MMAPABLE> = Array::new();
+
 /// Destination prefix → route, for replies to clients. Written by the controller from netlink, read per reply.
 /// Full: the controller writes one default route that asks the kernel.
 #[btf_map]
@@ -105,6 +124,10 @@ pub static SERVICE_COUNTERS: PerCpuArray<ServiceCounters, 1025> = PerCpuArray::n
 /// Backend id → counters. Written here, read by the controller. Size: limits.
 #[btf_map]
 pub static BACKEND_COUNTERS: PerCpuArray<BackendCounters, 8192> = PerCpuArray::new();
+
+/// Service id → what the tables of flows did for it. Written here, read by the controller. Size: limits + 1.
+#[btf_map]
+pub static FLOW_COUNTERS: PerCpuArray<FlowCounters, 1025> = PerCpuArray::new();
 
 /// What the controller should know now. Written here, read by the controller. Full: the event is lost, and the
 /// next packet tells again.

@@ -11,6 +11,7 @@ use aya_obj::generated::bpf_map_type::{self, *};
 use lb_common::ring;
 use serde::Serialize;
 
+use crate::control::desired;
 use crate::dataplane::{Sizes, object};
 use crate::exit::{Exit, Failure};
 use crate::model::Model;
@@ -49,7 +50,7 @@ pub fn estimate(model: &Model) -> Result<Estimate, Failure> {
     };
     let cpus = aya::util::nr_cpus().map_err(|(_, e)| unreadable(&e))? as u64;
     let object = aya_obj::Object::parse(object::LOAD_BALANCER).map_err(|e| unreadable(&e))?;
-    let sizes = Sizes { services: model.limits.services, backends: model.limits.backends };
+    let sizes = Sizes::new(&model.limits, desired::features(model));
     let mut maps = Vec::new();
     for (name, map) in &object.maps {
         let shape = Shape {
@@ -148,7 +149,7 @@ mod tests {
 
     fn of(services: u32, backends: u32) -> Estimate {
         let text = format!(
-            "version: 1\nnode: {{ interfaces: [eth0] }}\nlimits: {{ services: {services}, backends: {backends} }}\n\
+            "version: 1\nnode: {{ interfaces: [eth0] }}\nlimits: {{ flows: 1024, services: {services}, backends: {backends} }}\n\
              services:\n  - name: web\n    listen: [203.0.113.10:80, \"[2001:db8::10]:80\"]\n    protocol: [tcp, udp]\n    \
              backends:\n      - address: 10.0.0.1\n      - address: 2001:db8:1::1\n"
         );

@@ -78,7 +78,7 @@ impl Controller {
                 model.hash_key.display()
             );
         }
-        let sizes = Sizes { services: model.limits.services, backends: model.limits.backends };
+        let sizes = Sizes::new(&model.limits, desired::features(&model));
         let options = DataplaneOptions {
             bpf_dir: model.node.bpf_dir.clone(),
             sizes,

@@ -13,6 +13,7 @@ use lb_common::settings;
 use super::error::DataplaneError;
 use super::maps::NAMES;
 use super::{Options, object};
+use crate::model::Limits;
 
 /// What the configuration uses; the rest is compiled out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,9 +33,24 @@ pub struct Features {
 pub struct Sizes {
     pub services: u32,
     pub backends: u32,
+    /// Flows that can be written down, by address family.
+    pub flows4: u32,
+    pub flows6: u32,
 }
 
 impl Sizes {
+    /// What the configuration asks for. The budget of flows goes to the families that are used.
+    pub fn new(limits: &Limits, features: Features) -> Self {
+        let Limits { flows, services, backends } = *limits;
+        let (flows4, flows6) = match (features.ipv4, features.ipv6) {
+            (true, true) => (flows - flows / 2, flows / 2),
+            (false, true) => (1, flows),
+            (_, false) => (flows, 1),
+        };
+        // A map has one entry at least.
+        Self { services, backends, flows4: flows4.max(1), flows6: flows6.max(1) }
+    }
+
     /// Of the map called `name`; `None` where the object's own figure holds.
     pub fn entries(self, name: &str) -> Option<u32> {
         match name {
@@ -45,7 +61,12 @@ impl Sizes {
             // Id 0 is "none".
             "BACKENDS" | "BACKEND_COUNTERS" => Some(self.backends.saturating_add(1)),
             "NEXT_HOPS" => Some(self.backends.saturating_add(1024)),
-            "SERVICE_COUNTERS" => Some(self.services.saturating_add(1)),
+            "FLOWS4" => Some(self.flows4),
+            "FLOWS6" => Some(self.flows6),
+            // Id 0 is for packets of no service.
+            "SERVICE_COUNTERS" | "FLOW_COUNTERS" | "FLOW_POLICIES" | "FLOW_USES" => {
+                Some(self.services.saturating_add(1))
+            }
             _ => None,
         }
     }
@@ -53,7 +74,7 @@ impl Sizes {
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self { services: 1024, backends: 8192 }
+        Self { services: 1024, backends: 8192, flows4: 65_536, flows6: 65_536 }
     }
 }
 

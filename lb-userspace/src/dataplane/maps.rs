@@ -15,7 +15,8 @@ use aya::maps::{Array, DevMapHash, HashMap, LpmTrie, Map, MapData, MapError, Per
 
 use lb_common::addr::{Endpoint4, Endpoint6};
 use lb_common::backend::{BACKEND_ALIVE, Backend};
-use lb_common::counters::{BackendCounters, ServiceCounters};
+use lb_common::counters::{BackendCounters, FlowCounters, ServiceCounters};
+use lb_common::flow::{FlowPolicy, FlowUse};
 use lb_common::ring::CLASSES;
 use lb_common::route::{Neighbour4, Neighbour6, NextHop, ROUTE_ASK_KERNEL, ROUTE_GATEWAY, ROUTE_ON_LINK, Route};
 use lb_common::service::{Reverse4, Reverse6, Service};
@@ -31,7 +32,7 @@ use super::tables::{RingId, RouteTo, Tables};
 use super::{clock, stats, sys};
 
 /// Every map of the load balancer, by its name in the object.
-pub const NAMES: [&str; 25] = [
+pub const NAMES: [&str; 30] = [
     "SERVICES4",
     "SERVICES6",
     "REVERSE4",
@@ -43,6 +44,10 @@ pub const NAMES: [&str; 25] = [
     "RINGS_14",
     "RINGS_17",
     "RINGS_20",
+    "FLOWS4",
+    "FLOWS6",
+    "FLOW_POLICIES",
+    "FLOW_USES",
     "ROUTES4",
     "ROUTES6",
     "NEIGHBOURS4",
@@ -52,6 +57,7 @@ pub const NAMES: [&str; 25] = [
     "DEVICES",
     "SERVICE_COUNTERS",
     "BACKEND_COUNTERS",
+    "FLOW_COUNTERS",
     "EVENTS",
     "EVENT_BUDGET",
     "CLOCK",
@@ -66,6 +72,10 @@ const MAX_DEVICES: usize = 256;
 
 /// 8-byte words per backend record.
 const BACKEND_WORDS: usize = size_of::<Backend>() / 8;
+/// The same of a policy; [`FlowPolicy::moving`] is in the last.
+const POLICY_WORDS: usize = size_of::<FlowPolicy>() / 8;
+const MOVING_WORD: usize = std::mem::offset_of!(FlowPolicy, moving) / 8;
+const USE_WORDS: usize = size_of::<FlowUse>() / 8;
 
 /// What the kernel holds, as far as it came from [`Tables`].
 #[derive(Debug, Default)]
@@ -75,6 +85,7 @@ struct Written {
     reverse4: BTreeMap<Endpoint4, Reverse4>,
     reverse6: BTreeMap<Endpoint6, Reverse6>,
     backends: BTreeMap<u16, Backend>,
+    policies: BTreeMap<u32, FlowPolicy>,
     routes4: BTreeMap<(u8, [u8; 4]), Route>,
     routes6: BTreeMap<(u8, [u8; 16]), Route>,
     neighbours4: BTreeMap<Neighbour4, NextHop>,
@@ -93,6 +104,10 @@ pub struct Maps {
     backends: sys::Words,
     next_hops: Array<MapData, NextHop>,
     rings: Rings,
+    pub(super) flows4: MapData,
+    pub(super) flows6: MapData,
+    policies: sys::Words,
+    uses: sys::Words,
     routes4: LpmTrie<MapData, [u8; 4], Route>,
     routes6: LpmTrie<MapData, [u8; 16], Route>,
     neighbours4: HashMap<MapData, Neighbour4, NextHop>,
@@ -102,6 +117,7 @@ pub struct Maps {
     devices: DevMapHash<MapData>,
     service_counters: PerCpuArray<MapData, ServiceCounters>,
     backend_counters: PerCpuArray<MapData, BackendCounters>,
+    flow_counters: PerCpuArray<MapData, FlowCounters>,
     clock: Array<MapData, u64>,
     events: Option<Events>,
     sizes: Sizes,
@@ -126,18 +142,22 @@ pub(super) fn take<T: TryFrom<Map, Error = MapError>>(object: &mut Ebpf, name: &
 fn take_data(object: &mut Ebpf, name: &str) -> Result<MapData, DataplaneError> {
     let failed = |why: &str| DataplaneError::Map { name: name.to_owned(), why: why.to_owned() };
     match object.take_map(name) {
-        Some(Map::ArrayOfMaps(data) | Map::Array(data)) => Ok(data),
+        Some(Map::ArrayOfMaps(data) | Map::Array(data) | Map::HashMap(data)) => Ok(data),
         Some(_) => Err(failed("it is of another type")),
         None => Err(failed("it is not in the object")),
     }
 }
 
+fn map_words(object: &mut Ebpf, name: &str, words: usize) -> Result<sys::Words, DataplaneError> {
+    sys::Words::map(take_data(object, name)?.fd().as_fd(), words)
+        .map_err(|e| DataplaneError::Map { name: name.to_owned(), why: format!("mapping it: {e}") })
+}
+
 impl Maps {
     /// Takes every map out of a loaded object.
     pub(super) fn take(object: &mut Ebpf, sizes: &Sizes) -> Result<Self, DataplaneError> {
-        let backends = take_data(object, "BACKENDS")?;
-        let words = sys::Words::map(backends.fd().as_fd(), (sizes.backends as usize + 1) * BACKEND_WORDS)
-            .map_err(|e| DataplaneError::Map { name: "BACKENDS".into(), why: format!("mapping it: {e}") })?;
+        let services = sizes.services as usize + 1;
+        let backends = map_words(object, "BACKENDS", (sizes.backends as usize + 1) * BACKEND_WORDS)?;
         let mut rings = Vec::with_capacity(CLASSES.len());
         for name in rings::NAMES {
             rings.push(take_data(object, name)?);
@@ -148,9 +168,13 @@ impl Maps {
             services6: take(object, "SERVICES6")?,
             reverse4: take(object, "REVERSE4")?,
             reverse6: take(object, "REVERSE6")?,
-            backends: words,
+            backends,
             next_hops: take(object, "NEXT_HOPS")?,
             rings: Rings::new(rings),
+            flows4: take_data(object, "FLOWS4")?,
+            flows6: take_data(object, "FLOWS6")?,
+            policies: map_words(object, "FLOW_POLICIES", services * POLICY_WORDS)?,
+            uses: map_words(object, "FLOW_USES", services * USE_WORDS)?,
             routes4: take(object, "ROUTES4")?,
             routes6: take(object, "ROUTES6")?,
             neighbours4: take(object, "NEIGHBOURS4")?,
@@ -160,6 +184,7 @@ impl Maps {
             devices: take(object, "DEVICES")?,
             service_counters: take(object, "SERVICE_COUNTERS")?,
             backend_counters: take(object, "BACKEND_COUNTERS")?,
+            flow_counters: take(object, "FLOW_COUNTERS")?,
             clock: take(object, "CLOCK")?,
             events: Some(Events::new(take::<RingBuf<MapData>>(object, "EVENTS")?)),
             sizes: *sizes,
@@ -236,6 +261,10 @@ impl Maps {
             store_backend(words, *id, record);
             Ok(())
         })?;
+        put(&mut w.policies, &next.policies, |service, policy| {
+            store_policy(&self.policies, *service, policy);
+            Ok(())
+        })?;
         put(&mut w.local4, &local4, |a, v| self.local4.insert(a, v, 0).map_err(|e| write_failed("LOCAL4", &e)))?;
         put(&mut w.local6, &local6, |a, v| self.local6.insert(a, v, 0).map_err(|e| write_failed("LOCAL6", &e)))?;
         put(&mut w.neighbours4, &next.neighbours4, |k, v| {
@@ -286,6 +315,10 @@ impl Maps {
         prune(&mut w.neighbours6, &next.neighbours6, |k| gone(self.neighbours6.remove(k), "NEIGHBOURS6"))?;
         prune(&mut w.local4, &local4, |a| gone(self.local4.remove(a), "LOCAL4"))?;
         prune(&mut w.local6, &local6, |a| gone(self.local6.remove(a), "LOCAL6"))?;
+        prune(&mut w.policies, &next.policies, |service| {
+            store_policy(&self.policies, *service, &FlowPolicy::default());
+            Ok(())
+        })?;
         self.down_since.retain(|id, _| backends.contains_key(id));
         prune(&mut w.backends, &backends, |id| {
             store_backend(words, *id, &Backend::default());
@@ -306,6 +339,11 @@ impl Maps {
             ("SERVICES4", endpoints, next.services4.len()),
             ("SERVICES6", endpoints, next.services6.len()),
             ("SERVICE_COUNTERS", self.sizes.services as usize + 1, ids),
+            (
+                "FLOW_POLICIES",
+                self.sizes.services as usize + 1,
+                next.policies.keys().next_back().map_or(0, |id| *id as usize + 1),
+            ),
             ("REVERSE4", backends, next.reverse4.len()),
             ("REVERSE6", backends, next.reverse6.len()),
             ("BACKENDS", backends + 1, highest),
@@ -342,6 +380,27 @@ impl Maps {
 
     pub(super) fn reset_backend_counters(&mut self, id: u16) -> Result<(), DataplaneError> {
         stats::reset(&mut self.backend_counters, "BACKEND_COUNTERS", u32::from(id))
+    }
+
+    pub(super) fn flow_counters(&self, id: u32) -> Result<FlowCounters, DataplaneError> {
+        stats::read(&self.flow_counters, "FLOW_COUNTERS", id)
+    }
+
+    pub(super) fn reset_flow_counters(&mut self, id: u32) -> Result<(), DataplaneError> {
+        stats::reset(&mut self.flow_counters, "FLOW_COUNTERS", id)
+    }
+
+    pub(super) fn set_moving(&self, service: u32, moving: bool) {
+        self.policies.store(service as usize * POLICY_WORDS + MOVING_WORD, u64::from(moving));
+    }
+
+    pub(super) fn flow_use(&self, service: u32) -> FlowUse {
+        let word = |i| self.uses.load(service as usize * USE_WORDS + i);
+        FlowUse { entries: word(0), gate: word(1), refused: word(2), reserved: word(3) }
+    }
+
+    pub(super) fn correct_entries(&self, service: u32, by: i64) {
+        self.uses.add(service as usize * USE_WORDS, by as u64);
     }
 
     pub(super) fn take_events(&mut self) -> Option<Events> {
@@ -425,6 +484,16 @@ fn store_backend(words: &sys::Words, id: u16, record: &Backend) {
     // SAFETY: `Backend` is `repr(C)`, 64 bytes of integers without padding (asserted in lb-common's layout).
     let values: [u64; BACKEND_WORDS] = unsafe { std::mem::transmute(*record) };
     for (i, value) in values.into_iter().enumerate() {
+        words.store(base + i, value);
+    }
+}
+
+/// All but the word about moving rows.
+fn store_policy(words: &sys::Words, service: u32, policy: &FlowPolicy) {
+    let base = service as usize * POLICY_WORDS;
+    // SAFETY: `FlowPolicy` is `repr(C)`, 32 bytes of integers without padding (asserted in lb-common's layout).
+    let values: [u64; POLICY_WORDS] = unsafe { std::mem::transmute(*policy) };
+    for (i, value) in values.into_iter().enumerate().filter(|(i, _)| *i != MOVING_WORD) {
         words.store(base + i, value);
     }
 }

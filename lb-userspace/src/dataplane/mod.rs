@@ -8,6 +8,7 @@ pub mod clock;
 pub mod decap;
 pub mod error;
 pub mod events;
+pub mod flows;
 pub mod loader;
 pub mod lock;
 pub mod maps;

@@ -2,7 +2,7 @@
 
 use aya::maps::{MapData, PerCpuArray, PerCpuValues};
 
-use lb_common::counters::{BackendCounters, ServiceCounters};
+use lb_common::counters::{BackendCounters, FlowCounters, ServiceCounters};
 
 use super::error::DataplaneError;
 
@@ -12,6 +12,12 @@ pub(super) trait Counters: aya::Pod + Default {
 }
 
 impl Counters for ServiceCounters {
+    fn add(&mut self, other: &Self) {
+        Self::add(self, other);
+    }
+}
+
+impl Counters for FlowCounters {
     fn add(&mut self, other: &Self) {
         Self::add(self, other);
     }

@@ -255,6 +255,11 @@ impl Words {
         self.word(index).load(Ordering::Acquire)
     }
 
+    /// Adds, modulo 2^64.
+    pub(super) fn add(&self, index: usize, by: u64) {
+        self.word(index).fetch_add(by, Ordering::AcqRel);
+    }
+
     pub(super) fn store(&self, index: usize, value: u64) {
         self.word(index).store(value, Ordering::Release);
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use lb_common::addr::{Endpoint4, Endpoint6};
+use lb_common::flow::FlowPolicy;
 use lb_common::route::{Neighbour4, Neighbour6, NextHop};
 use lb_common::service::{Reverse4, Reverse6, Service};
 
@@ -70,6 +71,8 @@ pub struct Tables {
     pub reverse6: BTreeMap<Endpoint6, Reverse6>,
     pub backends: BTreeMap<u16, Backend>,
     pub rings: BTreeMap<RingId, Ring>,
+    /// By service id. The word about moving rows is not taken from here: see [`super::Dataplane::set_moving`].
+    pub policies: BTreeMap<u32, FlowPolicy>,
     /// Prefix length first, then the address with its host bits zero.
     pub routes4: BTreeMap<(u8, [u8; 4]), RouteTo>,
     pub routes6: BTreeMap<(u8, [u8; 16]), RouteTo>,

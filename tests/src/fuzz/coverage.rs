@@ -82,6 +82,7 @@ fn need(family: Family, path: Path, what: What) -> Need {
         (Path::Nobody | Path::Tunnelled, What::Pass) => Need::Must,
         (Path::Tunnelled, _) => Need::Cannot("at a backend host the host gets everything"),
         (Path::Nobody, _) => Need::Cannot("what is for no service passes"),
+        (_, What::Drop(BackendDown)) => Need::Cannot("no row of these worlds moves"),
         (_, What::Pass) => Need::Cannot("a service's packet is forwarded or dropped"),
         (Path::Unknown, What::Drop(Internal)) => Need::Must,
         (Path::Unknown, What::Drop(NoBackend | NoRing | Truncated | Fragment | TtlExceeded))

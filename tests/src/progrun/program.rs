@@ -24,6 +24,7 @@ const SERVICES: u32 = 96;
 const BACKENDS: u32 = 64;
 const NEXT_HOPS: u32 = 64;
 const RING_SLOTS: u32 = 128;
+const FLOWS: u32 = 64;
 
 /// Inner maps must have the flags of the template the program was built with.
 pub(super) const BPF_F_MMAPABLE: u32 = 1 << 10;
@@ -168,6 +169,11 @@ impl Program {
             .override_global(settings::TUNNEL_SOURCE_MASK4, &settings.tunnel_source_mask4, true)
             .override_global(settings::TUNNEL_SOURCE_MASK6, &settings.tunnel_source_mask6, true)
             .map_max_entries("SERVICE_COUNTERS", SERVICES)
+            .map_max_entries("FLOW_COUNTERS", SERVICES)
+            .map_max_entries("FLOW_POLICIES", SERVICES)
+            .map_max_entries("FLOW_USES", SERVICES)
+            .map_max_entries("FLOWS4", FLOWS)
+            .map_max_entries("FLOWS6", FLOWS)
             .map_max_entries("BACKEND_COUNTERS", BACKENDS)
             .map_max_entries("BACKENDS", BACKENDS)
             .map_max_entries("NEXT_HOPS", NEXT_HOPS);
