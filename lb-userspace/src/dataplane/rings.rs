@@ -86,7 +86,7 @@ impl Rings {
             let words: Vec<Row> = match self.live.get(id) {
                 None => ring.owners.iter().map(|owner| Row::steady(*owner)).collect(),
                 Some(live) if live.array.place.class == ring.place.class => continue,
-                Some(live) => split(&live.array.rows(), doublings(live.array.place, ring.place)),
+                Some(live) => split(&live.array.rows(), CLASSES[usize::from(ring.place.class)]),
             };
             fresh.push((*id, Array::new(ring.place, &words)?));
         }
@@ -198,7 +198,8 @@ impl Rings {
         self.install(ids.iter().filter_map(|id| self.live.get(id)).map(|live| &live.array))?;
         for (id, old) in &self.outgrown {
             let Some(live) = self.live.get(id) else { continue };
-            for (row, said) in split(&old.rows(), doublings(old.place, live.array.place)).into_iter().enumerate() {
+            let log2 = CLASSES[usize::from(live.array.place.class)];
+            for (row, said) in split(&old.rows(), log2).into_iter().enumerate() {
                 live.array.correct(row, |row| {
                     let later = row.kind() == KIND_MOVING && said.kind() == KIND_MOVING && said.until() > row.until();
                     later.then(|| row.with_until(said.until()))
@@ -317,11 +318,6 @@ impl Rings {
             _ => Ok(()),
         }
     }
-}
-
-/// How often the rows of one place double on the way to the other's.
-fn doublings(from: RingPlace, to: RingPlace) -> u32 {
-    CLASSES[usize::from(to.class)] - CLASSES[usize::from(from.class)]
 }
 
 impl Array {
