@@ -15,6 +15,10 @@ use crate::service::{Reverse4, Reverse6, Service};
 /// Changes whenever a struct here, a map's shape or a constant's meaning does.
 pub const ABI_VERSION: u32 = 2;
 
+/// Changes whenever ring words, backend ids in them, flow keys or flow entries mean something else. While this stays
+/// and [`ABI_VERSION`] changes, an upgrade carries rings and entries over into new maps.
+pub const ROWS_VERSION: u32 = 1;
+
 const _: () = {
     assert!(size_of::<Endpoint4>() == 8);
     assert!(offset_of!(Endpoint4, port) == 4);

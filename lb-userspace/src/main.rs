@@ -13,6 +13,7 @@ fn main() -> ExitCode {
         Verb::Status(status) => status.execute(),
         Verb::Drain(drain) => drain.execute(),
         Verb::Undrain(undrain) => undrain.execute(),
+        Verb::Detach(detach) => detach.execute(),
         Verb::Decap(decap) => decap.execute(),
         Verb::Version(version) => version.execute(),
     };

@@ -17,7 +17,8 @@ use sluice::config::{self, Diagnostics};
 use sluice::exit::{Exit, Failure};
 use sluice::model::{
     Admin, Affinity, Backend, BackendState, CheckKind, Forward, HealthCheck, HttpCheck, Interface, Limits, Model, Node,
-    OnBackendDown, Prefix, Protocol, Scheduler, Service, ServiceLimits, Timeouts, UdpMode, VipAddresses, XdpMode,
+    OnBackendDown, OnExit, Prefix, Protocol, Scheduler, Service, ServiceLimits, Timeouts, UdpMode, VipAddresses,
+    XdpMode,
 };
 
 fn corpus() -> PathBuf {
@@ -190,6 +191,7 @@ fn example() -> Model {
         node: Node {
             interfaces: vec![Interface { name: "eth0".to_owned(), xdp: XdpMode::Auto }],
             vip_addresses: VipAddresses::Managed,
+            on_exit: OnExit::Keep,
             bpf_dir: "/sys/fs/bpf/sluice".into(),
             run_dir: "/run/sluice".into(),
             tunnel_source4: None,
@@ -325,6 +327,7 @@ version: 1
 node:
   interfaces: [eth0, { name: eth1, xdp: native }, { name: bond0.7, xdp: generic }]
   vip_addresses: external
+  on_exit: detach
   bpf_dir: /sys/fs/bpf/lb
   run_dir: /run/lb
   tunnel_source: { ipv4: 192.0.2.0/24, ipv6: "2001:db8:f::/64" }
@@ -368,6 +371,7 @@ fn every_key_there_is_can_be_set() {
     let mode = |i: usize| model.node.interfaces[i].xdp;
     assert_eq!([mode(0), mode(1), mode(2)], [XdpMode::Auto, XdpMode::Native, XdpMode::Generic]);
     assert_eq!(model.node.vip_addresses, VipAddresses::External);
+    assert_eq!(model.node.on_exit, OnExit::Detach);
     assert_eq!(model.node.tunnel_source4, Some(Prefix { address: "192.0.2.0".parse().unwrap(), length: 24 }));
     assert_eq!(model.node.tunnel_source6, Some(Prefix { address: "2001:db8:f::".parse().unwrap(), length: 64 }));
     assert_eq!(model.admin, Admin { socket: "/run/lb/admin.sock".into(), http: None });

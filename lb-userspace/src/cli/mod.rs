@@ -7,6 +7,7 @@ pub mod check;
 pub mod config;
 pub mod connection;
 pub mod decap;
+pub mod detach;
 pub mod drain;
 pub mod memory;
 pub mod output;
@@ -53,6 +54,7 @@ pub enum Verb {
     Status(status::StatusVerb),
     Drain(drain::Drain),
     Undrain(undrain::Undrain),
+    Detach(detach::Detach),
     Decap(decap::Decap),
     Version(version::Version),
 }

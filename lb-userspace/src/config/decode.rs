@@ -20,7 +20,7 @@ use super::schema::{self, Absent, ELSEWHERE, Entry, Key, Status, TABLES, Table, 
 use super::tree::{self, Kind, Node};
 use super::values;
 use crate::model::{
-    Affinity, BackendState, Forward, OnBackendDown, Prefix, Protocol, Scheduler, UdpMode, VipAddresses, XdpMode,
+    Affinity, BackendState, Forward, OnBackendDown, OnExit, Prefix, Protocol, Scheduler, UdpMode, VipAddresses, XdpMode,
 };
 
 /// A value and where it stands.
@@ -62,6 +62,7 @@ pub(super) struct Raw {
 pub(super) struct RawNode {
     pub interfaces: Vec<Item<(Spanned<String>, XdpMode)>>,
     pub vip_addresses: Option<Spanned<VipAddresses>>,
+    pub on_exit: Option<Spanned<OnExit>>,
     pub bpf_dir: Option<Spanned<PathBuf>>,
     pub run_dir: Option<Spanned<PathBuf>>,
     pub tunnel_source4: Option<Spanned<Prefix>>,
@@ -543,6 +544,7 @@ impl Decoder<'_, '_> {
             raw.interfaces = self.one_or_many(&f, |d, f| d.interface(f)).items;
         }
         raw.vip_addresses = fields.get("vip_addresses").and_then(|f| self.choice::<VipAddresses>(&f));
+        raw.on_exit = fields.get("on_exit").and_then(|f| self.choice::<OnExit>(&f));
         raw.bpf_dir = fields.get("bpf_dir").and_then(|f| self.path(&f));
         raw.run_dir = fields.get("run_dir").and_then(|f| self.path(&f));
         if let Some(f) = fields.get("tunnel_source")
@@ -968,6 +970,7 @@ mod tests {
                     let f = Field { node: &node, at, entry };
                     let known = match name {
                         "vip_addresses" => d.choice::<VipAddresses>(&f).is_some(),
+                        "on_exit" => d.choice::<OnExit>(&f).is_some(),
                         "xdp" => d.choice::<XdpMode>(&f).is_some(),
                         "scheduler" => d.choice::<Scheduler>(&f).is_some(),
                         "forward" => d.choice::<Forward>(&f).is_some(),

@@ -160,6 +160,7 @@ static XDP_MODE: Choice = Choice {
 };
 static VIP_ADDRESSES: Choice =
     Choice { what: "a way to manage VIP addresses", words: &[word("managed"), word("external")] };
+static ON_EXIT: Choice = Choice { what: "what to do at the end", words: &[word("keep"), word("detach")] };
 static BACKEND_STATE: Choice = Choice { what: "a backend's state", words: &[word("active"), word("drain")] };
 static ON_BACKEND_DOWN: Choice =
     Choice { what: "an answer to a dead backend", words: &[word("reselect"), word("drop"), word("reset")] };
@@ -252,11 +253,18 @@ pub static NODE: Table = table(
              operations",
         ),
         key(
+            "on_exit",
+            Value::Choice(&ON_EXIT),
+            Is("keep"),
+            "`keep`: when Sluice stops, packets are forwarded on by the last good state, and the next start takes over; \
+             `sluice detach` ends it. `detach`: stopping removes program, maps and VIPs",
+        ),
+        key(
             "bpf_dir",
             Value::Path,
             Is("/sys/fs/bpf/sluice"),
-            "where maps are pinned; on a BPF file system. Its contents are Sluice's: what is in it at the start is \
-             removed",
+            "where programs, links and maps are pinned; on a BPF file system. Its contents are Sluice's: a start takes \
+             over or removes what is in it",
         ),
         key(
             "run_dir",

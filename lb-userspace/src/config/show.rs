@@ -21,6 +21,7 @@ pub fn show(model: &Model) -> Value {
         "node": mapping([
             ("interfaces", Some(interfaces.collect())),
             ("vip_addresses", word(node.vip_addresses)),
+            ("on_exit", word(node.on_exit)),
             ("bpf_dir", word(&node.bpf_dir)),
             ("run_dir", word(&node.run_dir)),
             ("tunnel_source", Some(sources).filter(|s| s.as_object().is_some_and(|s| !s.is_empty()))),

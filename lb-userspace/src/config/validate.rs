@@ -134,6 +134,7 @@ impl Validator<'_, '_> {
                 .map(|Item { value: (name, xdp), .. }| Interface { name: name.value.clone(), xdp: *xdp })
                 .collect(),
             vip_addresses: or(&raw.vip_addresses, Default::default()),
+            on_exit: or(&raw.on_exit, Default::default()),
             bpf_dir: or(&raw.bpf_dir, PathBuf::from("/sys/fs/bpf/sluice")),
             run_dir: or(&raw.run_dir, PathBuf::from("/run/sluice")),
             tunnel_source4: raw.tunnel_source4.as_ref().map(|p| p.value),

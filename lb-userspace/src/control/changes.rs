@@ -18,6 +18,9 @@ pub fn describe(old: &Model, new: &Model) -> Vec<String> {
         let (from, to) = (old.node.min_ring_interval, new.node.min_ring_interval);
         out.push(format!("min_ring_interval: {from:?} → {to:?}"));
     }
+    if old.node.on_exit != new.node.on_exit {
+        out.push(format!("on_exit: {:?} → {:?}", old.node.on_exit, new.node.on_exit).to_lowercase());
+    }
     let by_name =
         |m: &Model| -> BTreeMap<String, Service> { m.services.iter().map(|s| (s.name.clone(), s.clone())).collect() };
     let (before, after) = (by_name(old), by_name(new));

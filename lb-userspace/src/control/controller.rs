@@ -19,10 +19,10 @@ use crate::api::types::{Applied, DrainAnswer};
 use crate::config;
 use crate::dataplane::events::Listener;
 use crate::dataplane::packet_log::PacketLog;
-use crate::dataplane::{Dataplane, Features, Mode, Options as DataplaneOptions, Sizes, Tunables};
+use crate::dataplane::{Dataplane, Features, Mode, Options as DataplaneOptions, Sizes, Tunables, state};
 use crate::exit::{Exit, Failure};
 use crate::health::{Checker, Key, Target, Transition};
-use crate::model::{Backend, BackendState, Model, Service, VipAddresses};
+use crate::model::{Backend, BackendState, Model, OnExit, Service, VipAddresses};
 use crate::net::neigh::{Keeper, resolve_soon};
 use crate::net::vip::VipManager;
 use crate::net::{NetState, forwarding, vip};
@@ -32,6 +32,7 @@ use crate::systemd::Notify;
 use super::desired::{self, BackendName, Ids, Rings, View};
 use super::handle::Request;
 use super::leaving::Leaving;
+use super::saved::{Before, Saved};
 use super::{Options, changes, secret, status};
 
 /// All of it.
@@ -56,6 +57,9 @@ pub struct Controller {
     keeper: Keeper,
     vips: VipManager,
     seed: Seed,
+    /// What was saved last.
+    saved: Vec<u8>,
+    key_digest: String,
 }
 
 impl std::fmt::Debug for Controller {
@@ -65,7 +69,8 @@ impl std::fmt::Debug for Controller {
 }
 
 impl Controller {
-    /// Brings the host from nothing to serving `model`. When it fails, the host is as it was.
+    /// Brings the host to serving `model`: from nothing, or from what an earlier controller left running. When it fails,
+    /// the host is as it was.
     pub fn start(
         Options { config: path, log_packets }: Options,
         model: Model,
@@ -92,36 +97,58 @@ impl Controller {
         let keeper = Keeper::start(net.clone())?;
         let (transitions, heard) = mpsc::unbounded_channel();
         let net = net.borrow().clone();
-        let dataplane = Dataplane::open(options, Features { log: log_packets, ..desired::features(&model) })?;
+        let key_digest = secret::digest(&hash_key);
+        let before = Before::load(&options.bpf_dir, &key_digest);
+        let features = desired::features(&model);
+        // While the maps change from the old configuration to the new one, both are served.
+        let features = before.model.as_ref().map_or(features, |old| features | desired::features(old));
+        let dataplane =
+            Dataplane::resume(options, Features { log: log_packets, ..features }, before.inherit, &before.idle())?;
+        before.tell(dataplane.inherited());
 
-        // Nothing is served yet: what is there when the first transition fails is what it goes back to.
-        let mut nothing = model.clone();
-        nothing.services.clear();
-        nothing.node.interfaces.clear();
+        // What is there when the first transition fails is what it goes back to: what ran before, or nothing. Where
+        // something ran and nobody knows what, nothing of it is taken away.
+        let now = Instant::now();
+        let sizes = dataplane.options().sizes;
+        let first = before.model.clone().unwrap_or_else(|| {
+            let mut first = model.clone();
+            if dataplane.inherited().interfaces.is_empty() {
+                first.services.clear();
+                first.node.interfaces.clear();
+            }
+            first
+        });
         let mut controller = Self {
             path,
-            model: nothing,
+            model: first,
             started: Instant::now(),
             generation: 0,
             applied_at: 0,
             last_error: None,
             dataplane,
             checker: Checker::new(transitions),
-            verdicts: HashMap::new(),
-            overrides: BTreeMap::new(),
-            leaving: Leaving::default(),
-            ids: Ids::new(sizes),
+            verdicts: before.verdicts(),
+            overrides: before.overrides(),
+            leaving: before.leaving(now),
+            ids: before.ids(sizes, now),
             rings: Rings::new(),
             problems: Vec::new(),
             net,
             keeper,
             vips,
             seed: Seed::from(&hash_key),
+            saved: Vec::new(),
+            key_digest,
         };
+        let key = |(service, backend): BackendName| Key { service, backend };
+        controller.checker.assume(controller.verdicts.clone().into_iter().map(|(name, up)| (key(name), up)));
+        if before.model.is_some() {
+            controller.checker.set_targets(targets(&controller.model, controller.view()));
+        }
         match controller.transition(model) {
             Ok(_) => Ok((controller, heard)),
             Err(failure) => {
-                controller.stop();
+                controller.give_up();
                 Err(failure)
             }
         }
@@ -158,8 +185,24 @@ impl Controller {
         )
     }
 
-    /// Takes everything off the host.
-    pub fn stop(mut self) {
+    /// Ends as the configuration says: packets are forwarded on, or everything is taken off the host.
+    pub fn stop(self) {
+        match self.model.node.on_exit {
+            OnExit::Keep => info!("packets are forwarded on; `sluice detach` ends that"),
+            OnExit::Detach => self.remove(),
+        }
+    }
+
+    /// After a start that failed: what an earlier controller left runs on, what this one made goes.
+    pub fn give_up(self) {
+        if self.dataplane.inherited().interfaces.is_empty() {
+            self.remove();
+        } else {
+            warn!("what ran before this start runs on");
+        }
+    }
+
+    fn remove(mut self) {
         if let Err(e) = self.vips.clear() {
             error!("cannot remove the VIPs: {e}");
         }
@@ -214,13 +257,7 @@ impl Controller {
         let old_features = self.dataplane.features();
         let new_features = Features { log: old_features.log, ..desired::features(&next) };
         // Both configurations are served while the maps change from one to the other.
-        let both = Features {
-            ipv4: old_features.ipv4 | new_features.ipv4,
-            ipv6: old_features.ipv6 | new_features.ipv6,
-            nat: old_features.nat | new_features.nat,
-            ipip: old_features.ipip | new_features.ipip,
-            ..new_features
-        };
+        let both = old_features | new_features;
         self.dataplane.set_features(both)?;
 
         let mut leaving = self.leaving.clone();
@@ -357,6 +394,8 @@ impl Controller {
         for id in std::mem::take(&mut ids.fresh_backends) {
             self.dataplane.reset_backend_counters(id)?;
         }
+        // Whoever reads the maps after a crash must know every id in them.
+        self.save(&ids)?;
         self.dataplane.apply(desired.tables)?;
         desired::release_slots(&mut ids, &desired.rings, now);
         self.ids = ids;
@@ -368,6 +407,20 @@ impl Controller {
             warn!("{problem}");
         }
         self.problems = problems;
+        if let Err(e) = self.save(&self.ids.clone()) {
+            warn!("{e}");
+        }
+        Ok(())
+    }
+
+    /// Keeps what the next controller has to know, if it changed.
+    fn save(&mut self, ids: &Ids) -> Result<(), crate::dataplane::DataplaneError> {
+        let idle = self.dataplane.idle_timeouts();
+        let bytes = Saved::new(&self.model, ids, self.view(), &idle, &self.key_digest).to_bytes();
+        if bytes != self.saved {
+            state::save(&self.dataplane.options().bpf_dir, &bytes)?;
+            self.saved = bytes;
+        }
         Ok(())
     }
 

@@ -14,6 +14,7 @@ use lb_common::backend::{BACKEND_ALIVE, BACKEND_V6};
 use lb_common::ring::rows;
 use lb_common::route::{Neighbour4, Neighbour6};
 use lb_common::service::{FORWARD_IPIP, FORWARD_NAT, Reverse4, Reverse6, Service as ServiceEntry};
+use serde::{Deserialize, Serialize};
 
 use crate::dataplane::maps::{MAX_LOCAL, MAX_NEIGHBOURS, MAX_ROUTES};
 use crate::dataplane::tables::{
@@ -25,14 +26,15 @@ use crate::model::{Backend, BackendState, Forward, Model, Prefix, Protocol, Serv
 use crate::net::{NetState, Resolution, RouteView, route};
 use crate::ring::{self, Fingerprint, Member, Seed};
 
-use super::ids::{Exhausted, Pool, Rests};
+use super::ids::{Exhausted, Pool, Rests, SavedPool};
 use super::leaving::Leaving;
 
 /// A backend of a service, by the names the configuration gives them.
 pub type BackendName = (String, String);
 
 /// An address family, as rings and maps are split by it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Family {
     V4,
     V6,
@@ -52,7 +54,7 @@ impl Family {
 }
 
 /// What a ring belongs to.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RingKey {
     pub service: String,
     pub protocol: Protocol,
@@ -71,7 +73,7 @@ impl RingKey {
 }
 
 /// What makes a backend the same one over reloads: renaming it in the file does not give it another id.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct BackendKey {
     service: String,
     address: IpAddr,
@@ -128,6 +130,43 @@ impl Ids {
 
     pub fn backend(&self, service: &Service, backend: &Backend) -> Option<u16> {
         self.backends.get(&BackendKey::new(service, backend)).map(|id| id as u16)
+    }
+}
+
+/// [`Ids`] as they are saved.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SavedIds {
+    services: SavedPool<String>,
+    backends: SavedPool<BackendKey>,
+    /// Of each backend id.
+    generations: Vec<(u32, u32)>,
+    /// Of each class.
+    slots: Vec<(u8, SavedPool<RingKey>)>,
+}
+
+impl Ids {
+    pub fn save(&self) -> SavedIds {
+        SavedIds {
+            services: self.services.save(),
+            backends: self.backends.save(),
+            generations: self.generations.iter().map(|(id, n)| (*id, *n)).collect(),
+            slots: self.slots.iter().map(|(class, pool)| (*class, pool.save())).collect(),
+        }
+    }
+
+    /// As they were saved; what rested begins its rest anew.
+    pub fn restore(sizes: Sizes, saved: &SavedIds, now: Instant) -> Self {
+        let mut ids = Self::new(sizes);
+        ids.services.restore(&saved.services, now);
+        ids.backends.restore(&saved.backends, now);
+        ids.generations = saved.generations.iter().copied().collect();
+        for (class, slots) in &saved.slots {
+            let mut pool = Pool::new(Rests::Time, 0, ids.last_slot);
+            pool.restore(slots, now);
+            ids.slots.insert(*class, pool);
+        }
+        ids
     }
 }
 
@@ -456,7 +495,8 @@ fn ring_for(
     // The size follows the file, not the health: a backend that dies must not resize the ring.
     let configured: Vec<Member> = of_family().map(member).collect();
     // It grows by splitting rows, which moves nobody; it does not shrink.
-    let class = ring::class_for(&configured).max(known.map_or(0, |ring| usize::from(ring.place.class)));
+    let held = ids.slots.iter().filter(|(_, pool)| pool.get(key).is_some()).map(|(class, _)| usize::from(*class)).max();
+    let class = ring::class_for(&configured).max(held.unwrap_or(0));
     let last_slot = ids.last_slot;
     let slots = ids.slots.entry(class as u8).or_insert_with(|| Pool::new(Rests::Time, 0, last_slot));
     let slot = slots.give(key, now).map_err(|Exhausted| {

@@ -5,6 +5,8 @@
 //! number, it also waits for a scan of all of them, begun after it was given back, that did not meet it. The same owner
 //! coming back meanwhile gets its old number.
 
+mod saved;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -51,6 +53,8 @@ pub struct Given {
     pub number: u32,
     pub fresh: bool,
 }
+
+pub use saved::SavedPool;
 
 /// Every number is taken or resting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,6 +4,8 @@
 //! known to the packet path, checked, able to answer — until a scan of all rows and entries, begun after the reload,
 //! meets it nowhere. If it goes down meanwhile it is as dead as any other.
 
+mod saved;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Instant;
@@ -27,6 +29,8 @@ pub struct Leaver {
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Leaving(BTreeMap<Key, Leaver>);
+
+pub use saved::SavedLeaver;
 
 /// A backend that has a new name: the service's, the old one, the new one.
 pub type Renamed = (String, String, String);

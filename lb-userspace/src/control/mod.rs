@@ -9,6 +9,7 @@ pub mod desired;
 pub mod handle;
 pub mod ids;
 pub mod leaving;
+mod saved;
 mod secret;
 mod status;
 
@@ -66,7 +67,7 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     let mut events = match controller.events() {
         Ok(events) => events,
         Err(failure) => {
-            controller.stop();
+            controller.give_up();
             return Err(failure);
         }
     };

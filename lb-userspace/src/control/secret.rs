@@ -73,6 +73,13 @@ fn parse(path: &Path, text: &str) -> Result<[u8; SECRET], Failure> {
     Ok(secret)
 }
 
+/// Tells keys apart without telling anything about them.
+pub fn digest(key: &HashKey) -> String {
+    let words = key.0.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
+    let digest = Sha256::new().chain_update(b"sluice key digest 1").chain_update(words).finalize();
+    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Key words from the secret: SHA-256 over a label, the secret and the word's number; 8 bytes, little-endian.
 fn expand(secret: &[u8; SECRET]) -> HashKey {
     let mut key = HashKey([0; KEY_WORDS]);

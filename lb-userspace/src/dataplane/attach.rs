@@ -1,19 +1,26 @@
 //! The program on interfaces: attach, replace in place, detach.
 //!
 //! Replacing goes through the link: the interface never runs without a program, and drivers that reset the link
-//! when XDP comes or goes do not notice.
+//! when XDP comes or goes do not notice. Links are pinned, so the program stays when the controller goes, and the next
+//! controller finds it.
+//!
+//! The trap: a link without an interface is still a link. When the interface goes, its pin stays behind, and says
+//! interface 0.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use aya::Ebpf;
-use aya::programs::xdp::XdpLinkId;
+use aya::programs::links::FdLink;
 use aya::programs::{ProgramError, Xdp, XdpMode as AyaMode};
 
 use crate::model::XdpMode;
+use crate::net;
 
 use super::error::DataplaneError;
 use super::loader::{chain, explain_program};
+use super::{pins, sys};
 
 const PROGRAM: &str = "sluice";
 
@@ -43,8 +50,50 @@ pub struct Attached {
     pub mode: Mode,
     /// Why it is generic although native was tried first.
     pub fallback: Option<String>,
-    /// `None` only while it moves from one variant to the next.
-    link: Option<XdpLinkId>,
+    link: Link,
+}
+
+impl Attached {
+    /// The kernel's id of the program in its link.
+    pub(super) fn program(&self) -> Result<u32, DataplaneError> {
+        let state = sys::link_state(self.link.fd.as_fd())?;
+        Ok(state.map_or(0, |state| state.program))
+    }
+
+    /// What the configuration says of an interface that is attached already. The mode stays: changing it would take the
+    /// program off for a moment.
+    pub(super) fn rename(&mut self, name: &str, wanted: XdpMode) {
+        name.clone_into(&mut self.name);
+        if self.mode == Mode::Generic && wanted != XdpMode::Generic && self.fallback.is_none() {
+            self.fallback = Some(
+                "it ran so before this start; to try native mode again, stop sluice, run `sluice detach`, and start"
+                    .to_owned(),
+            );
+        }
+    }
+}
+
+/// A link and its pin. Dropping it changes nothing: the pin holds the program on the interface.
+#[derive(Debug)]
+struct Link {
+    fd: OwnedFd,
+    pin: PathBuf,
+}
+
+impl Link {
+    /// By interface number: names may have dots, which a bpffs does not take.
+    fn path(bpf_dir: &Path, ifindex: u32) -> PathBuf {
+        bpf_dir.join(pins::LINKS).join(ifindex.to_string())
+    }
+
+    /// Takes the program off, at once, and removes the pin.
+    fn detach(self) -> std::io::Result<()> {
+        let detached = sys::link_detach(self.fd.as_fd());
+        match std::fs::remove_file(&self.pin) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => detached.and(Err(e)),
+            _ => detached,
+        }
+    }
 }
 
 /// A loaded, verified variant.
@@ -77,12 +126,20 @@ impl Program {
         xdp(&mut self.object)
     }
 
-    pub(super) fn attach(&mut self, name: &str, ifindex: u32, mode: XdpMode) -> Result<Attached, DataplaneError> {
-        let done = |mode, link, fallback| Attached { name: name.to_owned(), ifindex, mode, fallback, link: Some(link) };
+    pub(super) fn attach(
+        &mut self,
+        bpf_dir: &Path,
+        name: &str,
+        ifindex: u32,
+        mode: XdpMode,
+    ) -> Result<Attached, DataplaneError> {
         let xdp = self.xdp()?;
-        if mode != XdpMode::Generic {
+        let (mode, id, fallback) = if mode == XdpMode::Generic {
+            let id = xdp.attach_to_if_index(ifindex, AyaMode::Skb).map_err(|e| attach_error(name, &e))?;
+            (Mode::Generic, id, None)
+        } else {
             match xdp.attach_to_if_index(ifindex, AyaMode::Driver) {
-                Ok(link) => return Ok(done(Mode::Native, link, None)),
+                Ok(id) => (Mode::Native, id, None),
                 Err(error) => {
                     let why = match attach_error(name, &error) {
                         DataplaneError::Attach { why, .. } => why,
@@ -91,43 +148,88 @@ impl Program {
                     if mode == XdpMode::Native {
                         return Err(DataplaneError::NotNative { interface: name.to_owned(), why });
                     }
-                    let link = xdp.attach_to_if_index(ifindex, AyaMode::Skb).map_err(|e| attach_error(name, &e))?;
-                    return Ok(done(Mode::Generic, link, Some(why)));
+                    let id = xdp.attach_to_if_index(ifindex, AyaMode::Skb).map_err(|e| attach_error(name, &e))?;
+                    (Mode::Generic, id, Some(why))
                 }
             }
-        }
-        let link = xdp.attach_to_if_index(ifindex, AyaMode::Skb).map_err(|e| attach_error(name, &e))?;
-        Ok(done(Mode::Generic, link, None))
+        };
+        let failed = |why: String| DataplaneError::Attach { interface: name.to_owned(), why };
+        let link = xdp.take_link(id).map_err(|e| failed(chain(&e)))?;
+        let link = FdLink::try_from(link)
+            .map_err(|_| failed("the kernel has no links for XDP (Linux 5.9 and newer have)".into()))?;
+        let pin = Link::path(bpf_dir, ifindex);
+        // From here on the program stays on the interface when this process ends.
+        let _pinned = link.pin(&pin).map_err(|e| failed(format!("pinning the link: {}", chain(&e))))?;
+        let fd = sys::pinned(&pin).map_err(|e| failed(format!("opening the pinned link: {e}")))?;
+        Ok(Attached { name: name.to_owned(), ifindex, mode, fallback, link: Link { fd, pin } })
     }
 
-    pub(super) fn detach(&mut self, attached: Attached) -> Result<(), DataplaneError> {
-        // An interface that is gone took its link along.
-        let alive = Path::new("/sys/class/net").join(&attached.name).exists();
-        let Some(link) = attached.link else { return Ok(()) };
-        match self.xdp()?.detach(link) {
-            Err(e) if alive => {
-                Err(DataplaneError::Attach { interface: attached.name, why: format!("detaching: {}", chain(&e)) })
-            }
-            _ => Ok(()),
-        }
+    /// Puts this program into an attached link.
+    fn replace_in(&mut self, attached: &Attached) -> Result<(), DataplaneError> {
+        let failed = |why: String| DataplaneError::Attach { interface: attached.name.clone(), why };
+        let program = self.xdp()?.fd().map_err(|e| explain_program(&e))?;
+        sys::link_update(attached.link.fd.as_fd(), program.as_fd())
+            .map_err(|e| failed(format!("replacing the program: {e}")))
     }
 
-    /// Moves every link to `next`, which becomes this program.
-    pub(super) fn replace_with(
-        &mut self,
-        mut next: Self,
-        attached: &mut BTreeMap<u32, Attached>,
-    ) -> Result<(), DataplaneError> {
-        let (old, new) = (xdp(&mut self.object)?, xdp(&mut next.object)?);
-        for entry in attached.values_mut() {
-            let failed = |e: ProgramError| DataplaneError::Attach { interface: entry.name.clone(), why: chain(&e) };
-            let Some(id) = entry.link.take() else { continue };
-            let link = old.take_link(id).map_err(failed)?;
-            entry.link = Some(new.attach_to_link(link).map_err(failed)?);
-        }
-        *self = next;
-        Ok(())
+    /// Puts this program into every link.
+    pub(super) fn replace_in_all(&mut self, attached: &BTreeMap<u32, Attached>) -> Result<(), DataplaneError> {
+        attached.values().try_for_each(|entry| self.replace_in(entry))
     }
+
+    /// Pins the program beside its links, for people who look.
+    pub(super) fn pin(&mut self, bpf_dir: &Path) -> Result<(), DataplaneError> {
+        let dir = bpf_dir.join(pins::PROGRAMS);
+        let fd = self.xdp()?.fd().map_err(|e| explain_program(&e))?;
+        let (fresh, path) = (dir.join("new"), dir.join(PROGRAM));
+        pins::replace(fd.as_fd(), &fresh, &path)
+    }
+}
+
+pub(super) fn detach(attached: Attached) -> Result<(), DataplaneError> {
+    let Attached { name, link, .. } = attached;
+    link.detach().map_err(|e| DataplaneError::Attach { interface: name, why: format!("detaching: {e}") })
+}
+
+/// What the links pinned under `bpf_dir` hold, by interface. Those of interfaces that are gone are removed.
+pub(super) fn inherited(bpf_dir: &Path) -> Result<BTreeMap<u32, Attached>, DataplaneError> {
+    let mut found = BTreeMap::new();
+    let pins = pins::entries(&bpf_dir.join(pins::LINKS))?;
+    if pins.is_empty() {
+        return Ok(found);
+    }
+    let interfaces = net::link::list().map_err(|e| DataplaneError::Directory {
+        path: bpf_dir.to_owned(),
+        why: format!("the interfaces of its links cannot be told: {e}"),
+    })?;
+    for pin in pins {
+        let failed = |why: String| DataplaneError::Directory { path: pin.clone(), why };
+        let fd = sys::pinned(&pin).map_err(|e| failed(format!("opening it: {e}")))?;
+        let state = sys::link_state(fd.as_fd()).map_err(|e| failed(format!("asking about it: {e}")))?;
+        let Some(state) = state.filter(|state| state.ifindex != 0) else {
+            std::fs::remove_file(&pin).map_err(|e| failed(format!("removing it: {e}")))?;
+            continue;
+        };
+        // Interface numbers mean nothing in another network namespace, so the program must be the same, too.
+        let here = interfaces.iter().find(|i| i.index == state.ifindex && i.xdp_program == Some(state.program));
+        let Some(interface) = here else {
+            return Err(failed(
+                "it holds a program on an interface of another network namespace; every namespace needs a node.bpf_dir \
+                 of its own"
+                    .into(),
+            ));
+        };
+        let mode = if interface.xdp_generic { Mode::Generic } else { Mode::Native };
+        let entry = Attached {
+            name: interface.name.clone(),
+            ifindex: state.ifindex,
+            mode,
+            fallback: None,
+            link: Link { fd, pin },
+        };
+        found.insert(state.ifindex, entry);
+    }
+    Ok(found)
 }
 
 fn xdp(object: &mut Ebpf) -> Result<&mut Xdp, DataplaneError> {

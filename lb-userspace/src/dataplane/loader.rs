@@ -1,8 +1,8 @@
 //! Loads a variant of the program: the object with its load-time constants set and its maps sized.
 //!
 //! All variants share one set of maps. aya reopens a pinned map by name, so every map is pinned and the second
-//! variant finds the first one's. It does not compare them, which is why [`super::pins::prepare`] never leaves
-//! maps of an unknown origin behind.
+//! variant finds the first one's. It does not compare them, which is why [`super::resume`] does before anything is
+//! loaded on maps of an earlier controller.
 
 use aya::programs::ProgramError;
 use aya::{Ebpf, EbpfError, EbpfLoader};
@@ -26,6 +26,22 @@ pub struct Features {
     pub log: bool,
     /// Time comes from a map that a test owns.
     pub test_clock: bool,
+}
+
+impl std::ops::BitOr for Features {
+    type Output = Self;
+
+    /// What either needs.
+    fn bitor(self, other: Self) -> Self {
+        Self {
+            ipv4: self.ipv4 | other.ipv4,
+            ipv6: self.ipv6 | other.ipv6,
+            nat: self.nat | other.nat,
+            ipip: self.ipip | other.ipip,
+            log: self.log | other.log,
+            test_clock: self.test_clock | other.test_clock,
+        }
+    }
 }
 
 /// How many entries the maps have room for.
@@ -87,8 +103,9 @@ pub struct Tunables {
     pub tunnel_source_mask6: u32,
 }
 
-/// Loads the object; its programs are not verified yet.
-pub(super) fn load(options: &Options, features: Features) -> Result<Ebpf, DataplaneError> {
+/// Loads the object on the maps pinned in the directory `maps` below ours, making those that are missing; its programs
+/// are not verified yet.
+pub(super) fn load(options: &Options, maps: &str, features: Features) -> Result<Ebpf, DataplaneError> {
     let [ipv4, ipv6, nat, ipip, log, test_clock] =
         [features.ipv4, features.ipv6, features.nat, features.ipip, features.log, features.test_clock].map(u8::from);
     let key = options.tunables.hash_key;
@@ -108,7 +125,7 @@ pub(super) fn load(options: &Options, features: Features) -> Result<Ebpf, Datapl
         if let Some(entries) = options.sizes.entries(name) {
             loader.map_max_entries(name, entries);
         }
-        loader.map_pin_path(name, options.bpf_dir.join("maps").join(name));
+        loader.map_pin_path(name, options.bpf_dir.join(maps).join(name));
     }
     loader.load(object::LOAD_BALANCER).map_err(|error| explain(&error))
 }

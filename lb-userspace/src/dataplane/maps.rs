@@ -5,6 +5,8 @@
 //! reverse. What was written is remembered entry by entry, so a failure half-way leaves us knowing exactly what
 //! the kernel holds, and the next apply finishes the work.
 
+mod read_back;
+
 use std::collections::{BTreeMap, HashSet};
 use std::os::fd::AsFd as _;
 use std::time::Instant;

@@ -16,7 +16,10 @@ pub mod next_hops;
 pub mod object;
 pub mod packet_log;
 pub mod pins;
+mod resume;
 pub mod rings;
+mod shape;
+pub mod state;
 pub mod stats;
 mod sys;
 pub mod tables;
@@ -29,6 +32,7 @@ use crate::model::XdpMode;
 pub use attach::{Attached, Mode};
 pub use error::DataplaneError;
 pub use loader::{Features, Sizes, Tunables};
+pub use resume::{Detached, Inherit, Inherited, detach};
 pub use tables::Tables;
 
 use attach::Program;
@@ -51,17 +55,18 @@ pub struct Dataplane {
     program: Program,
     maps: Maps,
     attached: BTreeMap<u32, Attached>,
+    /// The links still hold the program of before; the first [`Dataplane::apply`] puts ours in.
+    takeover: Option<resume::Takeover>,
+    inherited: Inherited,
+    _lock: pins::DirLock,
 }
 
 impl Dataplane {
-    /// Loads the program with fresh maps; leftovers of a dead controller are removed first. The caller holds the
-    /// host's [`lock`].
+    /// Loads the program with fresh maps, whatever was there: it is removed first. The caller holds the host's
+    /// [`lock`]. [`Dataplane::resume`] takes over instead.
     pub fn open(options: Options, features: Features) -> Result<Self, DataplaneError> {
-        pins::prepare(&options.bpf_dir)?;
-        // The program is verified first: it names its maps by descriptors that taking them out may close.
-        let mut program = Program::new(loader::load(&options, features)?)?;
-        let maps = Maps::take(program.object_mut(), &options.sizes)?;
-        Ok(Self { options, features, program, maps, attached: BTreeMap::new() })
+        pins::remove(&options.bpf_dir)?;
+        Self::resume(options, features, Inherit::Nothing, &BTreeMap::new())
     }
 
     pub fn features(&self) -> Features {
@@ -78,18 +83,25 @@ impl Dataplane {
         if features == self.features {
             return Ok(false);
         }
-        let object = loader::load(&self.options, features)?;
-        let next = Program::new(object)?;
-        self.program.replace_with(next, &mut self.attached)?;
+        let mut next = Program::new(loader::load(&self.options, pins::MAPS, features)?)?;
+        // Links that are not ours yet get their program when the maps hold what it needs.
+        if self.takeover.is_none() {
+            next.replace_in_all(&self.attached)?;
+        }
+        self.program = next;
         self.features = features;
+        self.program.pin(&self.options.bpf_dir)?;
         Ok(true)
     }
 
     /// Attaches to an interface. Attaching to one that is attached already changes nothing.
     pub fn attach(&mut self, name: &str, ifindex: u32, mode: XdpMode) -> Result<&Attached, DataplaneError> {
-        if !self.attached.contains_key(&ifindex) {
-            let attached = self.program.attach(name, ifindex, mode)?;
-            self.attached.insert(ifindex, attached);
+        match self.attached.get_mut(&ifindex) {
+            Some(inherited) => inherited.rename(name, mode),
+            None => {
+                let attached = self.program.attach(&self.options.bpf_dir, name, ifindex, mode)?;
+                self.attached.insert(ifindex, attached);
+            }
         }
         Ok(&self.attached[&ifindex])
     }
@@ -97,7 +109,7 @@ impl Dataplane {
     /// Takes the program off an interface.
     pub fn detach(&mut self, ifindex: u32) -> Result<(), DataplaneError> {
         match self.attached.remove(&ifindex) {
-            Some(attached) => self.program.detach(attached),
+            Some(attached) => attach::detach(attached),
             None => Ok(()),
         }
     }
@@ -113,7 +125,18 @@ impl Dataplane {
 
     /// Makes the kernel hold exactly `tables`.
     pub fn apply(&mut self, tables: Tables) -> Result<(), DataplaneError> {
-        self.maps.apply(tables)
+        self.maps.apply(tables)?;
+        self.take_over()
+    }
+
+    /// The idle timeouts that rows are written with now, for the next controller.
+    pub fn idle_timeouts(&self) -> BTreeMap<tables::RingId, u32> {
+        self.maps.idle_timeouts()
+    }
+
+    /// What an earlier controller left and this one took over.
+    pub fn inherited(&self) -> &Inherited {
+        &self.inherited
     }
 
     /// How many rows of a ring are of which kind.
@@ -156,10 +179,11 @@ impl Dataplane {
         &mut self.program
     }
 
-    /// Takes the program off every interface and removes every pin.
+    /// Takes the program off every interface and removes every pin. Merely dropping it leaves everything as it is, and
+    /// packets are forwarded on.
     pub fn close(mut self) -> Result<(), DataplaneError> {
         for (_, attached) in std::mem::take(&mut self.attached) {
-            self.program.detach(attached)?;
+            attach::detach(attached)?;
         }
         pins::remove(&self.options.bpf_dir)
     }

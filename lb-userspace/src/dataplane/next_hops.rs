@@ -4,7 +4,8 @@
 //! An index nobody refers to any more rests for a while before it is used again, because a packet that read it
 //! just before may still be on its way through the program.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use lb_common::route::NextHop;
@@ -24,6 +25,22 @@ impl NextHops {
     /// Indices 1 to `room` - 1; 0 means "unknown".
     pub fn new(room: u32) -> Self {
         Self { index: HashMap::new(), resting: VecDeque::new(), fresh: 1, room }
+    }
+
+    /// As an earlier controller left them in the kernel. Indices nobody has rest first: its program may still have read
+    /// them.
+    pub fn resume(room: u32, hops: impl IntoIterator<Item = (u32, NextHop)>, now: Instant) -> Self {
+        let mut resumed = Self::new(room);
+        let mut taken = BTreeSet::new();
+        for (index, hop) in hops {
+            resumed.fresh = resumed.fresh.max(index + 1);
+            if let Entry::Vacant(entry) = resumed.index.entry(hop) {
+                entry.insert(index);
+                taken.insert(index);
+            }
+        }
+        resumed.resting.extend((1..resumed.fresh).filter(|i| !taken.contains(i)).map(|i| (now, i)));
+        resumed
     }
 
     /// The hop's index if it has one.
@@ -81,6 +98,16 @@ mod tests {
         assert_ne!(a, 0);
         assert_eq!(hops.insert(hop(1), now), Some(a));
         assert_ne!(hops.insert(hop(2), now), Some(a));
+    }
+
+    #[test]
+    fn what_an_earlier_controller_wrote_keeps_its_index_and_what_lies_between_rests() {
+        let now = Instant::now();
+        let mut hops = NextHops::resume(6, [(2, hop(1)), (4, hop(2)), (5, hop(2))], now);
+        assert_eq!((hops.get(&hop(1)), hops.get(&hop(2))), (Some(2), Some(4)));
+        assert_eq!(hops.insert(hop(3), now), None, "1, 3 and the second of two alike rest");
+        let later = now + REST;
+        assert_eq!([3, 4, 5].map(|n| hops.insert(hop(n), later)), [Some(1), Some(3), Some(5)]);
     }
 
     #[test]

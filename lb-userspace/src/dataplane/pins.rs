@@ -1,20 +1,41 @@
-//! Where programs and maps are pinned: a directory on a bpffs, ours alone.
+//! Where everything is pinned: a directory on a bpffs, ours alone.
+//!
+//! ```text
+//! node.bpf_dir/
+//!   maps/NAME        the maps that the program in the links works with
+//!   maps-new/NAME    those of a start under way whose maps differ, until they change places with maps/
+//!   links/IFINDEX    the program on an interface
+//!   programs/sluice  that program
+//!   state            what the controller knows and the maps do not say (see [`super::state`])
+//! ```
+//!
+//! The kernel keeps what is pinned, with or without a controller. Nothing survives a reboot.
+//!
+//! The trap: a bpffs refuses names with a dot in them, and says EPERM.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
-use std::path::Path;
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
 
+use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::statfs;
 
 use super::error::DataplaneError;
+use super::sys;
+
+pub const MAPS: &str = "maps";
+pub const NEW_MAPS: &str = "maps-new";
+pub const LINKS: &str = "links";
+pub const PROGRAMS: &str = "programs";
 
 /// `BPF_FS_MAGIC` of linux/magic.h.
 const BPF_FS_MAGIC: i128 = 0xcafe_4a11;
 /// Where a bpffs belongs.
 const BPFFS: &str = "/sys/fs/bpf";
 
-/// Makes the directory, mounting the bpffs when `/sys/fs/bpf` has none, and removes what a dead controller left.
+/// Makes the directories, mounting the bpffs when `/sys/fs/bpf` has none. What is pinned there stays.
 pub fn prepare(dir: &Path) -> Result<(), DataplaneError> {
     let failed = |why: String| DataplaneError::Directory { path: dir.to_owned(), why };
     if dir.starts_with(BPFFS) && !on_bpffs(Path::new(BPFFS)) {
@@ -27,20 +48,74 @@ pub fn prepare(dir: &Path) -> Result<(), DataplaneError> {
             }
         })?;
     }
-    remove(dir)?;
-    fs::create_dir_all(dir.join("maps")).map_err(|e| {
-        if e.kind() == io::ErrorKind::PermissionDenied { DataplaneError::NotPermitted } else { failed(e.to_string()) }
-    })?;
+    for part in [MAPS, LINKS, PROGRAMS] {
+        fs::create_dir_all(dir.join(part)).map_err(|e| {
+            if e.kind() == io::ErrorKind::PermissionDenied {
+                DataplaneError::NotPermitted
+            } else {
+                failed(e.to_string())
+            }
+        })?;
+    }
     if on_bpffs(dir) { Ok(()) } else { Err(failed("it is not on a bpffs".into())) }
 }
 
-/// Removes every pin and the directory.
+/// Removes every pin and the directory. What is attached by a pinned link is detached some time later, when the kernel
+/// gets to it.
 pub fn remove(dir: &Path) -> Result<(), DataplaneError> {
     match fs::remove_dir_all(dir) {
         Ok(()) => Ok(()),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Err(DataplaneError::NotPermitted),
         Err(e) => Err(DataplaneError::Directory { path: dir.to_owned(), why: e.to_string() }),
+    }
+}
+
+/// The pins in a directory; none if there is no directory.
+pub(super) fn entries(dir: &Path) -> Result<Vec<PathBuf>, DataplaneError> {
+    let failed = |e: io::Error| DataplaneError::Directory { path: dir.to_owned(), why: e.to_string() };
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(failed(e)),
+    };
+    let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>().map_err(failed)?;
+    paths.sort();
+    Ok(paths)
+}
+
+/// Pins an object in place of whatever was pinned at `path`: everybody sees the old one or the new one.
+pub(super) fn replace(object: BorrowedFd<'_>, fresh: &Path, path: &Path) -> Result<(), DataplaneError> {
+    let pinned = || {
+        match fs::remove_file(fresh) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        sys::pin(object, fresh)?;
+        fs::rename(fresh, path)
+    };
+    pinned().map_err(|e| DataplaneError::Directory { path: path.to_owned(), why: format!("pinning: {e}") })
+}
+
+/// The new maps and the old ones change places, in one step.
+pub(super) fn exchange_maps(dir: &Path) -> Result<(), DataplaneError> {
+    let (old, new) = (dir.join(MAPS), dir.join(NEW_MAPS));
+    sys::exchange(&old, &new).map_err(|e| DataplaneError::Directory {
+        path: old.clone(),
+        why: format!("putting the new maps in their place: {e}"),
+    })
+}
+
+/// Held as long as a data plane uses the directory, whatever `node.run_dir` its controller has.
+#[derive(Debug)]
+pub(super) struct DirLock(#[expect(dead_code, reason = "held for its Drop")] Flock<File>);
+
+/// Takes the directory, or says that somebody has it.
+pub(super) fn lock(dir: &Path) -> Result<DirLock, DataplaneError> {
+    let file = File::open(dir).map_err(|e| DataplaneError::Directory { path: dir.to_owned(), why: e.to_string() })?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(held) => Ok(DirLock(held)),
+        Err(_) => Err(DataplaneError::Locked(format!(", with the same node.bpf_dir ({})", dir.display()))),
     }
 }
 

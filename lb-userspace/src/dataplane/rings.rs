@@ -6,6 +6,8 @@
 //! entry. The trap is the time between: what the program writes into the array that is being replaced must reach the
 //! one that replaces it. [`crate::rows`] says what to write; this says when.
 
+mod adopt;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd as _;
 use std::sync::Arc;

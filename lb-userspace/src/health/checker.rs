@@ -111,6 +111,8 @@ struct Table {
     runs: u64,
     random: Random,
     skipped_logged: Option<Instant>,
+    /// Verdicts of before a restart, for targets that are new to us.
+    assumed: HashMap<Key, bool>,
 }
 
 struct Entry {
@@ -148,6 +150,12 @@ impl Checker {
         Self { shared, timer }
     }
 
+    /// The next [`Self::set_targets`] begins with these verdicts where it has no better ones. No transition is sent for
+    /// them.
+    pub fn assume(&mut self, verdicts: impl IntoIterator<Item = (Key, bool)>) {
+        self.shared.lock().assumed = verdicts.into_iter().collect();
+    }
+
     /// Checks exactly these targets from now on. Of two with the same key the later one counts.
     ///
     /// An unchanged target keeps its state and its times. With another check, the same backend keeps its verdict
@@ -177,7 +185,11 @@ impl Checker {
                     machine.check_changed(rise, fall);
                     machine
                 }
-                _ => Machine::new(rise, fall, now),
+                Some(_) => Machine::new(rise, fall, now),
+                None => match table.assumed.get(&target.key) {
+                    Some(up) => Machine::assumed(rise, fall, *up, now),
+                    None => Machine::new(rise, fall, now),
+                },
             };
             let (schedule, first) = Schedule::start(interval, jitter, now, table.random.unit());
             let run = table.new_run(first, &target.key);
@@ -186,6 +198,7 @@ impl Checker {
                 old.abort();
             }
         }
+        table.assumed.clear();
         // Stale times would otherwise pile up under many reloads with long intervals.
         let targets = &table.targets;
         table.due.retain(|Reverse((_, run, key))| targets.get(key).is_some_and(|entry| entry.run == *run));

@@ -92,6 +92,12 @@ impl Machine {
         }
     }
 
+    /// As [`Self::new`], with a verdict from before a restart: it stands until results in a row contradict it.
+    pub fn assumed(rise: u32, fall: u32, up: bool, now: Instant) -> Self {
+        let verdict = if up { Verdict::Up } else { Verdict::Down };
+        Self { verdict, ..Self::new(rise, fall, now) }
+    }
+
     /// The check itself changed: the verdict stands until the new check decides, and the count starts again.
     pub fn check_changed(&mut self, rise: u32, fall: u32) {
         self.rise = rise.max(1);
@@ -188,6 +194,19 @@ mod tests {
             let expected = Change { up, reason: outcome.reason().into(), latency: outcome.latency(), at: at(start, 1) };
             assert_eq!(change, expected);
             assert_eq!(machine.since(), at(start, 1));
+        }
+    }
+
+    #[test]
+    fn an_assumed_verdict_takes_as_many_results_to_change_as_a_reached_one() {
+        let now = Instant::now();
+        for (up, contrary, agreeing) in [(true, failed(), passed()), (false, passed(), failed())] {
+            let mut machine = Machine::assumed(2, 2, up, now);
+            assert_eq!(machine.verdict() == Verdict::Up, up);
+            for outcome in [agreeing.clone(), contrary.clone(), agreeing, contrary.clone()] {
+                assert_eq!(machine.observe(outcome, now), None);
+            }
+            assert_eq!(machine.observe(contrary, now).map(|c| c.up), Some(!up));
         }
     }
 

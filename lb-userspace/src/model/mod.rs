@@ -24,6 +24,8 @@ pub struct Model {
 pub struct Node {
     pub interfaces: Vec<Interface>,
     pub vip_addresses: VipAddresses,
+    /// What becomes of the program, its maps and the VIPs when Sluice is told to stop.
+    pub on_exit: OnExit,
     /// Where programs, links and maps are pinned: `/sys/fs/bpf/sluice`.
     pub bpf_dir: PathBuf,
     /// Lock and runtime state: `/run/sluice`.
@@ -67,6 +69,16 @@ pub enum VipAddresses {
     Managed,
     /// Somebody else does: BGP, keepalived.
     External,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnExit {
+    /// Packets are forwarded on, by the last good state; the next start takes over.
+    #[default]
+    Keep,
+    /// Everything is removed.
+    Detach,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -29,6 +29,8 @@ pub struct Link {
     pub no_arp: bool,
     /// The kernel's id of the XDP program that runs on it.
     pub xdp_program: Option<u32>,
+    /// That program runs in the network stack, not in the driver.
+    pub xdp_generic: bool,
     /// The driver's kind where the kernel names one: `veth`, `bond`, `vlan`, …; physical cards have none.
     pub kind: Option<String>,
 }
@@ -47,6 +49,7 @@ impl Link {
             loopback: false,
             no_arp: false,
             xdp_program: None,
+            xdp_generic: false,
             kind: None,
         }
     }
@@ -64,8 +67,10 @@ const IFLA_OPERSTATE: u16 = libc::IFLA_OPERSTATE;
 const IFLA_LINKINFO: u16 = libc::IFLA_LINKINFO;
 const IFLA_INFO_KIND: u16 = libc::IFLA_INFO_KIND;
 const IFLA_XDP: u16 = libc::IFLA_XDP;
-/// `IFLA_XDP_PROG_ID` (linux/if_link.h).
+/// `IFLA_XDP_ATTACHED`, `IFLA_XDP_PROG_ID` and `XDP_ATTACHED_SKB` (linux/if_link.h).
+const IFLA_XDP_ATTACHED: u16 = 2;
 const IFLA_XDP_PROG_ID: u16 = 4;
+const XDP_ATTACHED_SKB: u8 = 2;
 /// `struct ifinfomsg`: family, pad, type u16, index i32, flags u32, change mask u32.
 const IFINFOMSG: usize = 16;
 
@@ -94,6 +99,7 @@ pub(super) fn decode(payload: &[u8]) -> Option<Link> {
         loopback: has(libc::IFF_LOOPBACK),
         no_arp: has(libc::IFF_NOARP),
         xdp_program: None,
+        xdp_generic: false,
         kind: None,
     };
     for attribute in NlasIterator::new(attributes).flatten() {
@@ -105,8 +111,10 @@ pub(super) fn decode(payload: &[u8]) -> Option<Link> {
             // A tunnel's "address" may have six bytes too, or an IP address's four.
             IFLA_ADDRESS if hardware == libc::ARPHRD_ETHER => link.mac = value.try_into().ok(),
             IFLA_XDP => {
-                let id = NlasIterator::new(value).flatten().find(|a| a.kind() == IFLA_XDP_PROG_ID);
+                let of = |kind| NlasIterator::new(value).flatten().find(|a| a.kind() == kind);
+                let id = of(IFLA_XDP_PROG_ID);
                 link.xdp_program = id.and_then(|id| id.value().first_chunk().map(|c| u32::from_ne_bytes(*c)));
+                link.xdp_generic = of(IFLA_XDP_ATTACHED).is_some_and(|a| a.value().first() == Some(&XDP_ATTACHED_SKB));
             }
             IFLA_LINKINFO => {
                 let kind = NlasIterator::new(value).flatten().find(|a| a.kind() == IFLA_INFO_KIND);

@@ -1,0 +1,63 @@
+//! Leaving backends as they are saved for the next controller.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Leaver, Leaving, key};
+use crate::model::{Backend, BackendState};
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SavedLeaver {
+    service: String,
+    name: String,
+    address: IpAddr,
+    port: Option<u16>,
+    weight: u32,
+    state: BackendState,
+}
+
+impl Leaving {
+    pub fn save(&self) -> Vec<SavedLeaver> {
+        let saved = |((service, ..), Leaver { backend, .. }): (&super::Key, &Leaver)| SavedLeaver {
+            service: service.clone(),
+            name: backend.name.clone(),
+            address: backend.address,
+            port: backend.port,
+            weight: backend.weight,
+            state: backend.state,
+        };
+        self.0.iter().map(saved).collect()
+    }
+
+    /// As they were saved; scans that began before do not count.
+    pub fn restore(saved: &[SavedLeaver], now: Instant) -> Self {
+        let leaver = |SavedLeaver { service, name, address, port, weight, state }: &SavedLeaver| {
+            let backend =
+                Backend { name: name.clone(), address: *address, port: *port, weight: *weight, state: *state };
+            (key(service, &backend), Leaver { backend, since: now })
+        };
+        Self(saved.iter().map(leaver).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_leaving_still_leaves_after_a_restart() {
+        let now = Instant::now();
+        let backend = Backend {
+            name: "b@10.0.0.2:80".into(),
+            address: "10.0.0.2".parse().unwrap(),
+            port: Some(80),
+            weight: 7,
+            state: BackendState::Drain,
+        };
+        let leaving = Leaving([(key("web", &backend), Leaver { backend, since: now })].into());
+        let text = serde_json::to_string(&leaving.save()).unwrap();
+        assert_eq!(Leaving::restore(&serde_json::from_str::<Vec<_>>(&text).unwrap(), now), leaving);
+    }
+}
