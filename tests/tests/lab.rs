@@ -448,8 +448,8 @@ fn a_start_that_cannot_work_says_why_and_leaves_nothing_behind() {
 
 #[test]
 #[ignore = "needs root"]
-fn a_clean_stop_removes_programs_addresses_and_pins() {
-    let mut run = Running::new();
+fn a_stop_with_on_exit_detach_removes_programs_addresses_and_pins() {
+    let mut run = Running::with(Machine::shared(), |config| config.on_exit = "detach");
     let addresses = run.lab.lb.ip_show("addr show").unwrap();
     assert!(addresses.contains(&format!("{}/32", VIP.v4)) && addresses.contains(&format!("{}/128", VIP.v6)));
     assert!(run.lab.lb.ip_show("link show dev eth0").unwrap().contains("xdp"));
@@ -478,18 +478,6 @@ fn files(dir: &Path) -> Vec<String> {
     entries
         .flat_map(|e| if e.path().is_dir() { files(&e.path()) } else { vec![e.path().display().to_string()] })
         .collect()
-}
-
-#[test]
-#[ignore = "needs root"]
-fn what_a_killed_controller_left_does_not_stop_the_next_one() {
-    let mut run = Running::new();
-    run.daemon.kill();
-    let yaml = run.config.yaml();
-    run.daemon = Daemon::start(&run.lab, Launcher::beside_us().unwrap(), &yaml).unwrap();
-    assert_shares(&run.ask(&all_kinds(), 600), &run.config.shares(|_| true));
-    assert_eq!(run.daemon.stop().unwrap().code(), Some(0), "{}", run.daemon.log(30));
-    assert_clean(&run.lab, "after the next one's stop");
 }
 
 #[test]

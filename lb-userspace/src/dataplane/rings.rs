@@ -73,16 +73,19 @@ pub(super) struct Rings {
     live: BTreeMap<RingId, Live>,
     /// Arrays that a larger one has taken the place of, until no service refers to them.
     outgrown: BTreeMap<RingId, Array>,
+    /// What an earlier controller left in slots that no service in the kernel refers to.
+    left: adopt::Left,
 }
 
 impl Rings {
     pub(super) fn new(outer: [MapData; CLASSES.len()]) -> Self {
-        Self { outer, live: BTreeMap::new(), outgrown: BTreeMap::new() }
+        Self { outer, live: BTreeMap::new(), outgrown: BTreeMap::new(), left: adopt::Left::default() }
     }
 
     /// First: an array for every ring that has none, and a larger one for every ring that has outgrown its own. Its
     /// rows say what the rows they come from say, so no flow notices which of the two it meets.
     pub(super) fn publish(&mut self, next: &BTreeMap<RingId, Ring>) -> Result<(), DataplaneError> {
+        self.adopt_left(next)?;
         let mut fresh = Vec::new();
         for (id, ring) in next {
             let words: Vec<Row> = match self.live.get(id) {
@@ -233,6 +236,7 @@ impl Rings {
 
     /// Last: what nobody refers to any more.
     pub(super) fn prune(&mut self, next: &BTreeMap<RingId, Ring>) -> Result<(), DataplaneError> {
+        self.clear_left()?;
         while let Some((id, array)) = self.outgrown.pop_first() {
             if let Err(e) = self.clear(array.place) {
                 self.outgrown.insert(id, array);

@@ -26,8 +26,12 @@ pub struct Config {
     pub fall: u32,
     /// `auto`, `native` or `generic`.
     pub xdp: &'static str,
+    /// More interfaces than the lab's two: `, eth9`.
+    pub interfaces: &'static str,
     /// Adds services that tunnel to the backends: `tunnel-web` on [`TUNNEL_VIP`].
     pub tunnel: bool,
+    /// `keep` or `detach`.
+    pub on_exit: &'static str,
     /// Appended as it is, to make a file wrong or odd.
     pub appendix: String,
 }
@@ -50,7 +54,9 @@ impl Config {
             rise: 2,
             fall: 2,
             xdp: "auto",
+            interfaces: "",
             tunnel: false,
+            on_exit: "keep",
             appendix: String::new(),
         }
     }
@@ -74,12 +80,13 @@ impl Config {
     }
 
     pub fn yaml(&self) -> String {
-        let Self { bpf_dir, dir, interval_ms, rise, fall, xdp, .. } = self;
+        let Self { bpf_dir, dir, interval_ms, rise, fall, xdp, interfaces, on_exit, .. } = self;
         let (bpf_dir, dir) = (bpf_dir.display(), dir.display());
         let mut yaml = format!(
             "version: 1\n\
              node:\n\
-             \x20 interfaces: [{{ name: eth0, xdp: {xdp} }}, {{ name: eth1, xdp: {xdp} }}]\n\
+             \x20 interfaces: [{{ name: eth0, xdp: {xdp} }}, {{ name: eth1, xdp: {xdp} }}{interfaces}]\n\
+             \x20 on_exit: {on_exit}\n\
              \x20 bpf_dir: {bpf_dir}\n\
              \x20 run_dir: {dir}/run\n\
              admin: {{ socket: {dir}/admin.sock, http: 127.0.0.1:9480 }}\n\

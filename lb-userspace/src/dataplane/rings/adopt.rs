@@ -15,48 +15,82 @@ use super::{Array, Live, NAMES, Rings};
 use crate::dataplane::error::DataplaneError;
 use crate::dataplane::loader::chain;
 use crate::dataplane::sys;
-use crate::dataplane::tables::{RingId, RingPlace};
+use crate::dataplane::tables::{Ring, RingId, RingPlace};
+
+/// Arrays found in slots that nobody in the kernel refers to: a ring's own whose services were lost or not written yet,
+/// or one that was given up. The first apply tells which.
+#[derive(Debug, Default)]
+pub(super) struct Left {
+    places: BTreeSet<RingPlace>,
+    idle: BTreeMap<RingId, u32>,
+}
 
 impl Rings {
     /// `referred`: the places that services in the kernel refer to, two while a ring outgrows its own. `idle`: the idle
-    /// timeouts that moving rows were written with. Arrays nobody refers to are taken out of their slots.
+    /// timeouts that moving rows were written with.
     pub(in crate::dataplane) fn adopt(
         &mut self,
         referred: &BTreeMap<RingId, BTreeSet<RingPlace>>,
         idle: &BTreeMap<RingId, u32>,
     ) -> Result<(), DataplaneError> {
-        let mut in_use = BTreeSet::new();
+        self.left = Left { places: self.filled()?, idle: idle.clone() };
         for (id, places) in referred {
             let mut arrays = Vec::new();
-            for place in places {
-                if let Some(array) = Array::in_slot(&self.outer[usize::from(place.class)], *place)? {
-                    in_use.insert(*place);
-                    arrays.push(array);
-                }
+            for place in places.intersection(&self.left.places.clone()) {
+                arrays.push(self.take_left(*place)?);
             }
             // In order of their sizes: the last one is what the ring has grown to.
             let Some(array) = arrays.pop() else { continue };
             if let Some(outgrown) = arrays.pop() {
                 self.outgrown.insert(*id, outgrown);
             }
-            let owners = Arc::new(array.rows().iter().map(|row| row.owner()).collect());
-            // Unknown, it counts as zero: moving rows then move for longer than they must.
-            let idle = idle.get(id).copied().unwrap_or(0);
-            self.live.insert(*id, Live { array, owners, idle });
+            self.live.insert(*id, Live::found(array, idle.get(id)));
         }
-        for class in 0..CLASSES.len() {
-            let outer = &self.outer[class];
-            let failed = |why: String| DataplaneError::Map { name: NAMES[class].to_owned(), why };
-            let slots = outer.info().map_err(|e| failed(chain(&e)))?.max_entries();
-            for slot in 0..slots {
-                let place = RingPlace { class: class as u8, slot };
-                let filled = sys::lookup_u32(outer.fd().as_fd(), slot).map_err(|e| failed(e.to_string()))?.is_some();
-                if filled && !in_use.contains(&place) {
-                    self.clear(place)?;
-                }
+        Ok(())
+    }
+
+    /// A slot belongs to one ring, and to no other before it was cleared: what is in it is that ring's.
+    pub(super) fn adopt_left(&mut self, next: &BTreeMap<RingId, Ring>) -> Result<(), DataplaneError> {
+        for (id, ring) in next {
+            if !self.live.contains_key(id) && self.left.places.contains(&ring.place) {
+                let array = self.take_left(ring.place)?;
+                self.live.insert(*id, Live::found(array, self.left.idle.get(id)));
             }
         }
         Ok(())
+    }
+
+    /// What is nobody's when all is written.
+    pub(super) fn clear_left(&mut self) -> Result<(), DataplaneError> {
+        while let Some(place) = self.left.places.pop_first() {
+            let taken = self.live.values().any(|live| live.array.place == place);
+            if !taken && let Err(e) = self.clear(place) {
+                self.left.places.insert(place);
+                return Err(e);
+            }
+        }
+        Ok(())
+    }
+
+    fn take_left(&mut self, place: RingPlace) -> Result<Array, DataplaneError> {
+        let array = Array::in_slot(&self.outer[usize::from(place.class)], place)?;
+        self.left.places.remove(&place);
+        Ok(array)
+    }
+
+    /// Slots that have an array.
+    fn filled(&self) -> Result<BTreeSet<RingPlace>, DataplaneError> {
+        let mut filled = BTreeSet::new();
+        for (class, outer) in self.outer.iter().enumerate() {
+            let failed = |why: String| DataplaneError::Map { name: NAMES[class].to_owned(), why };
+            let slots = outer.info().map_err(|e| failed(chain(&e)))?.max_entries();
+            for slot in 0..slots {
+                if sys::lookup_u32(outer.fd().as_fd(), slot).map_err(|e| failed(e.to_string()))?.is_some() {
+                    filled.insert(RingPlace { class: class as u8, slot });
+                }
+            }
+        }
+        Ok(filled)
     }
 
     /// The idle timeouts in force.
@@ -65,17 +99,27 @@ impl Rings {
     }
 }
 
+impl Live {
+    /// As it was found. A timeout that is not known counts as zero: moving rows then move for longer than they must.
+    fn found(array: Array, idle: Option<&u32>) -> Self {
+        let owners = Arc::new(array.rows().iter().map(|row| row.owner()).collect());
+        Self { array, owners, idle: idle.copied().unwrap_or(0) }
+    }
+}
+
 impl Array {
-    /// What is in a slot; `None` if it is empty.
-    fn in_slot(outer: &MapData, place: RingPlace) -> Result<Option<Self>, DataplaneError> {
+    /// What is in a slot.
+    fn in_slot(outer: &MapData, place: RingPlace) -> Result<Self, DataplaneError> {
         let class = usize::from(place.class);
-        let failed = |why: String| DataplaneError::Map { name: NAMES[class].to_owned(), why };
-        let Some(id) = sys::lookup_u32(outer.fd().as_fd(), place.slot).map_err(|e| failed(e.to_string()))? else {
-            return Ok(None);
+        let failed = |why: String| DataplaneError::Map {
+            name: NAMES[class].to_owned(),
+            why: format!("opening the ring in slot {}: {why}", place.slot),
         };
-        let map = MapData::from_id(id).map_err(|e| failed(format!("opening the ring in slot {}: {e}", place.slot)))?;
-        let words = sys::Words::map(map.fd().as_fd(), rows(class) as usize)
-            .map_err(|e| failed(format!("mapping the ring in slot {}: {e}", place.slot)))?;
-        Ok(Some(Self { place, map, words }))
+        let id = sys::lookup_u32(outer.fd().as_fd(), place.slot).map_err(|e| failed(e.to_string()))?;
+        let id = id.ok_or_else(|| failed("it is gone".into()))?;
+        let map = MapData::from_id(id).map_err(|e| failed(chain(&e)))?;
+        let words =
+            sys::Words::map(map.fd().as_fd(), rows(class) as usize).map_err(|e| failed(format!("mapping it: {e}")))?;
+        Ok(Self { place, map, words })
     }
 }
