@@ -8,8 +8,7 @@ use crate::model::BackendState;
 /// Take a backend out of the ring: no new connections
 ///
 /// Connections that are open on it go to other backends, which reset them: waiting for them to finish is not built yet.
-/// The drain is an override: it stays over reloads, and `sluice status` marks it, until `sluice undrain` or a restart of
-/// the daemon.
+/// The drain is an override: it stays over reloads and restarts, and `sluice status` marks it, until `sluice undrain`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  sluice drain web/10.0.0.11\n  sluice drain web/canary -o json")]
 pub struct Drain {

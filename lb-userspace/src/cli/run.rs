@@ -10,8 +10,9 @@ use crate::logging;
 /// Balance traffic as the file says, until told to stop
 ///
 /// Loads the XDP program, attaches it to the interfaces of the file, checks the backends and keeps the kernel's maps
-/// true. SIGHUP (or `sluice reload`) reads the file again; SIGTERM or Ctrl-C stops cleanly. Needs root, or CAP_BPF,
-/// CAP_NET_ADMIN, CAP_PERFMON and CAP_NET_RAW.
+/// true. SIGHUP (or `sluice reload`) reads the file again. SIGTERM or Ctrl-C ends the daemon, and packets are forwarded
+/// on: the next start takes over, `sluice detach` ends it (`node.on_exit: detach` has the daemon do that itself). Needs
+/// root, or CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_NET_RAW.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     sudo sluice run -c /etc/sluice/sluice.yaml\n  \

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use aya::maps::MapData;
 
-use lb_common::ring::{CLASSES, rows};
+use lb_common::ring::rows;
 
 use super::{Array, Live, NAMES, Rings};
 use crate::dataplane::error::DataplaneError;
