@@ -199,7 +199,7 @@ pub fn decide<T: Table>(
             return Decision::of(row.owner());
         }
         let settled = Settled::of(row, table);
-        if settled.is_down() && matches!(orphans, Orphans::Tell) {
+        if settled.is_down() && matches!(orphans, Orphans::Tell) && !is_refusing(now, timeouts, table) {
             return Decision::Orphan;
         }
         let target = if opens { syn_target(row, settled, now, timeouts, table) } else { settled.or(row.owner()) };
@@ -288,6 +288,14 @@ fn syn_target<T: Table>(row: Row, settled: Settled, now: u32, timeouts: Timeouts
     let moved = row.until().saturating_sub(timeouts.idle + MARGIN);
     let refused = table.refused();
     if now <= moved + GRACE || refused != 0 && now <= refused + GRACE { settled.id } else { row.owner() }
+}
+
+/// A flow may live that is not written down because it could not be. It is the owner's if `settled` was down by then,
+/// and looks like one that is left of `settled`.
+#[inline(always)]
+fn is_refusing<T: Table>(now: u32, timeouts: Timeouts, table: &mut T) -> bool {
+    let refused = table.refused();
+    refused != 0 && now <= refused + timeouts.idle + MARGIN
 }
 
 /// Silent for longer than its timeout, strictly.

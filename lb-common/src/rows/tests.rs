@@ -335,6 +335,15 @@ fn an_orphan_is_told_where_that_is_wanted_unless_it_opens_or_is_udp() {
 }
 
 #[test]
+fn nobody_is_called_an_orphan_who_may_be_one_that_was_refused() {
+    let down = Row::moving(OWNER, DOWN, moving().until());
+    // The last packet of a flow that is not written down was refused, at most one timeout ago.
+    for (refused, decision) in [(NOW, TO_OWNER), (NOW - IDLE, TO_OWNER), (NOW - IDLE - MARGIN - 1, Decision::Orphan)] {
+        assert_eq!(World { refused, ..world() }.tells(down, DATA), decision, "refused in {refused}");
+    }
+}
+
+#[test]
 fn only_flows_that_the_filter_says_yes_to_are_looked_up() {
     let entry = state(THIRD, PHASE_ESTABLISHED, NOW);
     for bit in 0..FILTER_BITS {
