@@ -186,7 +186,7 @@ impl Rings {
         for (id, change, array) in ready {
             let Some(live) = self.live.get_mut(&id) else { continue };
             let old = std::mem::replace(&mut live.array, array);
-            for correction in change.settle(&old.rows(), now) {
+            for correction in change.settle(&old.rows(), outside.refused(id.service), now) {
                 live.array.correct(correction.row, |row| correction.apply(row));
             }
         }

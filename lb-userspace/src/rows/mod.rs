@@ -8,8 +8,7 @@
 //!
 //! The trap is time. Between two calls the program goes on: it pushes `until` in words that were read, it writes flows
 //! down, and during a swap half of the CPUs still do so by the old array. So every word is written by
-//! compare-and-swap from the one that was looked at, nothing is decided on a row that changed meanwhile, and what may
-//! be corrected after the fact is corrected upwards only.
+//! compare-and-swap from the one that was looked at, and nothing is decided on a row that changed meanwhile.
 
 pub mod plan;
 pub mod recovery;
@@ -53,17 +52,33 @@ pub struct Rewrite {
     pub to: Row,
 }
 
-/// `until` of a moving row must not be less than this. Applied to the word that is there, by compare-and-swap, and only
-/// if that is one of kind moving: the program may push it at the same time.
+/// A change in place that is made to whatever word is there, by compare-and-swap: the program may push its `until` at
+/// the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Correction {
     pub row: usize,
-    pub at_least: u32,
+    pub what: What,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// It moves until this second at least.
+    Until(u32),
+    /// It moves until this second at most, if its owner is its settled one too: then moving makes no difference to
+    /// where its flows go.
+    Ends(u32),
+    /// This word becomes that one, and no other does.
+    Becomes(Row, Row),
 }
 
 impl Correction {
     /// The word to put in the place of `word`, if any.
     pub fn apply(self, word: Row) -> Option<Row> {
-        (word.kind() == KIND_MOVING && word.until() < self.at_least).then(|| word.with_until(self.at_least))
+        let (fits, to) = match self.what {
+            What::Until(until) => (word.until() < until, word.with_until(until)),
+            What::Ends(until) => (word.until() > until && word.owner() == word.settled(), word.with_until(until)),
+            What::Becomes(from, to) => (word == from, to),
+        };
+        (word.kind() == KIND_MOVING && fits).then_some(to)
     }
 }

@@ -18,7 +18,7 @@
 use lb_common::ring::{KIND_MOVING, Row};
 use lb_common::rows::{BEFORE, MARGIN};
 
-use super::{Correction, Facts, Rewrite, Standing};
+use super::{Correction, Facts, Rewrite, Standing, What};
 
 /// Seconds between planning and the end of the swap that need no correction. A plan older than this is not swapped in.
 pub const HEADSTART: u32 = 3;
@@ -37,7 +37,8 @@ pub enum Fate {
     Moved,
     /// It moves, and goes on to move under another owner.
     Kept,
-    /// It moves, and its owner is again the one it had before: what was written down meanwhile are its exceptions.
+    /// It moves, and its owner is again the one it had before. It need not move any more as soon as nobody writes flows
+    /// down as the other one's: what was written down meanwhile are its exceptions.
     Returned,
     /// It has nobody to protect, and is its new owner's at once.
     AtOnce,
@@ -86,12 +87,8 @@ pub fn plan(live: &[Row], owners: &[u16], facts: &Facts<'_>, now: u32) -> Change
                 }
                 word = to;
             }
-            if word.settled() == owner {
-                // Of kind exceptions, with a full filter. `until` remembers since when: see `settle`.
-                (Fate::Returned, Row::moving(owner, owner, now))
-            } else {
-                (Fate::Kept, Row::moving(owner, word.settled(), word.until()))
-            }
+            let settled = settled_meanwhile(word, facts);
+            (if settled == owner { Fate::Returned } else { Fate::Kept }, Row::moving(owner, settled, word.until()))
         } else {
             (Fate::Moved, Row::moving(owner, word.owner(), now + facts.idle + MARGIN + HEADSTART))
         };
@@ -129,6 +126,15 @@ fn keeps(word: Row, facts: &Facts<'_>) -> bool {
     }
 }
 
+/// The `settled` of a row that is kept, while both arrays are in use.
+///
+/// A flow that is refused while `settled` is down becomes the owner's, and there are two owners then. So until nobody
+/// uses the old array, the one it has is `settled` in the new one.
+fn settled_meanwhile(word: Row, facts: &Facts<'_>) -> u16 {
+    let down = word.settled() != BEFORE && (facts.standing)(word.settled()) == Standing::Down;
+    if down { word.owner() } else { word.settled() }
+}
+
 /// No later than the second in which a row began to move, or was extended: headstart and extensions make it look later
 /// than it was, by less than [`EXTENSION`].
 const fn began(word: Row, idle: u32) -> u32 {
@@ -161,8 +167,9 @@ impl Change {
                 // A word that was pushed meanwhile is made good after the swap.
                 Fate::Copied => old == new || is_pushed(new, old),
                 Fate::Moved => old.owner() == new.settled() && !(old.is_moving(now) && keeps(old, facts)),
-                Fate::Kept => goes_on && old.settled() == new.settled() && new.until() > now + 1,
-                Fate::Returned => goes_on && old.settled() == new.owner(),
+                Fate::Kept | Fate::Returned => {
+                    goes_on && new.settled() == settled_meanwhile(old, facts) && new.until() > now + 1
+                }
                 Fate::AtOnce => self.idle == 0 || old == Row::steady(0),
             }
         };
@@ -170,20 +177,32 @@ impl Change {
     }
 
     /// What is left to do when the swap has returned, in second `returned`. `old` is the array that was swapped out, as
-    /// it is now.
-    pub fn settle(&self, old: &[Row], returned: u32) -> Vec<Correction> {
+    /// it is now; `refused` the second in which the service last refused to write a flow down.
+    pub fn settle(&self, old: &[Row], refused: u32, returned: u32) -> Vec<Correction> {
         let shift = shift(old, self.words.len());
+        let in_full = What::Until(returned + self.idle + MARGIN);
         let mut corrections = Vec::new();
         for (row, &new) in self.words.iter().enumerate().filter(|(_, new)| new.kind() == KIND_MOVING) {
-            let at_least = match self.fates[row] {
-                Fate::Moved => returned + self.idle + MARGIN,
-                // Until now, flows were written down by the old array: only a scan that begins later has seen them all.
-                Fate::Returned => returned,
+            let old = old[row >> shift];
+            let what = match self.fates[row] {
+                Fate::Moved => in_full,
+                // While both arrays were in use, it had to go on writing flows down: a flow that opened by the new one
+                // is not to be found unknown by the old one.
+                Fate::Returned => What::Ends(returned),
+                // Its settled one was down: see `settled_meanwhile`.
+                Fate::Kept if new.settled() != old.settled() => {
+                    if refused == 0 || refused + 1 < self.built {
+                        What::Becomes(new, Row::moving(new.owner(), old.settled(), new.until()))
+                    } else {
+                        in_full
+                    }
+                }
                 // Refusals may have pushed it in the old array.
-                Fate::Copied | Fate::Kept | Fate::AtOnce => old[row >> shift].until(),
+                Fate::Copied | Fate::Kept | Fate::AtOnce => What::Until(old.until()),
             };
-            if new.until() < at_least {
-                corrections.push(Correction { row, at_least });
+            let correction = Correction { row, what };
+            if correction.apply(new).is_some() {
+                corrections.push(correction);
             }
         }
         corrections
@@ -227,13 +246,13 @@ mod tests {
             ("oneshot and steady", Row::steady(1), 1, oneshot, Fate::Copied, Row::steady(1)),
             ("moving, same owner", moving(1, 2), 1, UP, Fate::Copied, moving(1, 2)),
             ("moving, other owner", moving(1, 2), 3, UP, Fate::Kept, moving(3, 2)),
-            ("moving, settled down", moving(1, 2), 3, DOWN, Fate::Kept, moving(3, 2)),
-            ("… refused before", moving(1, 2), 3, refused(began - EXTENSION - 1), Fate::Kept, moving(3, 2)),
+            ("moving, settled down", moving(1, 2), 3, DOWN, Fate::Kept, moving(3, 1)),
+            ("… refused before", moving(1, 2), 3, refused(began - EXTENSION - 1), Fate::Kept, moving(3, 1)),
             ("… refused since", moving(1, 2), 3, refused(began), Fate::Moved, Row::moving(3, 1, UNTIL)),
             ("moving, settled gone", moving(1, 2), 3, gone, Fate::Moved, Row::moving(3, 1, UNTIL)),
             ("moving, none settled", moving(1, 0), 3, UP, Fate::Moved, Row::moving(3, 1, UNTIL)),
             ("moving from another ring", moving(1, BEFORE), 3, gone, Fate::Kept, moving(3, BEFORE)),
-            ("moving back", moving(1, 2), 2, UP, Fate::Returned, Row::moving(2, 2, NOW)),
+            ("moving back", moving(1, 2), 2, UP, Fate::Returned, moving(2, 2)),
             ("moving back to one that was away", moving(1, 2), 2, refused(NOW), Fate::Moved, Row::moving(2, 1, UNTIL)),
             ("time is up", Row::moving(1, 2, NOW), 2, UP, Fate::Moved, Row::moving(2, 1, UNTIL)),
             ("exceptions", Row::exceptions(1, 7), 2, UP, Fate::Moved, Row::moving(2, 1, UNTIL)),
@@ -252,7 +271,8 @@ mod tests {
         let change = plan(&live, &[3, 3, 2, 3], &UP, NOW);
         let extended = |row: usize| Rewrite { row, from: live[row], to: live[row].with_until(NOW + 10) };
         assert_eq!(change.extensions, [extended(0), extended(2)]);
-        assert_eq!(change.words[..2], [Row::moving(3, 2, NOW + 10), Row::moving(3, 2, NOW + 5)]);
+        let word = |owner, until| Row::moving(owner, 2, until);
+        assert_eq!(change.words[..3], [word(3, NOW + 10), word(3, NOW + 5), word(2, NOW + 10)]);
         assert_eq!(change.fates, [Fate::Kept, Fate::Kept, Fate::Returned, Fate::Copied]);
     }
 
@@ -271,9 +291,10 @@ mod tests {
         assert!(change.still_good(&live, &UP, NOW));
         let due = NOW + 1 + IDLE + MARGIN;
         // The children that were copied learn of the extension, the one that moved of the second.
-        assert_eq!(change.settle(&live, NOW + 1), [0, 3].map(|row| Correction { row, at_least: NOW + 10 }));
-        assert_eq!(change.settle(&live, NOW + 4)[1..2], [Correction { row: 3, at_least: NOW + 10 }]);
-        assert_eq!(change.settle(&live, NOW + 9)[2], Correction { row: 5, at_least: due + 8 });
+        let at_least = |row, until| Correction { row, what: What::Until(until) };
+        let copied = [at_least(0, NOW + 10), at_least(3, NOW + 10)];
+        assert_eq!(change.settle(&live, 0, NOW + 1), copied);
+        assert_eq!(change.settle(&live, 0, NOW + 9), [copied[0], copied[1], at_least(5, due + 8)]);
     }
 
     #[test]
@@ -290,7 +311,7 @@ mod tests {
             ("kept, and pushed", kept, 3, kept.with_until(NOW + 40), UP, NOW, true),
             ("kept, and pulled", kept, 3, kept.with_until(NOW + 1), UP, NOW, false),
             ("kept, not extended", kept.with_until(NOW + 3), 3, kept.with_until(NOW + 3), UP, NOW + 2, false),
-            ("kept, settled went down", kept, 3, kept, DOWN, NOW, true),
+            ("kept, settled went down", kept, 3, kept, DOWN, NOW, false),
             ("kept, settled went down and refused", kept, 3, kept, Facts { refused: NOW, ..DOWN }, NOW, false),
             ("kept, settled recovered", kept, 3, Row::moving(1, 0, NOW + 20), UP, NOW, false),
             ("returned", kept, 2, kept, UP, NOW, true),
@@ -311,13 +332,46 @@ mod tests {
         let change = plan(&live, &[2, 3, 1, 2], &UP, NOW);
         let pushed = NOW + 33;
         let old = [live[0], live[1].with_until(pushed), live[2].with_until(pushed), live[3].with_until(pushed)];
-        let expected = [(1, pushed), (2, pushed), (3, NOW + 1)];
-        let expected = expected.map(|(row, at_least)| Correction { row, at_least });
-        assert_eq!(change.settle(&old, NOW + 1), expected, "the headstart suffices for row 0");
-        assert_eq!(change.settle(&old, NOW + 5)[0], Correction { row: 0, at_least: NOW + 5 + IDLE + MARGIN });
-        assert_eq!(Correction { row: 0, at_least: 9 }.apply(Row::moving(1, 2, 8)), Some(Row::moving(1, 2, 9)));
-        for word in [Row::moving(1, 2, 9), Row::steady(1), Row::exceptions(1, 1)] {
-            assert_eq!(Correction { row: 0, at_least: 9 }.apply(word), None);
+        let expected = [(1, What::Until(pushed)), (2, What::Until(pushed)), (3, What::Ends(NOW + 1))];
+        let expected = expected.map(|(row, what)| Correction { row, what });
+        assert_eq!(change.settle(&old, NOW, NOW + 1), expected, "the headstart suffices for row 0");
+        let late = Correction { row: 0, what: What::Until(NOW + 5 + IDLE + MARGIN) };
+        assert_eq!(change.settle(&old, NOW, NOW + 5)[0], late);
+    }
+
+    #[test]
+    fn a_settled_backend_that_is_down_is_put_back_unless_a_flow_became_the_owners_for_good() {
+        let live = [Row::moving(1, 2, NOW + 20)];
+        let change = plan(&live, &[3], &DOWN, NOW);
+        let meanwhile = Row::moving(3, 1, NOW + 20);
+        assert_eq!(change.words, [meanwhile]);
+        let back = What::Becomes(meanwhile, Row::moving(3, 2, NOW + 20));
+        let in_full = What::Until(NOW + 1 + IDLE + MARGIN);
+        for (refused, what) in [(0, back), (NOW - 2, back), (NOW - 1, in_full), (NOW + 1, in_full)] {
+            assert_eq!(change.settle(&live, refused, NOW + 1), [Correction { row: 0, what }], "refused in {refused}");
+        }
+        assert!(!change.still_good(&live, &UP, NOW), "it recovered in time");
+        assert!(!plan(&live, &[3], &UP, NOW).still_good(&live, &DOWN, NOW), "it went down after that");
+    }
+
+    #[test]
+    fn a_correction_does_not_undo_what_happened_meanwhile() {
+        use What::{Becomes, Ends, Until};
+        let word = Row::moving(1, 2, 8);
+        let table = [
+            (Until(9), word, Some(Row::moving(1, 2, 9))),
+            (Until(8), word, None),
+            (Until(9), Row::steady(1), None),
+            (Until(9), Row::exceptions(1, 1), None),
+            (Ends(9), Row::moving(1, 1, 10), Some(Row::moving(1, 1, 9))),
+            (Ends(9), Row::moving(1, 1, 9), None),
+            (Ends(9), Row::moving(1, 2, 10), None),
+            (Ends(9), Row::exceptions(1, 1), None),
+            (Becomes(word, Row::moving(1, 3, 8)), word, Some(Row::moving(1, 3, 8))),
+            (Becomes(word, Row::moving(1, 3, 8)), word.with_until(9), None),
+        ];
+        for (what, word, corrected) in table {
+            assert_eq!(Correction { row: 0, what }.apply(word), corrected, "{what:?} {word:?}");
         }
     }
 
@@ -355,8 +409,11 @@ mod tests {
                 match change.fates[row] {
                     Fate::Copied => prop_assert_eq!(old, new),
                     // Whoever was not written down goes where it went.
-                    Fate::Kept => prop_assert!(new.settled() == old.settled() && new.is_moving(NOW + late + 1)),
-                    Fate::Returned => prop_assert!(new.owner() == old.settled() && !new.is_moving(NOW)),
+                    Fate::Kept => {
+                        let unwritten = if standing(old.settled()) == Standing::Up { old.settled() } else { old.owner() };
+                        prop_assert!(new.settled() == unwritten && new.is_moving(NOW + late + 1));
+                    }
+                    Fate::Returned => prop_assert!(*new == Row::moving(old.settled(), old.settled(), old.until())),
                     Fate::Moved => prop_assert!(new.settled() == old.owner() && new.until() == UNTIL),
                     Fate::AtOnce => prop_assert!(*old == Row::steady(0) && new.is_steady()),
                 }

@@ -64,7 +64,7 @@ pub struct Watch {
 }
 
 /// What one walk over the flow tables has seen so far.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Scan {
     began: u32,
     rings: Vec<Tracked>,
@@ -75,7 +75,7 @@ pub struct Scan {
     awaited: usize,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Tracked {
     log2: u32,
     tcp: bool,

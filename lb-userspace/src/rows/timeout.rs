@@ -9,7 +9,7 @@
 use lb_common::ring::{KIND_MOVING, Row};
 use lb_common::rows::MARGIN;
 
-use super::{Correction, Rewrite};
+use super::{Correction, Rewrite, What};
 
 /// In-place changes to make *before* the program is told of the longer timeout.
 pub fn raise(live: &[Row], from: u32, to: u32, now: u32) -> Vec<Rewrite> {
@@ -23,9 +23,9 @@ pub fn raised(live: &[Row], to: u32, refused: u32, since: u32, now: u32) -> Vec<
     if refused == 0 || refused + 1 < since {
         return Vec::new();
     }
-    let at_least = refused + to + MARGIN;
-    let moving = live.iter().enumerate().filter(|(_, word)| word.is_moving(now) && word.until() < at_least);
-    moving.map(|(row, _)| Correction { row, at_least }).collect()
+    let until = refused + to + MARGIN;
+    let short = live.iter().enumerate().filter(|(_, word)| word.is_moving(now) && word.until() < until);
+    short.map(|(row, _)| Correction { row, what: What::Until(until) }).collect()
 }
 
 /// Whether the program may be told of a shorter timeout now.
@@ -50,7 +50,7 @@ mod tests {
         let live = [Row::moving(1, 2, 110), Row::moving(1, 2, 160)];
         assert_eq!(raised(&live, 50, 0, 100, 100), []);
         assert_eq!(raised(&live, 50, 98, 100, 100), [], "was pushed with the rest");
-        assert_eq!(raised(&live, 50, 100, 100, 100), [Correction { row: 0, at_least: 152 }]);
+        assert_eq!(raised(&live, 50, 100, 100, 100), [Correction { row: 0, what: What::Until(152) }]);
     }
 
     #[test]
