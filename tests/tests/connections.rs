@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use lb_tests::lab::connections::check::Verdict;
 use lb_tests::lab::connections::fleet::Connection;
@@ -42,6 +43,27 @@ fn nothing_breaks_while_nothing_changes() {
     let placement = Placement::of(&run.config);
     let astray = run.connections().unwrap().iter().filter(|c| !is_placed(c, &placement)).count();
     assert_eq!(astray, 0, "connections that are not where their configuration and key put them");
+    assert_clean(&run.verdict().unwrap());
+}
+
+#[test]
+#[ignore = "needs root"]
+fn no_connection_notices_what_becomes_of_the_controller() {
+    let _machine = alone();
+    let mut run = Scenario::start(1, 10, |_| {}).unwrap();
+    run.open(2000).unwrap();
+    run.step("the controller is killed", |run| {
+        run.kill(0);
+        Ok(())
+    })
+    .unwrap();
+    run.step("another one starts", |run| run.restart(0)).unwrap();
+    run.step("an upgrade: one stops, the next one starts", |run| {
+        run.stop(0)?;
+        std::thread::sleep(Duration::from_secs(1));
+        run.restart(0)
+    })
+    .unwrap();
     assert_clean(&run.verdict().unwrap());
 }
 

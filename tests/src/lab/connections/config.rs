@@ -34,6 +34,11 @@ pub struct Config {
     pub fall: u32,
     /// `managed` or `external`.
     pub vip_addresses: &'static str,
+    pub min_ring_interval: Duration,
+    /// The service's part of the flow tables; the default if `None`.
+    pub flows: Option<u32>,
+    /// `flow` or `source`.
+    pub affinity: &'static str,
     /// The fleet's secret: nodes of a site share it.
     pub hash_key: PathBuf,
 }
@@ -49,6 +54,9 @@ impl Config {
             interval: Duration::from_secs(2),
             fall: 3,
             vip_addresses: "managed",
+            min_ring_interval: Duration::from_secs(1),
+            flows: None,
+            affinity: "flow",
             hash_key: site_dir.join("hash.key"),
         };
         config.add(0..count);
@@ -75,7 +83,7 @@ impl Config {
     }
 
     pub fn yaml(&self, node: &Node) -> String {
-        let Self { forward, fall, vip_addresses, hash_key, interval, .. } = self;
+        let Self { forward, fall, vip_addresses, hash_key, interval, affinity, .. } = self;
         let (bpf_dir, dir) = (node.bpf_dir.display(), node.dir.display());
         let interval = interval.as_millis();
         let Pair { v4, v6 } = VIP;
@@ -84,6 +92,7 @@ impl Config {
              node:\n\
              \x20 interfaces: [eth0, eth1]\n\
              \x20 vip_addresses: {vip_addresses}\n\
+             \x20 min_ring_interval: {}ms\n\
              \x20 bpf_dir: {bpf_dir}\n\
              \x20 run_dir: {dir}/run\n\
              admin: {{ socket: {dir}/admin.sock, http: 127.0.0.1:9480 }}\n\
@@ -93,7 +102,9 @@ impl Config {
              \x20   listen: [\"{v4}:{PORT}\", \"[{v6}]:{PORT}\"]\n\
              \x20   protocol: tcp\n\
              \x20   forward: {forward}\n\
+             \x20   affinity: {affinity}\n\
              \x20   health: {{ tcp: {{ port: {PROBE_PORT} }}, interval: {interval}ms, timeout: {}ms, fall: {fall} }}\n",
+            self.min_ring_interval.as_millis(),
             hash_key.display(),
             interval.min(1000),
         );
@@ -105,6 +116,9 @@ impl Config {
                 "    timeouts: {{ tcp_established: {seconds}s, tcp_opening: {0}s, tcp_closing: {0}s }}",
                 seconds.min(10)
             );
+        }
+        if let Some(flows) = self.flows {
+            let _ = writeln!(yaml, "    limits: {{ flows: {flows} }}");
         }
         yaml += "    backends:\n";
         for (&number, &Line { weight, drain }) in &self.backends {

@@ -30,21 +30,23 @@ pub struct Plan {
     pub connections: u32,
     /// Time between two requests of a connection.
     pub pace: Duration,
-    /// Connections a second that open later, ask eight times as fast, and close again after up to [`Plan::visit`].
+    /// Connections a second that open later, and close again after up to [`Plan::visit`].
     pub visitors: u32,
+    pub visitor_pace: Duration,
     pub visit: Duration,
     /// An answer that takes longer does not come.
     pub patience: Duration,
 }
 
 impl Plan {
-    /// `connections` to these targets, a request a second each, and 40 visitors a second.
+    /// `connections` to these targets, a request a second each, and 40 visitors a second who ask eight times as fast.
     pub fn new(connections: u32, targets: Vec<SocketAddr>) -> Self {
         Self {
             targets,
             connections,
             pace: Duration::from_secs(1),
             visitors: 40,
+            visitor_pace: Duration::from_millis(125),
             visit: Duration::from_secs(8),
             patience: Duration::from_secs(8),
         }
@@ -335,7 +337,7 @@ async fn run(clients: Vec<NetNs>, plan: Plan, shared: Arc<Shared>) -> Result<()>
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let stay = plan.visit.mul_f64((random >> 40) as f64 / f64::from(1 << 24));
             let (number, socket) = next(true)?;
-            running.spawn(live(socket, number, plan.pace / 8, Some(stay), plan.patience, Arc::clone(&shared)));
+            running.spawn(live(socket, number, plan.visitor_pace, Some(stay), plan.patience, Arc::clone(&shared)));
         }
         while running.try_join_next().is_some() {}
     }

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::Signal;
-use serde_json::Value;
 use sluice::api::types::{BackendStatus, Health, Status};
 use sluice::model::BackendState;
 
@@ -37,6 +36,18 @@ pub struct Rows {
     pub steady: u64,
     pub moving: u64,
     pub exceptions: u64,
+}
+
+impl Rows {
+    fn of(status: &Status) -> Self {
+        let mut sum = Self::default();
+        for ring in status.services.iter().flat_map(|s| &s.rings) {
+            sum.steady += u64::from(ring.rows_steady);
+            sum.moving += u64::from(ring.rows_moving);
+            sum.exceptions += u64::from(ring.rows_exceptions);
+        }
+        sum
+    }
 }
 
 /// A line of the table.
@@ -128,11 +139,13 @@ impl Scenario {
 
     /// Opens the connections that stay, half of them to the IPv4 address, and waits until each was answered.
     pub fn open(&mut self, connections: u32) -> Result<()> {
-        let targets = VIP.both().map(|ip| SocketAddr::new(ip, PORT)).to_vec();
-        self.open_as(Plan::new(connections, targets))
+        self.open_as(connections, |_| {})
     }
 
-    pub fn open_as(&mut self, plan: Plan) -> Result<()> {
+    /// As [`Self::open`], with another plan.
+    pub fn open_as(&mut self, connections: u32, change: impl FnOnce(&mut Plan)) -> Result<()> {
+        let mut plan = Plan::new(connections, VIP.both().map(|ip| SocketAddr::new(ip, PORT)).to_vec());
+        change(&mut plan);
         self.log.note(format!("{} connections open", plan.connections));
         let before = Mark {
             at: Instant::now(),
@@ -230,13 +243,13 @@ impl Scenario {
         for node in self.running() {
             self.wait(node, "the configuration is in force", PATIENCE, |status| {
                 let all = || status.services.iter().flat_map(|s| &s.backends);
-                all().count() == backends && all().all(as_configured)
+                all().filter(|b| !b.leaving).count() == backends && all().all(as_configured)
             })?;
         }
         Ok(())
     }
 
-    /// Asks a node for its status until it is as wished. Thousands of backends make a long status: not too often.
+    /// Asks a node for its status until it is as wished.
     pub fn wait(
         &mut self,
         node: usize,
@@ -245,13 +258,15 @@ impl Scenario {
         wished: impl Fn(&Status) -> bool,
     ) -> Result<Status> {
         let deadline = Instant::now() + patience;
+        // Thousands of backends make a long status: not too often.
+        let pace = Duration::from_millis(if self.config.backends.len() < 100 { 5 } else { 50 });
         let daemon = &mut self.daemons[node];
         loop {
             signals::check()?;
             daemon.alive()?;
             match daemon.status() {
                 Ok(status) if wished(&status) => return Ok(status),
-                _ if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(50)),
+                _ if Instant::now() < deadline => std::thread::sleep(pace),
                 Ok(status) => {
                     let all = status.services.iter().flat_map(|s| &s.backends);
                     let odd: Vec<&BackendStatus> = all.filter(|b| !as_configured(b)).take(5).collect();
@@ -267,19 +282,17 @@ impl Scenario {
         }
     }
 
-    /// The rows of a node's rings by kind, as `sluice status -o json` says; `None` if it does not say.
-    pub fn rows(&self, node: usize) -> Result<Option<Rows>> {
-        let status: Value = serde_json::from_str(&self.daemons[node].cli_ok(&["status", "-o", "json"])?)?;
-        let rings = status["services"].as_array().into_iter().flatten().filter_map(|s| s["rings"].as_array()).flatten();
-        let mut sum = Rows::default();
-        for ring in rings {
-            let kinds = ["rows_steady", "rows_moving", "rows_exceptions"].map(|kind| ring[kind].as_u64());
-            let [Some(steady), Some(moving), Some(exceptions)] = kinds else { return Ok(None) };
-            sum.steady += steady;
-            sum.moving += moving;
-            sum.exceptions += exceptions;
-        }
-        Ok(Some(sum))
+    /// The rows of a node's rings by kind.
+    pub fn rows(&self, node: usize) -> Result<Rows> {
+        Ok(Rows::of(&self.daemons[node].status()?))
+    }
+
+    /// Waits until a node's rows are as wished, and says what they are.
+    pub fn wait_rows(&mut self, what: &str, patience: Duration, wished: impl Fn(Rows) -> bool) -> Result<Rows> {
+        let status = self.wait(0, what, patience, |status| wished(Rows::of(status)))?;
+        let rows = Rows::of(&status);
+        self.log.note(format!("{what}: {rows:?}"));
+        Ok(rows)
     }
 
     /// Ends a node's controller, as a crash would.
@@ -380,6 +393,6 @@ impl Scenario {
 
 /// A backend has what the configuration promises: it is up, and new flows come exactly if they may.
 fn as_configured(backend: &BackendStatus) -> bool {
-    let wanted = backend.weight > 0 && backend.state == BackendState::Active;
+    let wanted = backend.weight > 0 && backend.state == BackendState::Active && !backend.leaving;
     matches!(backend.health, Health::Up | Health::Unchecked) && (backend.share > 0.0) == wanted
 }
