@@ -9,6 +9,7 @@ fn main() -> ExitCode {
         Verb::Run(run) => run.execute(),
         Verb::Check(check) => check.execute(),
         Verb::Config(config) => config.execute(),
+        Verb::Plan(plan) => plan.execute(),
         Verb::Reload(reload) => reload.execute(),
         Verb::Status(status) => status.execute(),
         Verb::Drain(drain) => drain.execute(),

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use common::{Directory, admin, controller, healthy, serve, status};
 use sluice::api::client::Client;
 use sluice::api::server;
+use sluice::api::types::PlanRequest;
 use sluice::control::handle::{Handle, Request};
 use sluice::exit::Exit;
 use sluice::model::BackendState;
@@ -29,6 +30,10 @@ fn get(path: &str) -> String {
 
 fn post(path: &str) -> String {
     format!("POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+}
+
+fn post_with(path: &str, body: &str) -> String {
+    format!("POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
 
 fn code(answer: &str) -> &str {
@@ -81,6 +86,10 @@ async fn every_refusal_has_its_http_status_and_a_json_body() {
         (get("/v1/status"), "200"),
         (post("/v1/reload"), "200"),
         (post("/v1/reload"), "422"),
+        (post("/v1/plan"), "200"),
+        (get("/v1/plan"), "405"),
+        (post_with("/v1/plan", r#"{ "file": "new.yaml", "text": "version: 1" }"#), "200"),
+        (post_with("/v1/plan", "version: 1"), "400"),
         (post("/v1/services/web/backends/canary/drain"), "200"),
         (post("/v1/services/web/backends/nobody/drain"), "404"),
         (get("/v1/services/web/backends/canary/drain"), "405"),
@@ -120,6 +129,22 @@ async fn a_body_nobody_asked_for_is_read_if_small_and_refused_if_large() {
         let body: serde_json::Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
         assert_eq!(body.get("error").is_some(), wanted != "200", "{body}");
     }
+}
+
+#[tokio::test]
+async fn a_file_to_make_a_plan_for_arrives_whole() {
+    let directory = Directory::new();
+    let socket = directory.join("admin.sock");
+    let (handle, mut requests) = Handle::new();
+    let _served = serve(server::bind_unix(&socket).unwrap(), handle);
+    // Larger than any other request may be, and full of what JSON escapes.
+    let sent = PlanRequest { file: "new.yaml".to_owned(), text: "# \"ü\"\t\n".repeat(200_000) };
+    let text = sent.text.clone();
+    let asking = tokio::spawn(async move { Client::new(&socket).plan(Some(&sent)).await });
+    let Some(Request::Plan(Some(got), answer)) = requests.recv().await else { panic!("no request arrived") };
+    assert!(got.file == "new.yaml" && got.text == text);
+    answer.send(Ok(common::plan("new.yaml"))).unwrap();
+    assert_eq!(asking.await.unwrap().unwrap().generation, 4);
 }
 
 #[tokio::test]

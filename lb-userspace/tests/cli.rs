@@ -75,8 +75,15 @@ async fn mistakes_on_the_command_line_are_exit_2_and_leave_stdout_empty() {
 async fn without_a_daemon_every_client_verb_is_exit_4_with_the_socket_and_a_hint() {
     let directory = Directory::new();
     let socket = directory.join("none.sock");
-    let table: [&[&str]; 5] =
-        [&["status"], &["status", "-o", "json"], &["reload"], &["drain", "web/one"], &["undrain", "web/one"]];
+    let table: [&[&str]; 7] = [
+        &["status"],
+        &["status", "-o", "json"],
+        &["plan"],
+        &["reload", "--dry-run"],
+        &["reload"],
+        &["drain", "web/one"],
+        &["undrain", "web/one"],
+    ];
     for arguments in table {
         let mut command = sluice(arguments);
         command.env("SLUICE_SOCKET", &socket);
@@ -320,6 +327,42 @@ async fn reload_says_what_changed_or_why_not() {
     assert_eq!((code, stdout.as_str()), (3, ""));
     assert!(stderr.starts_with("error: sluice.yaml:12:5: unknown key"), "{stderr}");
     assert!(stderr.ends_with("hint: did you mean `weight`?\n"), "{stderr}");
+}
+
+#[tokio::test]
+async fn a_plan_is_made_by_the_daemon_of_a_file_that_was_checked_here() {
+    let directory = Directory::new();
+    let socket = directory.join("admin.sock");
+    let minimal = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/config/minimal.yaml");
+    let (code, stdout, stderr) = run(with_socket(&["plan", "-c", minimal], &socket)).await;
+    assert_eq!((code, stdout.as_str()), (4, ""));
+    assert!(
+        stderr.starts_with(&format!("error: {minimal} is valid, and what it would change is not known")),
+        "{stderr}"
+    );
+    assert!(stderr.contains("\nhint: is the daemon running?"), "{stderr}");
+
+    let _served = admin(&socket, status());
+    let bad = directory.join("bad.yaml");
+    std::fs::write(&bad, "version: 1\n").unwrap();
+    let (code, stdout, stderr) = run(with_socket(&["plan", "-c", bad.to_str().unwrap()], &socket)).await;
+    assert_eq!((code, stdout.as_str()), (3, ""));
+    assert!(stderr.contains("bad.yaml:1:1: error: `node` is missing"), "{stderr}");
+
+    for (arguments, file) in [
+        (&["plan", "-c", minimal][..], minimal),
+        (&["plan"], "its own file"),
+        (&["reload", "--dry-run"], "its own file"),
+    ] {
+        let (code, stdout, stderr) = run(with_socket(arguments, &socket)).await;
+        assert_eq!((code, stderr.as_str()), (0, ""), "{arguments:?}");
+        assert!(stdout.starts_with("compared with what runs (generation 4):\n"), "{stdout}");
+        assert!(stdout.contains(&format!("~ interfaces: eth0 → {file}\n")), "{stdout}");
+        assert!(stdout.contains("  - service dns: all to 203.0.113.53:53/udp: the service is removed\n"), "{stdout}");
+    }
+    let (_, stdout, _) = run(with_socket(&["plan", "-o", "json"], &socket)).await;
+    let plan: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(plan["breaks"][0]["service"], "dns");
 }
 
 #[tokio::test]

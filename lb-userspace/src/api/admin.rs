@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::api::route::{NoRoute, OFFERED, Route};
 use crate::api::server::typed;
-use crate::api::types::ApiError;
+use crate::api::types::{ApiError, PlanRequest};
 use crate::control::handle::Handle;
 use crate::exit::{Exit, Failure};
 use crate::model::BackendState;
@@ -16,7 +16,7 @@ use crate::model::BackendState;
 type Answer = Response<Full<Bytes>>;
 
 /// Answers one request of `peer`, who is named in the log when something changes.
-pub(super) async fn answer(handle: &Handle, method: &Method, path: &str, peer: &str) -> Answer {
+pub(super) async fn answer(handle: &Handle, method: &Method, path: &str, body: &[u8], peer: &str) -> Answer {
     let route = match Route::parse(method, path) {
         Ok(route) => route,
         Err(NoRoute::Unknown) => {
@@ -37,7 +37,7 @@ pub(super) async fn answer(handle: &Handle, method: &Method, path: &str, peer: &
         }
     };
     match &route {
-        Route::Status => {}
+        Route::Status | Route::Plan => {}
         Route::Reload => tracing::info!("reload asked for by {peer}"),
         Route::SetBackendState { service, backend, state } => {
             let verb = if *state == BackendState::Drain { "drain" } else { "undrain" };
@@ -48,11 +48,30 @@ pub(super) async fn answer(handle: &Handle, method: &Method, path: &str, peer: &
     let outcome = match route {
         Route::Status => handle.status().await.map(|status| json(StatusCode::OK, &status)),
         Route::Reload => handle.reload().await.map(|applied| json(StatusCode::OK, &applied)),
+        Route::Plan => match file(body) {
+            Ok(file) => handle.plan(file).await.map(|plan| json(StatusCode::OK, &plan)),
+            Err(failure) => Err(failure),
+        },
         Route::SetBackendState { service, backend, state } => {
             handle.set_backend_state(service, backend, state).await.map(|changed| json(StatusCode::OK, &changed))
         }
     };
     outcome.unwrap_or_else(|failure| error(status_code(failure.exit, names), &failure))
+}
+
+/// Whether a request comes with a whole file.
+pub(super) fn takes_a_file(method: &Method, path: &str) -> bool {
+    matches!(Route::parse(method, path), Ok(Route::Plan))
+}
+
+fn file(body: &[u8]) -> Result<Option<PlanRequest>, Failure> {
+    if body.is_empty() {
+        return Ok(None);
+    }
+    serde_json::from_slice(body).map(Some).map_err(|e| {
+        Failure::new(Exit::Usage, format!("the body is no JSON object with `file` and `text`: {e}"))
+            .hint("send the file as `{ \"file\": NAME, \"text\": YAML }`, or no body for the daemon's own file")
+    })
 }
 
 /// The HTTP status of a failure. `names`: the path named something, which may not exist.

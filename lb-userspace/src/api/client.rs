@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::Request;
 use hyper::body::Bytes;
 use hyper::header::{HOST, SERVER};
@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use crate::api::route::Route;
-use crate::api::types::{ApiError, Applied, DrainAnswer, Status};
+use crate::api::types::{ApiError, Applied, DrainAnswer, Plan, PlanRequest, Status};
 use crate::exit::{Exit, Failure};
 use crate::model::BackendState;
 
@@ -36,11 +36,18 @@ impl Client {
     }
 
     pub async fn status(&self) -> Result<Status, Failure> {
-        self.call(Route::Status, QUESTION).await
+        self.call(Route::Status, Bytes::new(), QUESTION).await
     }
 
     pub async fn reload(&self) -> Result<Applied, Failure> {
-        self.call(Route::Reload, CHANGE).await
+        self.call(Route::Reload, Bytes::new(), CHANGE).await
+    }
+
+    /// What a reload would change: with this file, or with the daemon's own.
+    pub async fn plan(&self, what: Option<&PlanRequest>) -> Result<Plan, Failure> {
+        let body = what.map(serde_json::to_vec).transpose();
+        let body = body.map_err(|e| Failure::new(Exit::Failed, format!("cannot send the file: {e}")))?;
+        self.call(Route::Plan, body.unwrap_or_default().into(), CHANGE).await
     }
 
     pub async fn set_backend_state(
@@ -49,12 +56,12 @@ impl Client {
         backend: String,
         state: BackendState,
     ) -> Result<DrainAnswer, Failure> {
-        self.call(Route::SetBackendState { service, backend, state }, CHANGE).await
+        self.call(Route::SetBackendState { service, backend, state }, Bytes::new(), CHANGE).await
     }
 
-    async fn call<T: DeserializeOwned>(&self, route: Route, patience: Duration) -> Result<T, Failure> {
+    async fn call<T: DeserializeOwned>(&self, route: Route, body: Bytes, patience: Duration) -> Result<T, Failure> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|e| self.unreachable(&e))?;
-        match tokio::time::timeout(patience, exchange(stream, &route)).await {
+        match tokio::time::timeout(patience, exchange(stream, &route, body)).await {
             Ok(Ok(answer)) => answer.understand(),
             Ok(Err(e)) => Err(Failure::new(
                 Exit::DaemonUnreachable,
@@ -93,14 +100,15 @@ struct Answer {
     body: Bytes,
 }
 
-async fn exchange(stream: UnixStream, route: &Route) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
+async fn exchange(
+    stream: UnixStream,
+    route: &Route,
+    body: Bytes,
+) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let driver = tokio::spawn(connection);
-    let request = Request::builder()
-        .method(route.method())
-        .uri(route.path())
-        .header(HOST, "sluice")
-        .body(Empty::<Bytes>::new())?;
+    let request =
+        Request::builder().method(route.method()).uri(route.path()).header(HOST, "sluice").body(Full::new(body))?;
     let response = sender.send_request(request).await?;
     let (head, body) = response.into_parts();
     let body = Limited::new(body, ANSWER_BYTES).collect().await?.to_bytes();

@@ -12,7 +12,13 @@ use crate::model::BackendState;
 pub enum Route {
     Status,
     Reload,
-    SetBackendState { service: String, backend: String, state: BackendState },
+    /// With a [`super::types::PlanRequest`] as its body, or without one for the running configuration's own file.
+    Plan,
+    SetBackendState {
+        service: String,
+        backend: String,
+        state: BackendState,
+    },
 }
 
 /// Why a request is none of the above.
@@ -27,13 +33,13 @@ pub enum NoRoute {
 
 /// What the API offers, for error messages.
 pub const OFFERED: &str =
-    "GET /v1/status, POST /v1/reload, POST /v1/services/SERVICE/backends/BACKEND/drain or .../undrain";
+    "GET /v1/status, POST /v1/reload, POST /v1/plan, POST /v1/services/SERVICE/backends/BACKEND/drain or .../undrain";
 
 impl Route {
     pub fn method(&self) -> Method {
         match self {
             Self::Status => Method::GET,
-            Self::Reload | Self::SetBackendState { .. } => Method::POST,
+            Self::Reload | Self::Plan | Self::SetBackendState { .. } => Method::POST,
         }
     }
 
@@ -41,6 +47,7 @@ impl Route {
         match self {
             Self::Status => "/v1/status".to_owned(),
             Self::Reload => "/v1/reload".to_owned(),
+            Self::Plan => "/v1/plan".to_owned(),
             Self::SetBackendState { service, backend, state } => {
                 let verb = match state {
                     BackendState::Drain => "drain",
@@ -56,6 +63,7 @@ impl Route {
         let route = match parts[..] {
             ["v1", "status"] => Self::Status,
             ["v1", "reload"] => Self::Reload,
+            ["v1", "plan"] => Self::Plan,
             ["v1", "services", service, "backends", backend, verb @ ("drain" | "undrain")] => Self::SetBackendState {
                 service: decode(service).ok_or(NoRoute::BadName)?,
                 backend: decode(backend).ok_or(NoRoute::BadName)?,
@@ -102,7 +110,7 @@ mod tests {
 
     #[test]
     fn every_route_is_understood_as_it_was_meant() {
-        let mut routes = vec![Route::Status, Route::Reload];
+        let mut routes = vec![Route::Status, Route::Reload, Route::Plan];
         for name in ["10.0.0.11", "[2001:db8::1]:80", "a/b?c#d%20", "ünïcode name"] {
             for state in [BackendState::Drain, BackendState::Active] {
                 let (service, backend) = ("web".to_owned(), name.to_owned());

@@ -36,8 +36,10 @@ use crate::exit::{Exit, Failure};
 const CONNECTIONS: usize = 64;
 /// A request head is a path with two names; the largest that makes sense is well below this.
 const HEAD_BYTES: usize = 16 * 1024;
-/// No request needs a body at all.
+/// Most requests need no body at all.
 const BODY_BYTES: usize = 4 * 1024;
+/// A plan is asked for with a whole file, some of its characters escaped.
+const FILE_BYTES: usize = 24 * 1024 * 1024;
 /// How long a peer may take to send its request, or stay silent between two.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// No connection lives longer than this, so that a peer that never reads its answer gives its slot back.
@@ -282,13 +284,17 @@ where
 
 async fn respond(site: Site, handle: Handle, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
-    // No route wants a body. Reading it keeps the connection in step; a large one is refused.
-    let body = tokio::time::timeout(HEAD_TIMEOUT, Limited::new(body, BODY_BYTES).collect()).await;
+    let limit = match site {
+        Site::Admin(_) if admin::takes_a_file(&head.method, head.uri.path()) => FILE_BYTES,
+        _ => BODY_BYTES,
+    };
+    // One that nobody asked for is read too: that keeps the connection in step. A large one is refused.
+    let body = tokio::time::timeout(HEAD_TIMEOUT, Limited::new(body, limit).collect()).await;
     let mut response = match body {
         Err(_) => refuse(&site, StatusCode::REQUEST_TIMEOUT, "the request's body did not arrive in time"),
-        Ok(Err(_)) => refuse(&site, StatusCode::PAYLOAD_TOO_LARGE, "no request here needs a body"),
-        Ok(Ok(_)) => match &site {
-            Site::Admin(peer) => admin::answer(&handle, &head.method, head.uri.path(), peer).await,
+        Ok(Err(_)) => refuse(&site, StatusCode::PAYLOAD_TOO_LARGE, "no request here needs a body of that size"),
+        Ok(Ok(body)) => match &site {
+            Site::Admin(peer) => admin::answer(&handle, &head.method, head.uri.path(), &body.to_bytes(), peer).await,
             Site::Probes => probes::answer(&handle, &head.method, head.uri.path()).await,
         },
     };

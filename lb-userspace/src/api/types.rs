@@ -154,6 +154,88 @@ pub struct Applied {
     pub changes: Vec<String>,
 }
 
+/// Answer to a plan: what a reload with that file would change.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Plan {
+    /// What it was compared with: the generation that runs.
+    pub generation: u64,
+    /// What would change, as the reload itself would say it; empty when nothing would.
+    pub changes: Vec<String>,
+    /// Those that change, by name.
+    pub services: Vec<ServicePlan>,
+    /// The part of the traffic since the start that was on rows which would move, 0 to 1: at most, because it is not
+    /// counted by row. `None` when there was none.
+    pub traffic_share: Option<f64>,
+    /// Connections that will break; empty when none will.
+    pub breaks: Vec<Break>,
+    /// What was taken for granted, one sentence each.
+    pub assumptions: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Change {
+    Added,
+    Removed,
+    Changed,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServicePlan {
+    pub name: String,
+    pub change: Change,
+    /// Which of its own keys change.
+    pub settings: Vec<String>,
+    /// Those that change.
+    pub backends: Vec<BackendPlan>,
+    /// Those that change.
+    pub rings: Vec<RingPlan>,
+    /// How many of its flows are written down now: those on rows that have not settled. Not its connections; of those
+    /// nobody keeps a list.
+    pub written_down: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendPlan {
+    pub name: String,
+    pub address: std::net::IpAddr,
+    pub port: Option<u16>,
+    pub change: Change,
+    pub what: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RingPlan {
+    /// `ipv4` or `ipv6`.
+    pub family: String,
+    pub protocol: Protocol,
+    pub rows: u32,
+    /// 0 for a new ring.
+    pub rows_before: u32,
+    /// Rows that get another owner. Their connections stay where they are; new ones go to the new owner.
+    pub rows_moved: u32,
+    /// The same as a part of the ring, 0 to 1: the part of its flows that are on those rows.
+    pub share: f64,
+}
+
+/// Connections that will break, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Break {
+    /// `None`: of no particular service.
+    pub service: Option<String>,
+    /// Which ones.
+    pub connections: String,
+    pub why: String,
+}
+
+/// A configuration to make a plan for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PlanRequest {
+    /// What it is called in messages.
+    pub file: String,
+    pub text: String,
+}
+
 /// Answer to drain and undrain.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DrainAnswer {

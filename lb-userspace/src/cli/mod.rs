@@ -11,6 +11,7 @@ pub mod detach;
 pub mod drain;
 pub mod memory;
 pub mod output;
+pub mod plan;
 pub mod reload;
 pub mod run;
 pub mod status;
@@ -38,7 +39,8 @@ pub type Ended = Result<Exit, Failure>;
         sudo sluice run -c sluice.yaml     balance until told to stop\n  \
         sluice status --watch              in another terminal: who gets what, who is down\n  \
         sluice drain web/10.0.0.11         no new connections for one backend\n  \
-        sluice reload                      after editing the file"
+        sluice plan -c sluice.yaml         after editing the file: what would change, and what would break?\n  \
+        sluice reload                      apply it"
 )]
 struct Args {
     #[command(subcommand)]
@@ -50,6 +52,7 @@ pub enum Verb {
     Run(run::Run),
     Check(check::Check),
     Config(config::Config),
+    Plan(plan::PlanVerb),
     Reload(reload::Reload),
     Status(status::StatusVerb),
     Drain(drain::Drain),

@@ -3,6 +3,7 @@
 use crate::cli::Ended;
 use crate::cli::connection::Connection;
 use crate::cli::output::{self, Format};
+use crate::cli::plan;
 use crate::exit::Exit;
 
 /// Make the daemon read its configuration file again
@@ -10,12 +11,16 @@ use crate::exit::Exit;
 /// The new file is applied whole or refused whole: if anything in it is wrong, this prints every error and the old
 /// configuration stays in force (exit code 3).
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Examples:\n  sluice check -c /etc/sluice/sluice.yaml && sluice reload\n  sluice reload -o json"
-)]
+#[command(after_help = "Examples:\n  \
+    sluice reload --dry-run                      what would change? (see `sluice plan --help`)\n  \
+    sluice reload\n  \
+    sluice reload -o json")]
 pub struct Reload {
     #[command(flatten)]
     connection: Connection,
+    /// Say what would change, and change nothing
+    #[arg(long)]
+    dry_run: bool,
     /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
@@ -23,6 +28,10 @@ pub struct Reload {
 
 impl Reload {
     pub fn execute(self) -> Ended {
+        if self.dry_run {
+            let plan = self.connection.talk(async |client| client.plan(None).await)?;
+            return plan::show(self.output, &plan);
+        }
         let applied = self.connection.talk(async |client| client.reload().await)?;
         output::data(self.output, &applied, |applied| {
             if applied.changes.is_empty() {

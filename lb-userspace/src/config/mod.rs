@@ -39,6 +39,11 @@ const MAX_BYTES: u64 = 16 << 20;
 
 /// Reads and checks the file at `path`.
 pub fn load(path: &Path) -> Result<Model, Diagnostics> {
+    load_text(path).map(|(_, model)| model)
+}
+
+/// As [`load`], with the file's text.
+pub fn load_text(path: &Path) -> Result<(String, Model), Diagnostics> {
     let file_name = path.display().to_string();
     let refuse = |message: String, hint: &str| Err(Diagnostics::about_file(&file_name, message, hint));
     let mut bytes = Vec::new();
@@ -55,7 +60,9 @@ pub fn load(path: &Path) -> Result<Model, Diagnostics> {
     if bytes.len() as u64 > MAX_BYTES {
         return refuse(format!("the file is larger than {} MiB", MAX_BYTES >> 20), "is it the right file?");
     }
-    parse_bytes(&file_name, &bytes)
+    let model = parse_bytes(&file_name, &bytes)?;
+    // What was parsed is UTF-8.
+    Ok((String::from_utf8_lossy(&bytes).into_owned(), model))
 }
 
 /// Checks `text`; `file_name` is only for messages.

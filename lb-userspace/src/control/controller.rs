@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 use lb_common::addr::octets6;
 use lb_common::event::{EVENT_WANT_NEIGHBOUR, Event};
 
-use crate::api::types::{Applied, DrainAnswer};
+use crate::api::types::{Applied, DrainAnswer, Plan, PlanRequest};
 use crate::config;
 use crate::dataplane::events::Listener;
 use crate::dataplane::packet_log::PacketLog;
@@ -32,6 +32,7 @@ use crate::systemd::Notify;
 use super::desired::{self, BackendName, Ids, Rings, View};
 use super::handle::Request;
 use super::leaving::Leaving;
+use super::plan::{self, Seen, Side};
 use super::saved::{Before, Saved};
 use super::{Options, changes, secret, status};
 
@@ -220,6 +221,9 @@ impl Controller {
             Request::Reload(answer) => {
                 let _ = answer.send(self.reload(notify));
             }
+            Request::Plan(what, answer) => {
+                let _ = answer.send(self.plan(what));
+            }
             Request::SetBackendState { service, backend, state, answer } => {
                 let _ = answer.send(self.set_backend_state(&service, &backend, state));
             }
@@ -243,6 +247,59 @@ impl Controller {
         }
         notify.ready(&self.summary());
         outcome
+    }
+
+    /// What a reload would change; nothing is. Of the running configuration's own file, or of another.
+    fn plan(&self, what: Option<PlanRequest>) -> Result<Plan, Failure> {
+        let next = match what {
+            Some(PlanRequest { file, text }) => config::parse(&file, &text),
+            None => config::load(&self.path),
+        }?;
+        restart_needed(&self.model, &next)?;
+        for interface in &next.node.interfaces {
+            self.net.link_by_name(&interface.name)?;
+        }
+        let now = Instant::now();
+        let (mut leaving, mut verdicts) = (self.leaving.clone(), self.verdicts.clone());
+        for (service, old, new) in leaving.follow(&self.model, &next, |s, b| self.view().is_up(s, b), now) {
+            if let Some(verdict) = self.verdicts.get(&(service.clone(), old)) {
+                verdicts.insert((service, new), *verdict);
+            }
+        }
+        let mut assumptions = Vec::new();
+        for service in next.services.iter().filter(|s| s.health.is_some()) {
+            let before = self.model.services.iter().find(|s| s.name == service.name);
+            for backend in &service.backends {
+                let name = (service.name.clone(), backend.name.clone());
+                let known = before.is_some_and(|s| s.backends.iter().any(|b| b.address == backend.address));
+                if !(known && verdicts.contains_key(&name)) {
+                    assumptions.push(format!("{}/{} passes its first health check", name.0, name.1));
+                    verdicts.insert(name, true);
+                }
+            }
+        }
+        let compute = |model: &Model, view: View<'_>, ids: &mut Ids, rings: &Rings| {
+            desired::compute(model, view, &self.net, &self.seed, ids, rings, now)
+        };
+        let mut ids_now = self.ids.clone();
+        let runs = compute(&self.model, self.view(), &mut ids_now, &self.rings)?;
+        let mut ids_then = ids_now.clone();
+        let view = View { verdicts: &verdicts, overrides: &self.overrides, leaving: &leaving };
+        let would = compute(&next, view, &mut ids_then, &runs.rings)?;
+        let old = Side { model: &self.model, view: self.view(), desired: &runs, ids: &ids_now };
+        let new = Side { model: &next, view, desired: &would, ids: &ids_then };
+        let plan = plan::plan(old, new, &self.seen());
+        Ok(Plan { generation: self.generation, assumptions, ..plan })
+    }
+
+    fn seen(&self) -> BTreeMap<String, Seen> {
+        let services = self.model.services.iter().filter_map(|s| {
+            let id = self.ids.service(&s.name)?;
+            let packets = self.dataplane.service_counters(id).ok()?.packets;
+            let written_down = self.dataplane.flow_use(id).entries;
+            Some((s.name.clone(), Seen { packets, written_down }))
+        });
+        services.collect()
     }
 
     /// From the running model to `next`, whole or not at all.

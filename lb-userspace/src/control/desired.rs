@@ -222,6 +222,17 @@ impl BuiltRing {
     pub fn is_empty(&self) -> bool {
         self.rows_of.is_empty()
     }
+
+    /// Rows that another backend owned before, which may have flows. A ring that grew is the old one with each row
+    /// split; it does not shrink.
+    pub fn moved_since(&self, old: &Self) -> u32 {
+        if Arc::ptr_eq(&self.owners, &old.owners) {
+            return 0;
+        }
+        let children = self.owners.len() / old.owners.len().max(1);
+        let parents = old.owners.iter().flat_map(|owner| std::iter::repeat_n(owner, children));
+        self.owners.iter().zip(parents).filter(|(new, old)| **old != 0 && new != old).count() as u32
+    }
 }
 
 pub type Rings = BTreeMap<RingKey, BuiltRing>;

@@ -2,7 +2,7 @@
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::api::types::{Applied, DrainAnswer, Status};
+use crate::api::types::{Applied, DrainAnswer, Plan, PlanRequest, Status};
 use crate::exit::{Exit, Failure};
 use crate::model::BackendState;
 
@@ -12,6 +12,8 @@ pub enum Request {
     Status(oneshot::Sender<Status>),
     /// Read the file again and apply it whole, or refuse it whole.
     Reload(oneshot::Sender<Result<Applied, Failure>>),
+    /// What a reload would change: with another file, or with the running configuration's own.
+    Plan(Option<PlanRequest>, oneshot::Sender<Result<Plan, Failure>>),
     SetBackendState {
         service: String,
         backend: String,
@@ -39,6 +41,10 @@ impl Handle {
 
     pub async fn reload(&self) -> Result<Applied, Failure> {
         self.ask(Request::Reload).await?
+    }
+
+    pub async fn plan(&self, what: Option<PlanRequest>) -> Result<Plan, Failure> {
+        self.ask(|answer| Request::Plan(what, answer)).await?
     }
 
     pub async fn set_backend_state(

@@ -9,6 +9,7 @@ pub mod desired;
 pub mod handle;
 pub mod ids;
 pub mod leaving;
+pub mod plan;
 mod saved;
 mod secret;
 mod status;

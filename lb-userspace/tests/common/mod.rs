@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use sluice::api::server::{self, Bound};
-use sluice::api::types::{Applied, DrainAnswer, ServiceState, Status};
+use sluice::api::types::{Applied, Break, DrainAnswer, Plan, ServiceState, Status};
 use sluice::control::handle::{Handle, Request};
 use sluice::exit::{Exit, Failure};
 use sluice::model::BackendState;
@@ -52,6 +52,20 @@ pub fn refused() -> Failure {
         .hint("did you mean `weight`?")
 }
 
+/// A plan that names the file it was asked for.
+pub fn plan(file: &str) -> Plan {
+    Plan {
+        generation: 4,
+        changes: vec![format!("interfaces: eth0 → {file}")],
+        breaks: vec![Break {
+            service: Some("dns".to_owned()),
+            connections: "all to 203.0.113.53:53/udp".to_owned(),
+            why: "the service is removed".to_owned(),
+        }],
+        ..Plan::default()
+    }
+}
+
 /// Every drain and undrain the controller was asked for.
 pub type Asked = Arc<Mutex<Vec<(String, String, BackendState)>>>;
 
@@ -69,6 +83,10 @@ pub fn controller(status: Status) -> (Handle, Asked) {
                     reloads += 1;
                     let first = Applied { generation: 5, changes: vec!["web: weight of canary 5 → 10".to_owned()] };
                     drop(answer.send(if reloads == 1 { Ok(first) } else { Err(refused()) }));
+                }
+                Request::Plan(what, answer) => {
+                    let file = what.map_or_else(|| "its own file".to_owned(), |file| file.file);
+                    drop(answer.send(Ok(plan(&file))));
                 }
                 Request::SetBackendState { service, backend, state, answer } => {
                     if backend == "nobody" {

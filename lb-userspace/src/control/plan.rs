@@ -1,0 +1,259 @@
+//! What a reload would change, before anything is written: for `sluice plan`.
+//!
+//! Pure: two models and the tables that follow from each. Rows and shares are counted, not estimated; a row is a fixed
+//! part of the hash, so a part of the rows is the same part of the flows. How many connections are on them is not known,
+//! because steady rows keep no list of their flows, and it is not guessed here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+use lb_common::addr::{Endpoint4, Endpoint6};
+
+use crate::api::types::{BackendPlan, Break, Change, Plan, RingPlan, ServicePlan};
+use crate::model::{Backend, BackendState, Forward, Model, Protocol, Service, UdpMode};
+
+use super::changes;
+use super::desired::{Desired, Ids, View};
+
+/// A configuration, and what the kernel holds under it.
+#[derive(Clone, Copy, Debug)]
+pub struct Side<'a> {
+    pub model: &'a Model,
+    pub view: View<'a>,
+    pub desired: &'a Desired,
+    pub ids: &'a Ids,
+}
+
+/// What the running controller knows of a service's traffic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Packets forwarded since the start.
+    pub packets: u64,
+    /// Flows that are written down.
+    pub written_down: u64,
+}
+
+/// Compares what runs with what would run.
+pub fn plan(old: Side<'_>, new: Side<'_>, seen: &BTreeMap<String, Seen>) -> Plan {
+    let mut out = Plan { changes: changes::describe(old.model, new.model), ..Plan::default() };
+    interfaces(old.model, new.model, &mut out);
+    let names: BTreeSet<&str> = old.model.services.iter().chain(&new.model.services).map(|s| s.name.as_str()).collect();
+    let (mut packets, mut on_moved_rows) = (0, 0.0);
+    for name in names {
+        let find = |model: &'_ Model| model.services.iter().position(|s| s.name == name);
+        let before = find(old.model).map(|i| &old.model.services[i]);
+        let after = find(new.model).map(|i| &new.model.services[i]);
+        let known = seen.get(name).copied().unwrap_or_default();
+        let rings = rings(name, &old, &new);
+        packets += known.packets;
+        on_moved_rows += known.packets as f64 * rings.iter().map(|r| r.share).fold(0.0, f64::max);
+        let (change, backends) = match (before, after) {
+            (None, Some(after)) => (Change::Added, after.backends.iter().map(added).collect()),
+            (Some(before), None) => {
+                removed_service(before, new.model, &mut out);
+                (Change::Removed, Vec::new())
+            }
+            (Some(before), Some(after)) => {
+                changed_service(before, after, &old, &new, &mut out);
+                let backends = backends(before, after);
+                // Rows may move without a word in the file: a verdict that waits for its turn is applied on the way.
+                if before == after && rings.iter().all(|r| r.rows_moved == 0) {
+                    continue;
+                }
+                (Change::Changed, backends)
+            }
+            (None, None) => continue,
+        };
+        let prefix = format!("service {name}: ");
+        let about = |sentence: &&String| sentence.starts_with(&prefix) && !sentence.contains(": backend ");
+        let settings = out.changes.iter().filter(about).map(|s| s[prefix.len()..].to_owned()).collect();
+        let written_down = known.written_down;
+        out.services.push(ServicePlan { name: name.to_owned(), change, settings, backends, rings, written_down });
+    }
+    out.traffic_share = (packets > 0).then(|| on_moved_rows / packets as f64);
+    out
+}
+
+fn interfaces(old: &Model, new: &Model, out: &mut Plan) {
+    for gone in old.node.interfaces.iter().filter(|i| new.node.interfaces.iter().all(|n| n.name != i.name)) {
+        out.breaks.push(Break {
+            service: None,
+            connections: format!("those whose packets arrive on {}", gone.name),
+            why: "the interface is no longer in the file: its packets pass to this host".to_owned(),
+        });
+    }
+}
+
+fn rings(service: &str, old: &Side<'_>, new: &Side<'_>) -> Vec<RingPlan> {
+    let of_service = new.desired.rings.iter().filter(|(key, _)| key.service == service);
+    let changed = of_service.filter_map(|(key, ring)| {
+        let before = old.desired.rings.get(key);
+        let moved = before.map_or(0, |before| ring.moved_since(before));
+        let grows = before.is_some_and(|before| before.len() != ring.len());
+        (moved > 0 || grows || before.is_none()).then(|| RingPlan {
+            family: key.family.name().to_owned(),
+            protocol: key.protocol,
+            rows: ring.len(),
+            rows_before: before.map_or(0, |before| before.len()),
+            rows_moved: moved,
+            share: f64::from(moved) / f64::from(ring.len()),
+        })
+    });
+    changed.collect()
+}
+
+fn called(backend: &Backend) -> BackendPlan {
+    BackendPlan {
+        name: backend.name.clone(),
+        address: backend.address,
+        port: backend.port,
+        change: Change::Changed,
+        what: Vec::new(),
+    }
+}
+
+fn added(backend: &Backend) -> BackendPlan {
+    let mut what = vec![format!("weight {}", backend.weight)];
+    if backend.state == BackendState::Drain {
+        what.push("drained: gets no flows".to_owned());
+    }
+    BackendPlan { change: Change::Added, what, ..called(backend) }
+}
+
+fn same_endpoint(a: &Backend, b: &Backend) -> bool {
+    (a.address, a.port) == (b.address, b.port)
+}
+
+/// By address and port, as the controller knows them: a backend with another name is the same one.
+fn backends(before: &Service, after: &Service) -> Vec<BackendPlan> {
+    let mut out: Vec<BackendPlan> = Vec::new();
+    for gone in before.backends.iter().filter(|b| !after.backends.iter().any(|a| same_endpoint(a, b))) {
+        out.push(BackendPlan { change: Change::Removed, ..called(gone) });
+    }
+    for backend in &after.backends {
+        let Some(was) = before.backends.iter().find(|b| same_endpoint(backend, b)) else {
+            out.push(added(backend));
+            continue;
+        };
+        let mut what = Vec::new();
+        if was.name != backend.name {
+            what.push(format!("was called {}", was.name));
+        }
+        if was.weight != backend.weight {
+            what.push(format!("weight {} → {}", was.weight, backend.weight));
+        }
+        match (was.state, backend.state) {
+            (BackendState::Active, BackendState::Drain) => what.push("drained: gets no new flows".to_owned()),
+            (BackendState::Drain, BackendState::Active) => what.push("gets new flows again".to_owned()),
+            _ => {}
+        }
+        if !what.is_empty() {
+            out.push(BackendPlan { what, ..called(backend) });
+        }
+    }
+    out
+}
+
+type Endpoint = (SocketAddr, Protocol);
+
+fn endpoints(service: &Service) -> impl Iterator<Item = Endpoint> {
+    service.listen.iter().flat_map(|l| service.protocols.iter().map(move |p| (*l, *p)))
+}
+
+/// Where packets for an endpoint go once its service does not want them any more.
+fn destiny(endpoint: Endpoint, without: &str, model: &Model) -> String {
+    let heir = model.services.iter().find(|s| s.name != without && endpoints(s).any(|e| e == endpoint));
+    match heir {
+        Some(heir) => format!("goes to service {}, which knows nothing of them", heir.name),
+        None => "is nobody's: its packets pass to this host".to_owned(),
+    }
+}
+
+fn removed_service(service: &Service, new: &Model, out: &mut Plan) {
+    for endpoint in endpoints(service) {
+        out.breaks.push(Break {
+            service: Some(service.name.clone()),
+            connections: format!("all to {}/{}", endpoint.0, endpoint.1.name()),
+            why: format!("the service is removed, and its address {}", destiny(endpoint, &service.name, new)),
+        });
+    }
+}
+
+fn changed_service(before: &Service, after: &Service, old: &Side<'_>, new: &Side<'_>, out: &mut Plan) {
+    let service = || Some(after.name.clone());
+    let wanted: BTreeSet<Endpoint> = endpoints(after).collect();
+    for endpoint in endpoints(before).filter(|e| !wanted.contains(e)) {
+        out.breaks.push(Break {
+            service: service(),
+            connections: format!("all to {}/{}", endpoint.0, endpoint.1.name()),
+            why: format!(
+                "it is no longer in `listen` or `protocol`, and {}",
+                destiny(endpoint, &after.name, new.model)
+            ),
+        });
+    }
+    if before.forward != after.forward {
+        let (from, to) = (before.forward.name(), after.forward.name());
+        out.breaks.push(Break {
+            service: service(),
+            connections: "all".to_owned(),
+            why: format!("`forward` changes from {from} to {to}: backends get other packets than before"),
+        });
+    }
+    if (before.udp, after.udp) == (UdpMode::Flow, UdpMode::Oneshot) && after.protocols.contains(&Protocol::Udp) {
+        out.breaks.push(Break {
+            service: service(),
+            connections: "UDP flows on rows that have not settled".to_owned(),
+            why: "`udp.mode` becomes oneshot: they go to the rows' owners".to_owned(),
+        });
+    }
+    for gone in before.backends.iter().filter(|b| !after.backends.iter().any(|a| same_endpoint(a, b))) {
+        if !old.view.is_up(before, gone) {
+            out.breaks.push(Break {
+                service: service(),
+                connections: format!("what is left of those on {}", gone.name),
+                why: "the backend is removed while it is down: they go to others, which reset them".to_owned(),
+            });
+        }
+    }
+    // Those that leave, and those that left earlier.
+    for leaver in new.view.backends(after).skip(after.backends.len()).filter(|_| after.forward == Forward::Nat) {
+        let id = new.ids.backend(after, leaver);
+        for (endpoint, protocol) in replies(after, leaver) {
+            if id.is_some() && owner_of_replies(new.desired, endpoint, protocol) != id {
+                out.breaks.push(Break {
+                    service: service(),
+                    connections: format!("those on {}", leaver.name),
+                    why: format!("replies from {endpoint}/{} belong to another service now", protocol.name()),
+                });
+            }
+        }
+    }
+}
+
+/// From where a NAT backend answers.
+fn replies(service: &Service, backend: &Backend) -> BTreeSet<Endpoint> {
+    let family = service.listen.iter().filter(|l| l.is_ipv4() == backend.address.is_ipv4());
+    let ports = family.map(|l| backend.port.unwrap_or(l.port()));
+    let all = ports.flat_map(|port| {
+        service.protocols.iter().map(move |p| (SocketAddr::new(backend.address, port), *p)).collect::<Vec<_>>()
+    });
+    all.collect()
+}
+
+fn owner_of_replies(desired: &Desired, from: SocketAddr, protocol: Protocol) -> Option<u16> {
+    let tables = &desired.tables;
+    match from.ip() {
+        IpAddr::V4(ip) => {
+            let key = Endpoint4::from_host(ip.octets(), from.port(), protocol.number());
+            tables.reverse4.get(&key).map(|r| r.backend)
+        }
+        IpAddr::V6(ip) => {
+            let key = Endpoint6::from_host(ip.octets(), from.port(), protocol.number());
+            tables.reverse6.get(&key).map(|r| r.backend)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
