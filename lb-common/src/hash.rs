@@ -114,6 +114,21 @@ mod tests {
         assert!(chi < 1_170.0, "chi-square {chi}");
     }
 
+    /// All nodes of a fleet must agree, whatever version they run: these were computed elsewhere, from the paper.
+    #[test]
+    fn a_flow_s_hash_never_changes() {
+        let key = key(42);
+        let f = Flow4 { source: 0x0a0b_0c0d, destination: 0xcb00_710a, ports: 0x9c40_01bb, protocol: 6 };
+        assert_eq!(flow4(&key, &f), 0xe50d_e886);
+        let f = Flow6 {
+            source: [0x2001_0db8, 0x1111_2222, 0x3333_4444, 0x5555_6666],
+            destination: [0x2001_0db9, 0x7777_8888, 0x9999_aaaa, 0xbbbb_cccc],
+            ports: 0x9c40_01bb,
+            protocol: 6,
+        };
+        assert_eq!(flow6(&key, &f), 0xc854_e231);
+    }
+
     #[test]
     fn every_word_of_a_flow_counts() {
         let key = key(7);

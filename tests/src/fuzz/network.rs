@@ -38,6 +38,12 @@ const fn v6(a: u16, b: u16) -> IpAddr {
     IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, a, 0, 0, 0, 0, b))
 }
 
+/// An address of `2001:db8:a::/64` of which no word is zero or another's. In short addresses a word that is forgotten or
+/// mixed up with its neighbour makes no difference.
+const fn long6(a: u16, b: u16) -> IpAddr {
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, a, 0, 0x1234 ^ a, 0x5678 ^ b, 0x9abc, b))
+}
+
 const fn prefix(address: IpAddr, length: u8) -> Prefix {
     Prefix { address, length }
 }
@@ -115,8 +121,14 @@ pub fn build(kernel: &Kernel) -> Result<()> {
 }
 
 /// Addresses of VIPs.
-pub const VIPS: [IpAddr; 6] =
-    [v4(203, 0, 113, 10), v4(203, 0, 113, 11), v4(198, 51, 100, 200), v6(0xf, 0x10), v6(0xf, 0x11), v6(0xf00, 0xffff)];
+pub const VIPS: [IpAddr; 6] = [
+    v4(203, 0, 113, 10),
+    v4(203, 0, 113, 11),
+    v4(198, 51, 100, 200),
+    v6(0xf, 0x10),
+    long6(0xf, 0x11),
+    long6(0xf00, 0xffff),
+];
 
 /// Addresses of backends: the kernel knows their MAC, knows only the link, knows a gateway, refuses them.
 pub const BACKENDS: [IpAddr; 22] = [
@@ -133,15 +145,15 @@ pub const BACKENDS: [IpAddr; 22] = [
     v4(10, 99, 255, 255),
     v6(0xd, 0x11),
     v6(0xd, 0x12),
-    v6(0xd, 0x13),
+    long6(0xd, 0x13),
     v6(0x1a, 0x50),
-    v6(0xd13, 12),
+    long6(0xd13, 12),
     v6(0xd14, 12),
     v6(0xd66, 9),
     v6(0xd67, 9),
     v6(0xd68, 9),
-    v6(0x172, 4),
-    v6(0xffff, 0xffff),
+    long6(0x172, 4),
+    long6(0xffff, 0xffff),
 ];
 
 /// Addresses of clients, the odd ones too: this host's own, broadcast, multicast, loopback, link-local, nobody's.
@@ -167,18 +179,18 @@ pub const CLIENTS: [IpAddr; 38] = [
     v4(255, 255, 255, 255),
     v4(0, 0, 0, 0),
     v6(0xc, 7),
-    v6(0xcc, 7),
+    long6(0xcc, 7),
     v6(0x1a, 0x77),
     v6(0x1a, 0x78),
-    v6(0x1a, 0x79),
+    long6(0x1a, 0x79),
     v6(0x1a, 2),
     v6(0x1a, 0),
     v6(0xd, 0x11),
     v6(0xd13, 1),
     v6(0xd14, 1),
-    v6(0xd66, 1),
-    v6(0x64, 7),
-    v6(0x172, 7),
+    long6(0xd66, 1),
+    long6(0x64, 7),
+    long6(0x172, 7),
     v6(0xd68, 1),
     IpAddr::V6(Ipv6Addr::LOCALHOST),
     IpAddr::V6(Ipv6Addr::UNSPECIFIED),
@@ -204,7 +216,7 @@ pub const PREFIXES: [Prefix; 14] = [
     prefix(IpAddr::V6(Ipv6Addr::new(0x8000, 0, 0, 0, 0, 0, 0, 0)), 1),
 ];
 
-pub const TUNNEL_SOURCES: [IpAddr; 4] = [v4(10, 200, 0, 0), v4(10, 0, 0, 2), v6(7, 0), v6(0xd, 2)];
+pub const TUNNEL_SOURCES: [IpAddr; 4] = [v4(10, 200, 0, 0), v4(10, 0, 0, 2), long6(7, 0), v6(0xd, 2)];
 
 /// Those of a pool that are of one family.
 pub fn of_family(pool: &[IpAddr], ipv6: bool) -> Vec<IpAddr> {
