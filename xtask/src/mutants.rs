@@ -21,7 +21,7 @@ pub struct Mutants {
     /// Go on with an interrupted run of the same sources and tests
     #[arg(long)]
     resume: bool,
-    /// Only those that no test noticed the last time
+    /// Keep what an earlier run of the same sources found caught, with whatever tests; try the rest
     #[arg(long)]
     missed: bool,
 }

@@ -25,7 +25,7 @@ struct Arguments {
     /// Go on with an interrupted run of the same sources and tests
     #[arg(long)]
     resume: bool,
-    /// Only those that no test noticed the last time
+    /// Keep what an earlier run of the same sources found caught, with whatever tests; try the rest
     #[arg(long)]
     missed: bool,
     /// Run the tests in the kernel on the objects in this directory; this program calls itself so for each mutant

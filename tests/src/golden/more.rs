@@ -12,16 +12,18 @@ use super::world::*;
 use super::{Case, Expect, case};
 use crate::packet::{decode, ethernet, ipv4, ipv6, tcp, udp};
 use crate::progrun::wire::Wire;
-use crate::progrun::{Program, Settings};
+use crate::progrun::{Program, Settings, Verdict};
 
 type Test = fn(&mut World) -> Result<()>;
 
-pub const TESTS: [(&str, Test); 7] = [
+pub const TESTS: [(&str, Test); 9] = [
     ("every combination of load-time settings passes the verifier", every_setting_loads),
     ("what a setting switches off passes untouched", switched_off),
     ("tunnel sources vary with the flow inside the mask", tunnel_sources_vary),
     ("a missing neighbour is told to the controller, once per packet and by address", missing_neighbours_are_told),
     ("events are limited to 64 per second", events_are_limited),
+    ("seconds are those of the kernel's monotonic clock", seconds_are_the_kernel_s),
+    ("every packet is logged once where that is switched on, and none elsewhere", packets_are_logged),
     ("an unreachable client tells the controller nothing", no_route_is_no_event),
     ("what is sent arrives at the other end of the right wire", arrives_on_the_wire),
 ];
@@ -172,6 +174,46 @@ fn events_are_limited(world: &mut World) -> Result<()> {
     nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &before)?;
     let counts = counts?;
     ensure!(counts == [64, 64, 0], "events in two seconds, and later in the second: {counts:?}");
+    Ok(())
+}
+
+fn seconds_are_the_kernel_s(_: &mut World) -> Result<()> {
+    let mut world = World::new(&Settings { test_clock: false, ..Settings::everything() })?;
+    // Nobody looks at the test's clock.
+    world.program.set_clock(u64::MAX)?;
+    let now = || -> Result<u64> {
+        let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)?;
+        Ok(u64::try_from(now.tv_sec())?)
+    };
+    let packet = ethernet(ROUTER_MAC, LAN_MAC) / ipv4(CLIENT4, VIP4) / tcp(40_000, WAITING.port);
+    let before = now()?;
+    world.program.run(&packet.bytes(), LAN)?;
+    let after = now()?;
+    let budgets = world.program.budgets()?;
+    let used: Vec<u64> = budgets.iter().filter(|[_, sent]| *sent == 1).map(|[second, _]| *second).collect();
+    ensure!(
+        matches!(used[..], [second] if (before..=after).contains(&second)),
+        "between {before} and {after} one event was sent: {budgets:?}"
+    );
+    Ok(())
+}
+
+fn packets_are_logged(_: &mut World) -> Result<()> {
+    let packet = |port| (ethernet(ROUTER_MAC, LAN_MAC) / ipv4(CLIENT4, VIP4) / tcp(40_000, port)).bytes();
+    for log in [false, true] {
+        let mut world = World::new(&Settings { log, ..Settings::everything() })?;
+        world.program.set_devices(&DEVICES)?;
+        for (what, frame, verdict) in [
+            ("forwarded", packet(WEB.port), Verdict::Redirect),
+            ("dropped", packet(WAITING.port), Verdict::Drop),
+            ("passed", packet(1), Verdict::Pass),
+        ] {
+            let outcome = world.program.run(&frame, LAN)?;
+            ensure!(outcome.verdict == verdict, "{what}: {:?}", outcome.verdict);
+            let records = world.program.logged()?;
+            ensure!(records == usize::from(log), "log {log}: a packet that is {what} is logged {records} times");
+        }
+    }
     Ok(())
 }
 

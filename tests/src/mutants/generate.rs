@@ -51,6 +51,20 @@ impl Mutant {
     }
 }
 
+/// A file's source without the tests in it.
+pub fn without_tests(file: &str, source: &str) -> Result<String> {
+    let parsed = syn::parse_file(source).with_context(|| format!("{file} is not Rust"))?;
+    let mut program = source.to_owned();
+    for item in parsed.items.iter().rev() {
+        if let Item::Mod(ItemMod { attrs, .. }) = item
+            && no_program(attrs)
+        {
+            program.replace_range(item.span().byte_range(), "");
+        }
+    }
+    Ok(program)
+}
+
 /// All mutants of a file, in order.
 pub fn mutants(file: &str, source: &str) -> Result<Vec<Mutant>> {
     let parsed = syn::parse_file(source).with_context(|| format!("{file} is not Rust"))?;
@@ -564,6 +578,13 @@ mod tests {
         let left = "#[repr(align(8))] struct A { a: [u8; 5] } const _: () = { assert!(1 == 1); }; \
                     #[cfg(test)] mod tests { fn f() -> u8 { 1 + 1 } } #[test] fn g() { h(1); }";
         assert_eq!(changes(left), <[String; 0]>::default());
+    }
+
+    #[test]
+    fn a_program_without_its_tests_is_the_same_whatever_they_are() {
+        let program = |tests: &str| without_tests("a.rs", &format!("const A: u8 = 1;{tests}")).expect("Rust");
+        assert_eq!(program(" #[cfg(test)] mod tests { const B: u8 = 2; }").trim_end(), program(""));
+        assert_eq!(program("#[cfg(test)] mod tests;"), program(""));
     }
 
     #[test]

@@ -71,16 +71,24 @@ pub fn files() -> Result<Vec<File>> {
     paths.into_iter().map(read).collect()
 }
 
+/// All Rust at this path but files of tests.
 fn collect(path: &Path, into: &mut Vec<PathBuf>) -> Result<()> {
+    let mut all = Vec::new();
+    collect_all(path, &mut all)?;
+    into.extend(all.into_iter().filter(|path| path.file_name().is_none_or(|name| name != "tests.rs")));
+    Ok(())
+}
+
+/// All Rust at this path.
+fn collect_all(path: &Path, into: &mut Vec<PathBuf>) -> Result<()> {
     if !path.is_dir() {
-        let tests = path.file_name().is_some_and(|name| name == "tests.rs");
-        if path.extension().is_some_and(|extension| extension == "rs") && path.exists() && !tests {
+        if path.extension().is_some_and(|extension| extension == "rs") && path.exists() {
             into.push(path.to_owned());
         }
         return Ok(());
     }
     for entry in fs::read_dir(path).with_context(|| format!("cannot read {}", path.display()))? {
-        collect(&entry?.path(), into)?;
+        collect_all(&entry?.path(), into)?;
     }
     Ok(())
 }

@@ -1,8 +1,9 @@
 //! All mutants, one after the other on several copies of the checkout, and what became of each.
 //!
-//! Results are kept in `target/mutants/results.jsonl` as they come, with a fingerprint of sources and tests, so that an
-//! interrupted run goes on where it was (`--resume`). The trap: a result is about these sources and these tests. With
-//! others it is only good for choosing what to try again (`--missed`).
+//! Results are kept in `target/mutants/results.jsonl` as they come, with fingerprints of sources and of tests, so that an
+//! interrupted run goes on where it was (`--resume`). The trap: a result is about these sources and these tests. Where
+//! only tests were added, what was caught is still caught, and `--missed` tries the rest; where a test was taken away or
+//! a source has changed, only a whole run tells.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File as FsFile};
@@ -17,10 +18,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::explained::{Explained, shown};
-use super::generate::{Id, Mutant};
+use super::generate::{Id, Mutant, without_tests};
 use super::judge::Judgement;
 use super::tree::{Ended, Tree};
-use super::{File, checkout, files};
+use super::{File, checkout, collect_all, files};
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -31,7 +32,7 @@ pub struct Options {
     pub files: Vec<String>,
     /// Keep what an earlier run of the same tree found.
     pub resume: bool,
-    /// Only those that no test noticed the last time.
+    /// Keep what an earlier run of the same sources found caught, with whatever tests.
     pub missed: bool,
     /// How many at a time.
     pub jobs: usize,
@@ -58,8 +59,10 @@ enum Outcome {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Record {
     id: Id,
-    /// Of sources and tests.
-    tree: String,
+    /// Of the program.
+    sources: String,
+    /// Of all that judges it.
+    tests: String,
     outcome: Outcome,
     seconds: f64,
 }
@@ -87,23 +90,22 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let all = files()?;
     let files = selected(options)?;
     ensure!(files.iter().any(|file| !file.mutants.is_empty()), "no file in scope has {:?} in its path", options.files);
-    let tree = fingerprint(&all)?;
-    let mut results = Results::open(&options.directory, &tree)?;
-    let mut todo: Vec<(&File, &Mutant)> = Vec::new();
-    for file in &files {
-        for mutant in &file.mutants {
-            if !options.missed || results.survived(&mutant.id) {
-                todo.push((file, mutant));
-            }
-        }
-    }
-    let chosen = todo.clone();
-    if options.resume {
-        todo.retain(|(_, mutant)| results.current(&mutant.id).is_none());
-    } else {
-        results.forget(&todo)?;
-    }
-    eprintln!("{} mutants of {} files, {} to try", chosen.len(), files.len(), todo.len());
+    let mut results = Results::open(&options.directory, sources(&all)?, tests()?)?;
+    let chosen: Vec<(&File, &Mutant)> =
+        files.iter().flat_map(|file| file.mutants.iter().map(move |mutant| (file, mutant))).collect();
+    let mut todo = chosen.clone();
+    todo.retain(|(_, mutant)| {
+        !(options.resume && results.is_current(&mutant.id) || options.missed && results.is_settled(&mutant.id))
+    });
+    results.forget(&todo)?;
+    eprintln!(
+        "{} mutants of {} files, {} to try; sources {}, tests {}",
+        chosen.len(),
+        files.len(),
+        todo.len(),
+        results.sources,
+        results.tests
+    );
     let work = Work {
         left: Mutex::new(todo.iter().rev().copied().collect()),
         results: Mutex::new(results),
@@ -132,34 +134,52 @@ fn selected(options: &Options) -> Result<Vec<File>> {
     Ok(files)
 }
 
-/// Of all that decides whether a mutant is noticed: the sources, and this program, which holds the tests.
-fn fingerprint(files: &[File]) -> Result<String> {
+/// Of the program: what is changed, and what is built with it.
+fn sources(files: &[File]) -> Result<String> {
     let mut hash = Sha256::new();
-    for file in files {
-        hash.update(&file.path);
-        hash.update(&file.source);
+    for File { path, source, .. } in files {
+        hash.update(path);
+        hash.update(without_tests(path, source)?);
     }
-    hash.update(fs::read(checkout().join("lb-ebpf/src/maps.rs"))?);
-    hash.update(fs::read(checkout().join("Cargo.lock"))?);
+    for path in ["lb-ebpf/src/maps.rs", "lb-ebpf/Cargo.toml", "lb-common/Cargo.toml", "Cargo.lock"] {
+        hash.update(fs::read(checkout().join(path)).with_context(|| format!("cannot read {path}"))?);
+    }
+    Ok(short(hash))
+}
+
+/// Of all that judges it: this program, the tests of `lb-common`, and the fuzzer's fixtures.
+fn tests() -> Result<String> {
+    let mut hash = Sha256::new();
     hash.update(fs::read(std::env::current_exe()?)?);
+    let mut paths = Vec::new();
+    collect_all(&checkout().join("lb-common/src"), &mut paths)?;
+    paths.sort();
+    for path in paths {
+        hash.update(fs::read(path)?);
+    }
     for (name, fixture) in crate::fuzz::fixture::all()? {
         hash.update(name);
         hash.update(serde_json::to_string(&fixture)?);
     }
-    Ok(hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect())
+    Ok(short(hash))
+}
+
+fn short(hash: Sha256) -> String {
+    hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Results as they are on disk, the latest of each mutant.
 #[derive(Debug)]
 struct Results {
     path: PathBuf,
-    tree: String,
+    sources: String,
+    tests: String,
     records: HashMap<Id, Record>,
     file: FsFile,
 }
 
 impl Results {
-    fn open(directory: &Path, tree: &str) -> Result<Self> {
+    fn open(directory: &Path, sources: String, tests: String) -> Result<Self> {
         let path = directory.join("results.jsonl");
         let text = fs::read_to_string(&path).unwrap_or_default();
         // A run that was killed may have left half a line.
@@ -167,15 +187,22 @@ impl Results {
         let records = records.map(|record| (record.id.clone(), record)).collect();
         let file = FsFile::options().append(true).create(true).open(&path);
         let file = file.with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(Self { path, tree: tree.to_owned(), records, file })
+        Ok(Self { path, sources, tests, records, file })
     }
 
-    fn current(&self, id: &Id) -> Option<&Record> {
-        self.records.get(id).filter(|record| record.tree == self.tree)
+    /// What is known of a mutant of these sources.
+    fn of(&self, id: &Id) -> Option<&Record> {
+        self.records.get(id).filter(|record| record.sources == self.sources)
     }
 
-    fn survived(&self, id: &Id) -> bool {
-        self.records.get(id).is_none_or(|r| matches!(r.outcome, Outcome::Missed | Outcome::Broken(_)))
+    /// As these tests judge it.
+    fn is_current(&self, id: &Id) -> bool {
+        self.of(id).is_some_and(|record| record.tests == self.tests)
+    }
+
+    /// More tests will not change it.
+    fn is_settled(&self, id: &Id) -> bool {
+        self.of(id).is_some_and(|record| !matches!(record.outcome, Outcome::Missed | Outcome::Broken(_)))
     }
 
     /// Writes the file anew, without these.
@@ -194,7 +221,8 @@ impl Results {
     }
 
     fn add(&mut self, id: &Id, outcome: Outcome, took: Duration) -> Result<()> {
-        let record = Record { id: id.clone(), tree: self.tree.clone(), outcome, seconds: took.as_secs_f64() };
+        let (sources, tests) = (self.sources.clone(), self.tests.clone());
+        let record = Record { id: id.clone(), sources, tests, outcome, seconds: took.as_secs_f64() };
         writeln!(self.file, "{}", serde_json::to_string(&record)?)?;
         self.records.insert(id.clone(), record);
         Ok(())
@@ -353,7 +381,7 @@ fn report(
     let mut rows: BTreeMap<&str, Row> = BTreeMap::new();
     let mut complaints = Vec::new();
     for (file, mutant) in chosen {
-        let record = results.current(&mutant.id).context("a mutant has no result")?;
+        let record = results.of(&mutant.id).context("a mutant has no result")?;
         let why = explained.why(&mutant.id);
         let row = rows.entry(&file.path).or_default();
         row.all += 1;

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::{io, ptr};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use aya::maps::{Array, IterableMap as _, Map, MapData, PerCpuArray, PerCpuValues};
+use aya::maps::{Array, IterableMap as _, Map, MapData, PerCpuArray, PerCpuValues, RingBuf};
 use aya::util::nr_cpus;
 
 use lb_common::ring::{Row, rows};
@@ -67,6 +67,22 @@ impl Program {
         let mut budget: PerCpuArray<_, [u64; 2]> = self.map("EVENT_BUDGET")?;
         budget.set(0, PerCpuValues::try_from(vec![[0, 0]; cpus])?, 0)?;
         self.events().map(drop)
+    }
+
+    /// Each CPU's budget for events: the second it is for, and how many were sent in it.
+    pub fn budgets(&mut self) -> Result<Vec<[u64; 2]>> {
+        let budget: PerCpuArray<_, [u64; 2]> = self.map("EVENT_BUDGET")?;
+        Ok(budget.get(&0, 0)?.to_vec())
+    }
+
+    /// How many records the program has logged since the last call.
+    pub fn logged(&mut self) -> Result<usize> {
+        let mut log: RingBuf<_> = self.map("AYA_LOGS")?;
+        let mut records = 0;
+        while log.next().is_some() {
+            records += 1;
+        }
+        Ok(records)
     }
 }
 
