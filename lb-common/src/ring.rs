@@ -168,6 +168,14 @@ mod tests {
     }
 
     #[test]
+    fn a_class_is_a_power_of_two_of_rows_and_no_hash_is_beyond_them() {
+        assert_eq!([0, 1, 2, 3, 4].map(rows), [1_024, 4_096, 16_384, 131_072, 1_048_576]);
+        for (class, log2) in CLASSES.into_iter().enumerate() {
+            assert_eq!(row_index(u32::MAX, log2), rows(class) - 1);
+        }
+    }
+
+    #[test]
     fn the_row_is_the_top_bits() {
         assert_eq!(row_index(0xffff_ffff, 10), 1023);
         assert_eq!(row_index(0x0000_0001, 20), 0);
