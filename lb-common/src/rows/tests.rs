@@ -183,6 +183,11 @@ fn a_syn_soon_after_the_move_may_be_a_retransmission_and_goes_where_the_first_on
     for (now, decision) in [(GRACE + 2, TO_SETTLED), (GRACE + 3, TO_OWNER)] {
         assert_eq!(decide(young, SYN, now, TIMEOUTS, Orphans::Reselect, &mut world()), decision);
     }
+    let oldest = Row::moving(OWNER, SETTLED, IDLE + MARGIN);
+    for (refused, decision) in [(0, TO_OWNER), (1, TO_SETTLED)] {
+        let mut world = World { refused, ..world() };
+        assert_eq!(decide(oldest, SYN, GRACE + 1, TIMEOUTS, Orphans::Reselect, &mut world), decision);
+    }
     let first = Row::moving(OWNER, SETTLED, 1);
     assert_eq!(decide(first, SYN, 0, TIMEOUTS, Orphans::Reselect, &mut world()), TO_SETTLED);
     // Nowhere to go back to.
