@@ -261,5 +261,22 @@ mod tests {
         let mut sum = counters(1);
         sum.add(&counters(100));
         assert_eq!(sum, counters(101));
+
+        let counters = |n: u64| FlowCounters {
+            lookups: n,
+            hits: n * 2,
+            written: n * 3,
+            proved: n * 5,
+            replaced: n * 7,
+            refused_quota: n * 11,
+            refused_gate: n * 13,
+            refused_full: n * 17,
+            refused_race: n * 19,
+            resets: n * 23,
+            reserved: [0; 6],
+        };
+        let mut sum = counters(1);
+        sum.add(&counters(100));
+        assert_eq!(sum, counters(101));
     }
 }

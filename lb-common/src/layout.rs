@@ -112,7 +112,7 @@ mod tests {
     /// another version.
     #[test]
     fn the_numbers_in_maps_are_those_of_this_version() {
-        assert_eq!(ABI_VERSION, 2);
+        assert_eq!((ABI_VERSION, ROWS_VERSION), (2, 1));
         assert_eq!((BACKEND_ALIVE, BACKEND_V6, MAX_BACKENDS, BEFORE), (1, 2, 65_535, 0xffff));
         assert_eq!((FORWARD_NAT, FORWARD_IPIP), (1, 2));
         assert_eq!((ROUTE_GATEWAY, ROUTE_ON_LINK, ROUTE_ASK_KERNEL), (1, 2, 3));

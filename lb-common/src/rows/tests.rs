@@ -143,6 +143,44 @@ const TO_OWNER: Decision = Decision::Backend(OWNER);
 const TO_SETTLED: Decision = Decision::Backend(SETTLED);
 const TO_THIRD: Decision = Decision::Backend(THIRD);
 
+/// RFC 9293 §3.1, byte 13: FIN, SYN, RST, PSH, ACK, URG, ECE, CWR from the lowest bit up.
+#[test]
+fn the_flags_of_a_tcp_header_say_what_a_packet_means() {
+    for rest in [0, 0x08, 0x20, 0x40, 0x80, 0xe8] {
+        for (flags, sign) in [
+            (0x02, Sign::Opens),
+            (0x03, Sign::Opens),
+            (0x12, Sign::Middle),
+            (0x10, Sign::Middle),
+            (0x00, Sign::Middle),
+            (0x01, Sign::Finishes),
+            (0x11, Sign::Finishes),
+            (0x13, Sign::Finishes),
+            (0x04, Sign::Resets),
+            (0x14, Sign::Resets),
+            (0x06, Sign::Resets),
+            (0x05, Sign::Resets),
+        ] {
+            assert_eq!(Sign::of_tcp(flags | rest), sign, "{:#04x}", flags | rest);
+        }
+    }
+}
+
+#[test]
+fn a_row_decides_alone_where_nobody_is_written_down() {
+    let bit = filter_bit(HASH);
+    for (row, owner) in [
+        (Row::steady(OWNER), Some(OWNER)),
+        (Row::steady(0), Some(0)),
+        (Row::exceptions(OWNER, !bit), Some(OWNER)),
+        (Row::exceptions(OWNER, bit), None),
+        (Row::moving(OWNER, 0, 0), None),
+        (moving(), None),
+    ] {
+        assert_eq!(by_row_alone(row, HASH), owner, "{row:?}");
+    }
+}
+
 #[test]
 fn a_steady_row_is_its_owner_s_whatever_is_written_down() {
     let mut world = World::with(state(THIRD, PHASE_ESTABLISHED, NOW));
