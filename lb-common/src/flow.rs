@@ -162,6 +162,25 @@ pub struct FlowUse {
     pub reserved: u64,
 }
 
+/// An entry to be removed, in the hands of the program that does it. Value of `forget`, by position: the controller writes
+/// [`FORGET_AT_ONCE`] of them at most, and after the last one a line with `family` 0.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forget {
+    /// IPv4 flows in the first 16 bytes.
+    pub flow: Flow6,
+    /// The state it must still have.
+    pub state: FlowState,
+    /// 4 or 6.
+    pub family: u32,
+    /// Written by the program: 1 if it is gone.
+    pub gone: u32,
+    pub reserved: u64,
+}
+
+/// How many entries one run removes at most: packets of that CPU wait so long.
+pub const FORGET_AT_ONCE: usize = 128;
+
 #[cfg(test)]
 mod tests {
     use super::*;

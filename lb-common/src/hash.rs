@@ -62,6 +62,29 @@ pub fn flow4(key: &impl Key, f: &Flow4) -> u32 {
     finalise((sum >> 32) as u32)
 }
 
+/// Hash of an IPv4 client of a VIP, whatever the ports.
+#[inline(always)]
+pub fn client4(key: &impl Key, f: &Flow4) -> u32 {
+    let sum = key.word(0).wrapping_add(term(key, 1, f.source)).wrapping_add(term(key, 2, f.destination));
+    finalise((sum >> 32) as u32)
+}
+
+/// Hash of an IPv6 client of a VIP, whatever the ports.
+#[inline(always)]
+pub fn client6(key: &impl Key, f: &Flow6) -> u32 {
+    let sum = key
+        .word(0)
+        .wrapping_add(term(key, 1, f.source[0]))
+        .wrapping_add(term(key, 2, f.source[1]))
+        .wrapping_add(term(key, 3, f.source[2]))
+        .wrapping_add(term(key, 4, f.source[3]))
+        .wrapping_add(term(key, 5, f.destination[0]))
+        .wrapping_add(term(key, 6, f.destination[1]))
+        .wrapping_add(term(key, 7, f.destination[2]))
+        .wrapping_add(term(key, 8, f.destination[3]));
+    finalise((sum >> 32) as u32)
+}
+
 /// Hash of an IPv6 flow.
 #[inline(always)]
 pub fn flow6(key: &impl Key, f: &Flow6) -> u32 {
@@ -142,6 +165,24 @@ mod tests {
                 _ => f.ports ^= 1,
             }
             assert_ne!(flow6(&key, &f), h, "word {i}");
+        }
+    }
+
+    #[test]
+    fn a_client_is_its_addresses_and_not_its_ports() {
+        let key = key(7);
+        let four = Flow4 { source: 1, destination: 2, ports: 3, protocol: 6 };
+        assert_eq!(client4(&key, &four), client4(&key, &Flow4 { ports: 4, protocol: 17, ..four }));
+        assert_ne!(client4(&key, &four), client4(&key, &Flow4 { source: 4, ..four }));
+        assert_ne!(client4(&key, &four), client4(&key, &Flow4 { destination: 4, ..four }));
+        let six = Flow6 { source: [1, 2, 3, 4], destination: [5, 6, 7, 8], ports: 9, protocol: 6 };
+        assert_eq!(client6(&key, &six), client6(&key, &Flow6 { ports: 4, protocol: 17, ..six }));
+        for i in 0..4 {
+            let (mut source, mut destination) = (six, six);
+            source.source[i] ^= 1;
+            destination.destination[i] ^= 1;
+            assert_ne!(client6(&key, &six), client6(&key, &source), "word {i}");
+            assert_ne!(client6(&key, &six), client6(&key, &destination), "word {i}");
         }
     }
 

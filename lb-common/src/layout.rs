@@ -6,7 +6,7 @@ use crate::addr::{Endpoint4, Endpoint6};
 use crate::backend::{Backend, BackendRoute, State};
 use crate::counters::{BackendCounters, FlowCounters, ServiceCounters};
 use crate::event::Event;
-use crate::flow::{Flow4, Flow6, FlowEntry, FlowPolicy, FlowState, FlowUse, Life};
+use crate::flow::{Flow4, Flow6, FlowEntry, FlowPolicy, FlowState, FlowUse, Forget, Life};
 use crate::hash::HashKey;
 use crate::ring::Row;
 use crate::route::{Neighbour4, Neighbour6, NextHop, Route};
@@ -49,6 +49,9 @@ const _: () = {
     assert!(offset_of!(FlowPolicy, quota) == 16);
     assert!(offset_of!(FlowPolicy, moving) == 24);
     assert!(size_of::<FlowUse>() == 32);
+    assert!(size_of::<Forget>() == 64);
+    assert!(offset_of!(Forget, state) == 40);
+    assert!(offset_of!(Forget, family) == 48);
     assert!(offset_of!(FlowUse, refused) == 16);
     assert!(size_of::<ServiceCounters>() == 256);
     assert!(size_of::<BackendCounters>() == 32);

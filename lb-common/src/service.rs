@@ -6,6 +6,11 @@ pub const FORWARD_NAT: u8 = 1;
 /// IP in IP: 4in4 or 6in6 (RFC 2003, RFC 2473).
 pub const FORWARD_IPIP: u8 = 2;
 
+/// Flag: the row is chosen by the addresses alone, so that a client stays with one backend whatever its ports.
+pub const AFFINITY_SOURCE: u16 = 1 << 0;
+/// Flag: [`Service::before`] names a ring, and its rows were chosen by the addresses alone.
+pub const BEFORE_SOURCE: u16 = 1 << 1;
+
 /// Value of `services4` and `services6`. The map's key is the VIP endpoint in the packet's destination.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,8 +23,28 @@ pub struct Service {
     pub class: u8,
     /// One of the `FORWARD_*` constants.
     pub forward: u8,
+    /// `AFFINITY_*` and `BEFORE_*`.
     pub flags: u16,
-    pub reserved: u32,
+    /// The ring that this one takes the place of, as long as rows refer to it ([`crate::rows::BEFORE`]): class in the
+    /// upper 8 bits, slot in the others, plus one; 0 for none.
+    pub before: u32,
+}
+
+impl Service {
+    /// As [`Self::before`] holds it.
+    #[inline(always)]
+    pub const fn pack_before(class: u8, slot: u32) -> u32 {
+        (class as u32) << 24 | (slot + 1)
+    }
+
+    /// Class and slot of the ring before, if there is one.
+    #[inline(always)]
+    pub const fn before(&self) -> Option<(u8, u32)> {
+        match self.before & 0x00ff_ffff {
+            0 => None,
+            slot => Some(((self.before >> 24) as u8, slot - 1)),
+        }
+    }
 }
 
 /// Value of `reverse4`: what a NAT backend's reply is translated back to. The key is the backend endpoint in
@@ -42,4 +67,18 @@ pub struct Reverse6 {
     pub port: u16,
     pub backend: u16,
     pub service: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ring_before_is_none_or_the_one_that_was_packed() {
+        assert_eq!(Service::default().before(), None);
+        for (class, slot) in [(0, 0), (4, 0), (2, 7), (3, 262_139)] {
+            let service = Service { before: Service::pack_before(class, slot), ..Service::default() };
+            assert_eq!(service.before(), Some((class, slot)));
+        }
+    }
 }

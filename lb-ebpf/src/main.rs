@@ -7,7 +7,9 @@
 #![feature(asm_experimental_arch)]
 
 mod account;
+mod atomic;
 mod clock;
+mod forget;
 mod forward;
 mod lookup;
 mod maps;

@@ -9,7 +9,7 @@ use lb_common::addr::{Endpoint4, Endpoint6};
 use lb_common::backend::Backend;
 use lb_common::counters::{BackendCounters, FlowCounters, ServiceCounters};
 use lb_common::event::Event;
-use lb_common::flow::{Flow4, Flow6, FlowEntry, FlowPolicy, FlowUse};
+use lb_common::flow::{FORGET_AT_ONCE, Flow4, Flow6, FlowEntry, FlowPolicy, FlowUse, Forget};
 use lb_common::route::{Neighbour4, Neighbour6, NextHop, Route};
 use lb_common::service::{Reverse4, Reverse6, Service};
 
@@ -88,6 +88,10 @@ pub static FLOW_POLICIES: Array<FlowPolicy, 1025, MMAPABLE> = Array::new();
 /// mapping. Size: limits + 1.
 #[btf_map]
 pub static FLOW_USES: Array<FlowUse, 1025, MMAPABLE> = Array::new();
+
+/// What `forget` is to remove. Written by the controller through a mapping before it runs it, and by `forget`.
+#[btf_map]
+pub static FORGET: Array<Forget, FORGET_AT_ONCE, MMAPABLE> = Array::new();
 
 /// Destination prefix → route, for replies to clients. Written by the controller from netlink, read per reply.
 /// Full: the controller writes one default route that asks the kernel.

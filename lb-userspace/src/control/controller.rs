@@ -34,6 +34,7 @@ use super::handle::Request;
 use super::leaving::Leaving;
 use super::plan::{self, Seen, Side};
 use super::saved::{Before, Saved};
+use super::sweeps::Sweeps;
 use super::{Options, changes, secret, status};
 
 /// All of it.
@@ -50,6 +51,7 @@ pub struct Controller {
     pub(super) verdicts: HashMap<BackendName, bool>,
     pub(super) overrides: BTreeMap<BackendName, BackendState>,
     pub(super) leaving: Leaving,
+    pub(super) sweeps: Sweeps,
     pub(super) ids: Ids,
     pub(super) rings: Rings,
     /// What could not be done as configured when the tables were last computed.
@@ -131,6 +133,7 @@ impl Controller {
             verdicts: before.verdicts(),
             overrides: before.overrides(),
             leaving: before.leaving(now),
+            sweeps: Sweeps::default(),
             ids: before.ids(sizes, now),
             rings: Rings::new(),
             problems: Vec::new(),
@@ -532,7 +535,17 @@ impl Controller {
         }
     }
 
-    fn refresh(&mut self, why: &str) {
+    /// Backends that were leaving have left: no flow is theirs any more.
+    pub(super) fn left(&mut self, gone: &[(String, Backend)]) {
+        for (service, backend) in gone {
+            info!("{service}/{} has left: no flow is its any more", backend.name);
+            self.verdicts.remove(&(service.clone(), backend.name.clone()));
+        }
+        self.checker.set_targets(targets(&self.model, self.view()));
+        self.refresh("backends left");
+    }
+
+    pub(super) fn refresh(&mut self, why: &str) {
         if let Err(failure) = self.apply_tables() {
             error!("{why}, but the maps could not follow: {}", failure.message);
         }

@@ -11,9 +11,12 @@ use std::time::{Duration, Instant};
 
 use lb_common::addr::{Endpoint4, Endpoint6, words6};
 use lb_common::backend::{BACKEND_ALIVE, BACKEND_V6};
+use lb_common::flow::{FlowPolicy, ORPHAN_DROP, ORPHAN_RESELECT, ORPHAN_RESET};
 use lb_common::ring::rows;
 use lb_common::route::{Neighbour4, Neighbour6};
-use lb_common::service::{FORWARD_IPIP, FORWARD_NAT, Reverse4, Reverse6, Service as ServiceEntry};
+use lb_common::service::{
+    AFFINITY_SOURCE, BEFORE_SOURCE, FORWARD_IPIP, FORWARD_NAT, Reverse4, Reverse6, Service as ServiceEntry,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::dataplane::maps::{MAX_LOCAL, MAX_NEIGHBOURS, MAX_ROUTES};
@@ -22,7 +25,9 @@ use crate::dataplane::tables::{
 };
 use crate::dataplane::{Features, Sizes};
 use crate::exit::{Exit, Failure};
-use crate::model::{Backend, BackendState, Forward, Model, Prefix, Protocol, Service, UdpMode};
+use crate::model::{
+    Affinity, Backend, BackendState, Forward, Model, OnBackendDown, Prefix, Protocol, Service, UdpMode,
+};
 use crate::net::{NetState, Resolution, RouteView, route};
 use crate::ring::{self, Fingerprint, Member, Seed};
 
@@ -86,6 +91,25 @@ impl BackendKey {
     }
 }
 
+/// What became of a ring since it was made: what it is now follows from the file, and from this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Lineage {
+    class: u8,
+    /// Its rows are chosen by the addresses alone.
+    by_source: bool,
+    /// How many rings it has taken the place of without growing out of them; each had a slot of its own.
+    turn: u32,
+    /// The last of these, as long as rows refer to it.
+    before: Option<Former>,
+}
+
+/// A ring that another one has taken the place of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Former {
+    place: RingPlace,
+    by_source: bool,
+}
+
 /// The numbers the kernel knows things by.
 #[derive(Clone, Debug)]
 pub struct Ids {
@@ -93,7 +117,9 @@ pub struct Ids {
     backends: Pool<BackendKey>,
     /// How many lives each backend id has had.
     generations: BTreeMap<u32, u32>,
-    slots: BTreeMap<u8, Pool<RingKey>>,
+    /// By class. A ring that takes another one's place has a slot of its own: see [`BuiltRing::turn`].
+    slots: BTreeMap<u8, Pool<(RingKey, u32)>>,
+    lineages: BTreeMap<RingKey, Lineage>,
     last_slot: u32,
     /// Service and backend ids whose counters belong to somebody else's past.
     pub fresh_services: BTreeSet<u32>,
@@ -107,6 +133,7 @@ impl Ids {
             backends: Pool::new(Rests::TimeAndScan, 1, sizes.backends),
             generations: BTreeMap::new(),
             slots: BTreeMap::new(),
+            lineages: BTreeMap::new(),
             last_slot: sizes.services * 4 - 1,
             fresh_services: BTreeSet::new(),
             fresh_backends: BTreeSet::new(),
@@ -122,6 +149,16 @@ impl Ids {
     /// Some number can be given to somebody else only after a scan.
     pub fn wait_for_scan(&self) -> bool {
         self.services.waits_for_scan() || self.backends.waits_for_scan()
+    }
+
+    /// Rows of these rings do not refer to the one before any more.
+    pub fn forget_before(&mut self, done: &[RingId]) {
+        let Self { lineages, services, .. } = self;
+        for (key, lineage) in lineages {
+            if services.get(&key.service).is_some_and(|service| done.contains(&key.id(service))) {
+                lineage.before = None;
+            }
+        }
     }
 
     pub fn service(&self, name: &str) -> Option<u32> {
@@ -142,7 +179,8 @@ pub struct SavedIds {
     /// Of each backend id.
     generations: Vec<(u32, u32)>,
     /// Of each class.
-    slots: Vec<(u8, SavedPool<RingKey>)>,
+    slots: Vec<(u8, SavedPool<(RingKey, u32)>)>,
+    lineages: Vec<(RingKey, Lineage)>,
 }
 
 impl Ids {
@@ -152,6 +190,7 @@ impl Ids {
             backends: self.backends.save(),
             generations: self.generations.iter().map(|(id, n)| (*id, *n)).collect(),
             slots: self.slots.iter().map(|(class, pool)| (*class, pool.save())).collect(),
+            lineages: self.lineages.iter().map(|(key, lineage)| (key.clone(), *lineage)).collect(),
         }
     }
 
@@ -166,6 +205,7 @@ impl Ids {
             pool.restore(slots, now);
             ids.slots.insert(*class, pool);
         }
+        ids.lineages = saved.lineages.iter().cloned().collect();
         ids
     }
 }
@@ -209,6 +249,7 @@ pub struct BuiltRing {
     pub fingerprint: Option<Fingerprint>,
     /// Rows by backend id.
     pub rows_of: BTreeMap<u16, u32>,
+    lineage: Lineage,
     members: Vec<(Member, u16)>,
     owners: RingOwners,
 }
@@ -279,6 +320,7 @@ pub fn compute(
         Desired { tables: Tables::default(), rings: Rings::new(), neighbours: BTreeSet::new(), problems: Vec::new() };
     for service in &model.services {
         let service_id = ids.service(&service.name).unwrap_or(0);
+        out.tables.policies.insert(service_id, policy(service));
         for backend in view.backends(service) {
             let id = ids.backend(service, backend).unwrap_or(0);
             let entry = backend_entry(model, service, backend, id, view, net, ids, &mut out.problems);
@@ -296,8 +338,15 @@ pub fn compute(
                 let ring = ring_for(service, &key, view, &out.tables.backends, seed, ids, known.get(&key), now)?;
                 let id = key.id(service_id);
                 let idle = idle(service, *protocol);
-                out.tables.rings.insert(id, RingEntry { place: ring.place, owners: Arc::clone(&ring.owners), idle });
-                service_entries(service, service_id, &key, ring.place, &mut out.tables);
+                let entry = RingEntry {
+                    place: ring.place,
+                    owners: Arc::clone(&ring.owners),
+                    idle,
+                    by_source: ring.lineage.by_source,
+                    before: ring.lineage.before.map(|former| former.place),
+                };
+                out.tables.rings.insert(id, entry);
+                service_entries(service, service_id, &key, &ring, &mut out.tables);
                 out.rings.insert(key, ring);
             }
         }
@@ -448,7 +497,15 @@ fn reverse_entries(service: &Service, service_id: u32, backend: &Backend, id: u1
     }
 }
 
-fn service_entries(service: &Service, service_id: u32, key: &RingKey, place: RingPlace, tables: &mut Tables) {
+fn service_entries(service: &Service, service_id: u32, key: &RingKey, ring: &BuiltRing, tables: &mut Tables) {
+    let (place, Lineage { by_source, before, .. }) = (ring.place, ring.lineage);
+    let mut flags = 0;
+    if by_source {
+        flags |= AFFINITY_SOURCE;
+    }
+    if before.is_some_and(|former| former.by_source) {
+        flags |= BEFORE_SOURCE;
+    }
     let entry = ServiceEntry {
         id: service_id,
         ring: place.slot,
@@ -457,7 +514,8 @@ fn service_entries(service: &Service, service_id: u32, key: &RingKey, place: Rin
             Forward::Nat => FORWARD_NAT,
             Forward::Ipip => FORWARD_IPIP,
         },
-        ..ServiceEntry::default()
+        flags,
+        before: before.map_or(0, |former| ServiceEntry::pack_before(former.place.class, former.place.slot)),
     };
     for listen in service.listen.iter().filter(|l| Family::of(l.ip()) == key.family) {
         let protocol = key.protocol.number();
@@ -479,7 +537,25 @@ fn idle(service: &Service, protocol: Protocol) -> u32 {
     match protocol {
         Protocol::Tcp => seconds(timeouts.tcp_established.max(timeouts.tcp_opening)),
         Protocol::Udp if service.udp == UdpMode::Oneshot => 0,
+        Protocol::Udp if service.udp == UdpMode::Oneshot => 0,
         Protocol::Udp => seconds(timeouts.udp),
+    }
+}
+
+/// How a service's flows are written down.
+fn policy(service: &Service) -> FlowPolicy {
+    FlowPolicy {
+        tcp_opening: seconds(service.timeouts.tcp_opening),
+        tcp: idle(service, Protocol::Tcp),
+        udp: idle(service, Protocol::Udp),
+        orphans: match service.on_backend_down {
+            OnBackendDown::Reselect => ORPHAN_RESELECT,
+            OnBackendDown::Drop => ORPHAN_DROP,
+            OnBackendDown::Reset => ORPHAN_RESET,
+        },
+        quota: service.limits.flows,
+        new_per_second: service.limits.new_flows,
+        ..FlowPolicy::default()
     }
 }
 
@@ -505,12 +581,35 @@ fn ring_for(
 
     // The size follows the file, not the health: a backend that dies must not resize the ring.
     let configured: Vec<Member> = of_family().map(member).collect();
-    // It grows by splitting rows, which moves nobody; it does not shrink.
-    let held = ids.slots.iter().filter(|(_, pool)| pool.get(key).is_some()).map(|(class, _)| usize::from(*class)).max();
-    let class = ring::class_for(&configured).max(held.unwrap_or(0));
+    let by_source = service.affinity == Affinity::Source;
+    let wanted = ring::class_for(&configured);
+    let mut lineage =
+        ids.lineages.get(key).copied().unwrap_or(Lineage { class: wanted as u8, by_source, turn: 0, before: None });
+    // It grows by splitting rows, which moves nobody. Another ring altogether takes the place of the one there is, one
+    // at a time.
+    if lineage.by_source != by_source && lineage.before.is_some() {
+        return Err(Failure::new(
+            Exit::Failed,
+            format!("service {}: its connections are still on their way from one ring to the next", service.name),
+        )
+        .hint("reload again when that is over: it takes as long as the longest timeout of the service"));
+    }
+    if lineage.by_source != by_source || wanted < usize::from(lineage.class) && lineage.before.is_none() {
+        let slot = ids.slots.get(&lineage.class).and_then(|pool| pool.get(&(key.clone(), lineage.turn)));
+        let place = slot.map(|slot| RingPlace { class: lineage.class, slot });
+        lineage = Lineage {
+            class: wanted as u8,
+            by_source,
+            turn: lineage.turn + 1,
+            before: place.map(|place| Former { place, by_source: lineage.by_source }),
+        };
+    }
+    lineage.class = lineage.class.max(wanted as u8);
+    ids.lineages.insert(key.clone(), lineage);
+    let (class, turn) = (usize::from(lineage.class), lineage.turn);
     let last_slot = ids.last_slot;
     let slots = ids.slots.entry(class as u8).or_insert_with(|| Pool::new(Rests::Time, 0, last_slot));
-    let slot = slots.give(key, now).map_err(|Exhausted| {
+    let slot = slots.give(&(key.clone(), turn), now).map_err(|Exhausted| {
         Failure::new(Exit::Failed, "no ring slot is free").hint("raise limits.services and restart")
     })?;
     let place = RingPlace { class: class as u8, slot: slot.number };
@@ -530,7 +629,7 @@ fn ring_for(
         && known.place == place
         && known.members == members
     {
-        return Ok(known.clone());
+        return Ok(BuiltRing { lineage, ..known.clone() });
     }
     let pool: Vec<Member> = members.iter().map(|(m, _)| *m).collect();
     let built = ring::build(seed, class, &pool);
@@ -546,6 +645,7 @@ fn ring_for(
         place,
         fingerprint: built.as_ref().map(|owners| ring::fingerprint(owners, &pool)),
         rows_of,
+        lineage,
         members,
         owners: Arc::new(owners),
     })
@@ -553,8 +653,17 @@ fn ring_for(
 
 /// Slots of rings that are no longer there are given back once the tables without them are applied.
 pub fn release_slots(ids: &mut Ids, rings: &Rings, now: Instant) {
+    ids.lineages.retain(|key, _| rings.contains_key(key));
     for (class, pool) in &mut ids.slots {
-        pool.retain(|key| rings.get(key).is_some_and(|ring| ring.place.class == *class), now);
+        pool.retain(
+            |(key, turn)| {
+                rings.get(key).is_some_and(|BuiltRing { lineage, .. }| {
+                    let former = |former: Former| former.place.class == *class && lineage.turn == *turn + 1;
+                    lineage.class == *class && lineage.turn == *turn || lineage.before.is_some_and(former)
+                })
+            },
+            now,
+        );
     }
 }
 

@@ -13,12 +13,15 @@ pub mod plan;
 mod saved;
 mod secret;
 mod status;
+mod sweeps;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
 use crate::api::server;
@@ -82,9 +85,14 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     notify.ready(&controller.summary());
     info!("{}", controller.summary());
 
+    let mut seconds = tokio::time::interval(Duration::from_secs(1));
+    seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            Some(request) = requests.recv() => controller.answer(request, &notify),
+            // In this order: a sweep goes on when there is nothing else to do.
+            biased;
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
             Some(first) = transitions.recv() => {
                 let mut batch = vec![first];
                 while let Ok(next) = transitions.try_recv() {
@@ -93,6 +101,8 @@ pub async fn run(options: Options) -> Result<(), Failure> {
                 controller.health_changed(batch);
                 notify.status(&controller.summary());
             }
+            _ = seconds.tick() => controller.tick(),
+            Some(request) = requests.recv() => controller.answer(request, &notify),
             Ok(()) = net.changed() => {
                 let state = net.borrow_and_update().clone();
                 controller.network_changed(state);
@@ -105,8 +115,11 @@ pub async fn run(options: Options) -> Result<(), Failure> {
                 // The outcome is logged; a signal has nobody to answer to.
                 let _ = controller.reload(&notify);
             }
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            () = std::future::ready(()), if controller.is_sweeping() => {
+                controller.sweep_on();
+                // Others on this thread have their turn.
+                tokio::task::yield_now().await;
+            }
         }
     }
 

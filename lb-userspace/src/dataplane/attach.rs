@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use aya::Ebpf;
 use aya::programs::links::FdLink;
-use aya::programs::{ProgramError, Xdp, XdpMode as AyaMode};
+use aya::programs::{ProgramError, TestRun as _, TestRunOptions, Xdp, XdpMode as AyaMode};
 
 use crate::model::XdpMode;
 use crate::net;
@@ -23,6 +23,8 @@ use super::loader::{chain, explain_program};
 use super::{pins, sys};
 
 const PROGRAM: &str = "sluice";
+/// Removes entries of flows; attached to nothing.
+const FORGET: &str = "forget";
 
 /// How a program runs on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +108,8 @@ pub struct Program {
 impl Program {
     /// Hands the program to the verifier.
     pub(super) fn new(mut object: Ebpf) -> Result<Self, DataplaneError> {
-        let xdp = xdp(&mut object)?;
+        xdp(&mut object, FORGET)?.load().map_err(|e| explain_program(&e))?;
+        let xdp = xdp(&mut object, PROGRAM)?;
         xdp.load().map_err(|e| explain_program(&e))?;
         let id = xdp.info().map_err(|e| explain_program(&e))?.id();
         Ok(Self { object, id })
@@ -123,7 +126,13 @@ impl Program {
 
     /// The program, for test runs.
     pub fn xdp(&mut self) -> Result<&mut Xdp, DataplaneError> {
-        xdp(&mut self.object)
+        xdp(&mut self.object, PROGRAM)
+    }
+
+    /// Has the kernel remove what is listed in the map for it.
+    pub(super) fn forget(&mut self) -> Result<(), DataplaneError> {
+        let options = TestRunOptions { data_in: Some(&[0; 14]), ..TestRunOptions::new() };
+        xdp(&mut self.object, FORGET)?.test_run(options).map(drop).map_err(|e| explain_program(&e))
     }
 
     pub(super) fn attach(
@@ -232,10 +241,10 @@ pub(super) fn inherited(bpf_dir: &Path) -> Result<BTreeMap<u32, Attached>, Datap
     Ok(found)
 }
 
-fn xdp(object: &mut Ebpf) -> Result<&mut Xdp, DataplaneError> {
+fn xdp<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, DataplaneError> {
     let program = object
-        .program_mut(PROGRAM)
-        .ok_or_else(|| DataplaneError::Refused(format!("the object has no program called {PROGRAM}")))?;
+        .program_mut(name)
+        .ok_or_else(|| DataplaneError::Refused(format!("the object has no program called {name}")))?;
     program.try_into().map_err(|e: ProgramError| explain_program(&e))
 }
 

@@ -1,11 +1,137 @@
 //! The flows that are written down: how many there are, and what was counted about them.
 
-use lb_common::counters::FlowCounters;
-use lb_common::flow::FlowUse;
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd as _;
 
-use super::{Dataplane, DataplaneError};
+use lb_common::addr::{PROTO_TCP, PROTO_UDP};
+use lb_common::counters::FlowCounters;
+use lb_common::flow::{FORGET_AT_ONCE, Flow4, Flow6, FlowEntry, FlowUse};
+
+use super::maps::FORGET_WORDS;
+use super::tables::RingId;
+use super::{Dataplane, DataplaneError, sys};
+
+/// Entries read at once: half a millisecond of work.
+const BATCH: usize = 4096;
+
+/// Whose an entry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Key {
+    V4(Flow4),
+    V6(Flow6),
+}
+
+impl Key {
+    /// The ring of the flow, if it is that service's.
+    pub const fn ring(&self, service: u32) -> RingId {
+        let (family, protocol) = match self {
+            Self::V4(flow) => (4, flow.protocol),
+            Self::V6(flow) => (6, flow.protocol),
+        };
+        RingId { service, protocol: if protocol == PROTO_TCP as u32 { PROTO_TCP } else { PROTO_UDP }, family }
+    }
+}
+
+/// How far a walk over all entries has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cursor {
+    family: Walk,
+    from: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Walk {
+    #[default]
+    V4,
+    V6,
+    Done,
+}
+
+impl Cursor {
+    pub fn is_done(&self) -> bool {
+        self.family == Walk::Done
+    }
+}
+
+/// The next entries of one family.
+fn read<K: aya::Pod>(
+    name: &'static str,
+    map: &aya::maps::MapData,
+    from: Option<u32>,
+) -> Result<(Vec<(K, FlowEntry)>, Option<u32>), DataplaneError> {
+    let mut keys = vec![0_u8; BATCH * size_of::<K>()];
+    let mut values = vec![0_u8; BATCH * size_of::<FlowEntry>()];
+    let (count, next) = sys::lookup_batch(map.fd().as_fd(), from, size_of::<K>(), &mut keys, &mut values)
+        .map_err(|e| DataplaneError::Write { name, why: format!("reading it: {e}") })?;
+    let keys = keys.chunks_exact(size_of::<K>()).map(pod::<K>);
+    let values = values.chunks_exact(size_of::<FlowEntry>()).map(pod::<FlowEntry>);
+    Ok((keys.zip(values).take(count).collect(), next))
+}
+
+fn pod<T: aya::Pod>(bytes: &[u8]) -> T {
+    assert_eq!(bytes.len(), size_of::<T>());
+    let mut value = MaybeUninit::<T>::uninit();
+    // SAFETY: any bytes are a value of a `Pod`, and there are as many as it has.
+    unsafe {
+        std::ptr::copy_nonoverlapping(bytes.as_ptr(), value.as_mut_ptr().cast(), bytes.len());
+        value.assume_init()
+    }
+}
 
 impl Dataplane {
+    /// The next entries of a walk; `cursor` says whether there are more.
+    pub fn read_flows(&self, cursor: &mut Cursor) -> Result<Vec<(Key, FlowEntry)>, DataplaneError> {
+        let (entries, next): (Vec<(Key, FlowEntry)>, _) = match cursor.family {
+            Walk::V4 => {
+                let (entries, next) = read::<Flow4>("FLOWS4", &self.maps.flows4, cursor.from)?;
+                (entries.into_iter().map(|(key, entry)| (Key::V4(key), entry)).collect(), next)
+            }
+            Walk::V6 => {
+                let (entries, next) = read::<Flow6>("FLOWS6", &self.maps.flows6, cursor.from)?;
+                (entries.into_iter().map(|(key, entry)| (Key::V6(key), entry)).collect(), next)
+            }
+            Walk::Done => (Vec::new(), None),
+        };
+        let family = match (next, cursor.family) {
+            (Some(_), family) => family,
+            (None, Walk::V4) => Walk::V6,
+            (None, _) => Walk::Done,
+        };
+        *cursor = Cursor { family, from: next };
+        Ok(entries)
+    }
+
+    /// Removes those of these entries whose state is what is said here; which of them are gone.
+    pub fn forget(&mut self, entries: &[(Key, FlowEntry)]) -> Result<Vec<bool>, DataplaneError> {
+        let mut gone = Vec::with_capacity(entries.len());
+        for chunk in entries.chunks(FORGET_AT_ONCE) {
+            let lines = &self.maps.forget;
+            for (line, (key, entry)) in chunk.iter().enumerate() {
+                let (flow, family) = match key {
+                    Key::V4(Flow4 { source, destination, ports, protocol }) => {
+                        ([*source, *destination, *ports, *protocol, 0, 0, 0, 0, 0, 0], 4)
+                    }
+                    Key::V6(Flow6 { source: [a, b, c, d], destination: [e, f, g, h], ports, protocol }) => {
+                        ([*a, *b, *c, *d, *e, *f, *g, *h, *ports, *protocol], 6)
+                    }
+                };
+                let base = line * FORGET_WORDS;
+                for (word, pair) in flow.chunks_exact(2).enumerate() {
+                    lines.store(base + word, u64::from(pair[0]) | u64::from(pair[1]) << 32);
+                }
+                lines.store(base + 5, entry.state.0);
+                lines.store(base + 6, family);
+            }
+            if chunk.len() < FORGET_AT_ONCE {
+                lines.store(chunk.len() * FORGET_WORDS + 6, 0);
+            }
+            self.program.forget()?;
+            let lines = &self.maps.forget;
+            gone.extend((0..chunk.len()).map(|line| lines.load(line * FORGET_WORDS + 6) >> 32 == 1));
+        }
+        Ok(gone)
+    }
+
     /// What the tables of flows did for a service, summed over CPUs.
     pub fn flow_counters(&self, service: u32) -> Result<FlowCounters, DataplaneError> {
         self.maps.flow_counters(service)

@@ -18,7 +18,7 @@ use aya::maps::{Array, DevMapHash, HashMap, LpmTrie, Map, MapData, MapError, Per
 use lb_common::addr::{Endpoint4, Endpoint6};
 use lb_common::backend::{BACKEND_ALIVE, Backend};
 use lb_common::counters::{BackendCounters, FlowCounters, ServiceCounters};
-use lb_common::flow::{FlowPolicy, FlowUse};
+use lb_common::flow::{FORGET_AT_ONCE, FlowPolicy, FlowUse, Forget, Life};
 use lb_common::ring::CLASSES;
 use lb_common::route::{Neighbour4, Neighbour6, NextHop, ROUTE_ASK_KERNEL, ROUTE_GATEWAY, ROUTE_ON_LINK, Route};
 use lb_common::service::{Reverse4, Reverse6, Service};
@@ -34,7 +34,7 @@ use super::tables::{RingId, RouteTo, Tables};
 use super::{clock, stats, sys};
 
 /// Every map of the load balancer, by its name in the object.
-pub const NAMES: [&str; 30] = [
+pub const NAMES: [&str; 31] = [
     "SERVICES4",
     "SERVICES6",
     "REVERSE4",
@@ -50,6 +50,7 @@ pub const NAMES: [&str; 30] = [
     "FLOWS6",
     "FLOW_POLICIES",
     "FLOW_USES",
+    "FORGET",
     "ROUTES4",
     "ROUTES6",
     "NEIGHBOURS4",
@@ -78,6 +79,8 @@ const BACKEND_WORDS: usize = size_of::<Backend>() / 8;
 const POLICY_WORDS: usize = size_of::<FlowPolicy>() / 8;
 const MOVING_WORD: usize = std::mem::offset_of!(FlowPolicy, moving) / 8;
 const USE_WORDS: usize = size_of::<FlowUse>() / 8;
+pub(super) const FORGET_WORDS: usize = size_of::<Forget>() / 8;
+const REFUSED_WORD: usize = std::mem::offset_of!(FlowUse, refused) / 8;
 
 /// What the kernel holds, as far as it came from [`Tables`].
 #[derive(Debug, Default)]
@@ -105,11 +108,12 @@ pub struct Maps {
     reverse6: HashMap<MapData, Endpoint6, Reverse6>,
     backends: sys::Words,
     next_hops: Array<MapData, NextHop>,
-    rings: Rings,
+    pub(super) rings: Rings,
     pub(super) flows4: MapData,
     pub(super) flows6: MapData,
     policies: sys::Words,
     uses: sys::Words,
+    pub(super) forget: sys::Words,
     routes4: LpmTrie<MapData, [u8; 4], Route>,
     routes6: LpmTrie<MapData, [u8; 16], Route>,
     neighbours4: HashMap<MapData, Neighbour4, NextHop>,
@@ -177,6 +181,7 @@ impl Maps {
             flows6: take_data(object, "FLOWS6")?,
             policies: map_words(object, "FLOW_POLICIES", services * POLICY_WORDS)?,
             uses: map_words(object, "FLOW_USES", services * USE_WORDS)?,
+            forget: map_words(object, "FORGET", FORGET_AT_ONCE * FORGET_WORDS)?,
             routes4: take(object, "ROUTES4")?,
             routes6: take(object, "ROUTES6")?,
             neighbours4: take(object, "NEIGHBOURS4")?,
@@ -247,7 +252,10 @@ impl Maps {
                 .insert(*i, *i, None, 0)
                 .map_err(|e| DataplaneError::Write { name: "DEVICES", why: super::loader::chain(&e) })
         })?;
-        self.rings.follow_timeouts(&next.rings, &Outside { backends: &w.backends });
+        self.rings.follow_timeouts(
+            &next.rings,
+            &Outside { backends: &w.backends, uses: &self.uses, policies: &self.policies },
+        );
         let is_up = |record: &Backend| record.state.flags & BACKEND_ALIVE != 0;
         for (id, record) in &backends {
             let was_up = w.backends.get(id).is_some_and(is_up);
@@ -256,14 +264,20 @@ impl Maps {
             } else if !was_up && is_up(record) {
                 // Not known since when: as if it had always been.
                 let since = self.down_since.remove(id).unwrap_or(0);
-                self.rings.recovered(*id, since, &Outside { backends: &w.backends });
+                self.rings.recovered(
+                    *id,
+                    since,
+                    &Outside { backends: &w.backends, uses: &self.uses, policies: &self.policies },
+                );
             }
         }
         put(&mut w.backends, &backends, |id, record| {
             store_backend(words, *id, record);
             Ok(())
         })?;
-        put(&mut w.policies, &next.policies, |service, policy| {
+        let policies: BTreeMap<u32, FlowPolicy> =
+            next.policies.iter().map(|(service, policy)| (*service, self.rings.in_force(*service, *policy))).collect();
+        put(&mut w.policies, &policies, |service, policy| {
             store_policy(&self.policies, *service, policy);
             Ok(())
         })?;
@@ -283,7 +297,8 @@ impl Maps {
             let key = Key::new(u32::from(*len), *addr);
             self.routes6.insert(&key, v, 0).map_err(|e| write_failed("ROUTES6", &e))
         })?;
-        self.rings.publish(&next.rings)?;
+        self.rings
+            .publish(&next.rings, &Outside { backends: &w.backends, uses: &self.uses, policies: &self.policies })?;
 
         // Replies first: the first packet of a service may be answered before the next line runs.
         put(&mut w.reverse4, &next.reverse4, |k, v| {
@@ -299,7 +314,8 @@ impl Maps {
             self.services6.insert(k, v, 0).map_err(|e| write_failed("SERVICES6", &e))
         })?;
 
-        self.rings.change(&next.rings, &Outside { backends: &w.backends })?;
+        self.rings
+            .change(&next.rings, &Outside { backends: &w.backends, uses: &self.uses, policies: &self.policies })?;
 
         // Now what nobody refers to, in reverse.
         prune(&mut w.services4, &next.services4, |k| gone(self.services4.remove(k), "SERVICES4"))?;
@@ -364,6 +380,21 @@ impl Maps {
         }
     }
 
+    /// The life that a backend id lives.
+    pub(super) fn life(&self, id: u16) -> Option<Life> {
+        self.written.backends.get(&id).map(|record| record.state.known(id).life)
+    }
+
+    /// How a service's flows are written down now.
+    pub(super) fn policy(&self, service: u32) -> FlowPolicy {
+        self.written.policies.get(&service).copied().unwrap_or_default()
+    }
+
+    /// Service ids there is room for, 0 included.
+    pub(super) fn service_slots(&self) -> usize {
+        self.sizes.services as usize + 1
+    }
+
     pub(super) fn row_kinds(&self, id: RingId) -> rings::Kinds {
         self.rings.kinds(id, clock::seconds())
     }
@@ -393,7 +424,7 @@ impl Maps {
     }
 
     pub(super) fn set_moving(&self, service: u32, moving: bool) {
-        self.policies.store(service as usize * POLICY_WORDS + MOVING_WORD, u64::from(moving));
+        set_moving(&self.policies, service, moving);
     }
 
     pub(super) fn flow_use(&self, service: u32) -> FlowUse {
@@ -418,6 +449,8 @@ impl Maps {
 /// What rings ask about when they change.
 struct Outside<'a> {
     backends: &'a BTreeMap<u16, Backend>,
+    uses: &'a sys::Words,
+    policies: &'a sys::Words,
 }
 
 impl rings::Outside for Outside<'_> {
@@ -425,9 +458,12 @@ impl rings::Outside for Outside<'_> {
         clock::seconds()
     }
 
-    fn refused(&self, _service: u32) -> u32 {
-        // The program writes no flow down yet, and refuses none.
-        0
+    fn refused(&self, service: u32) -> u32 {
+        self.uses.load(service as usize * USE_WORDS + REFUSED_WORD) as u32
+    }
+
+    fn begins_to_move(&self, service: u32) {
+        set_moving(self.policies, service, true);
     }
 
     fn standing(&self, backend: u16) -> Standing {
@@ -488,6 +524,10 @@ fn store_backend(words: &sys::Words, id: u16, record: &Backend) {
     for (i, value) in values.into_iter().enumerate() {
         words.store(base + i, value);
     }
+}
+
+fn set_moving(policies: &sys::Words, service: u32, moving: bool) {
+    policies.store(service as usize * POLICY_WORDS + MOVING_WORD, u64::from(moving));
 }
 
 /// All but the word about moving rows.

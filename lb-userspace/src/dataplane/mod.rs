@@ -21,6 +21,7 @@ pub mod rings;
 mod shape;
 pub mod state;
 pub mod stats;
+pub mod sweep;
 mod sys;
 pub mod tables;
 

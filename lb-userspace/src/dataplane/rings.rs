@@ -8,18 +8,22 @@
 
 mod adopt;
 
+pub use adopt::Referred;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
 use aya::maps::MapData;
 
+use lb_common::flow::FlowPolicy;
 use lb_common::ring::{CLASSES, KIND_MOVING, Row, rows};
+use lb_common::rows::{BEFORE, MARGIN};
 
-use crate::rows::plan::{Change, plan, split};
+use crate::rows::plan::{Change, HEADSTART, plan, split};
 use crate::rows::recovery::recovered;
 use crate::rows::timeout::{may_lower, raise};
-use crate::rows::{Facts, Standing};
+use crate::rows::{Correction, Facts, Standing, What};
 
 use super::error::DataplaneError;
 use super::sys;
@@ -48,6 +52,9 @@ struct Live {
     owners: RingOwners,
     /// The idle timeout that its moving rows were written with.
     idle: u32,
+    /// The one it should have.
+    wanted_idle: u32,
+    by_source: bool,
 }
 
 /// What is known outside when rows change.
@@ -56,7 +63,19 @@ pub(super) trait Outside {
     fn now(&self) -> u32;
     /// The second in which a service last refused an entry; 0 for never.
     fn refused(&self, service: u32) -> u32;
+    /// Rows of the service are about to move.
+    fn begins_to_move(&self, service: u32);
     fn standing(&self, backend: u16) -> Standing;
+}
+
+/// How a ring comes by an array that it does not have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    New,
+    /// Each row becomes several.
+    Split,
+    /// Rows have nothing to do with those before: flows that are not written down are where the old ring says.
+    Migrate,
 }
 
 /// How many rows a ring has of each kind.
@@ -75,39 +94,76 @@ pub(super) struct Rings {
     outgrown: BTreeMap<RingId, Array>,
     /// What an earlier controller left in slots that no service in the kernel refers to.
     left: adopt::Left,
+    /// Arrays that one of another size or hash has taken the place of, until no row refers to them. Their rows are
+    /// what they were when that happened.
+    before: BTreeMap<RingId, Array>,
+    /// Of these, the ones that services do not refer to yet.
+    fresh: BTreeSet<RingId>,
+    /// Rings that may have rows that are not steady.
+    restless: BTreeSet<RingId>,
 }
 
 impl Rings {
     pub(super) fn new(outer: [MapData; CLASSES.len()]) -> Self {
-        Self { outer, live: BTreeMap::new(), outgrown: BTreeMap::new(), left: adopt::Left::default() }
+        Self {
+            outer,
+            live: BTreeMap::new(),
+            outgrown: BTreeMap::new(),
+            left: adopt::Left::default(),
+            before: BTreeMap::new(),
+            fresh: BTreeSet::new(),
+            restless: BTreeSet::new(),
+        }
     }
 
-    /// First: an array for every ring that has none, and a larger one for every ring that has outgrown its own. Its
-    /// rows say what the rows they come from say, so no flow notices which of the two it meets.
-    pub(super) fn publish(&mut self, next: &BTreeMap<RingId, Ring>) -> Result<(), DataplaneError> {
+    /// First: an array for every ring that has none, and another one for every ring that has outgrown its own or is
+    /// chosen by another hash. What its rows say is what the rows of the old one say, so no flow notices which of the
+    /// two it meets.
+    pub(super) fn publish(
+        &mut self,
+        next: &BTreeMap<RingId, Ring>,
+        outside: &dyn Outside,
+    ) -> Result<(), DataplaneError> {
         self.adopt_left(next)?;
         let mut fresh = Vec::new();
         for (id, ring) in next {
-            let words: Vec<Row> = match self.live.get(id) {
-                None => ring.owners.iter().map(|owner| Row::steady(*owner)).collect(),
-                Some(live) if live.array.place.class == ring.place.class => continue,
-                Some(live) => split(&live.array.rows(), CLASSES[usize::from(ring.place.class)]),
-            };
-            fresh.push((*id, Array::new(ring.place, &words)?));
-        }
-        self.install(fresh.iter().map(|(_, array)| array))?;
-        for (id, array) in fresh {
-            let target = &next[&id];
-            match self.live.remove(&id) {
-                None => {
-                    let live = Live { array, owners: Arc::clone(&target.owners), idle: target.idle };
-                    self.live.insert(id, live);
+            let (way, words): (Way, Vec<Row>) = match self.live.get(id) {
+                None => (Way::New, ring.owners.iter().map(|owner| Row::steady(*owner)).collect()),
+                Some(live) if live.array.place == ring.place => continue,
+                Some(live) if live.by_source == ring.by_source && live.array.place.class < ring.place.class => {
+                    (Way::Split, split(&live.array.rows(), CLASSES[usize::from(ring.place.class)]))
                 }
                 Some(live) => {
-                    let owners = Arc::new(array.rows().iter().map(|row| row.owner()).collect());
-                    self.outgrown.insert(id, live.array);
-                    self.live.insert(id, Live { array, owners, idle: live.idle });
+                    let until = outside.now() + live.idle + MARGIN + HEADSTART;
+                    let word = |owner: &u16| match live.idle {
+                        0 => Row::steady(*owner),
+                        _ => Row::moving(*owner, BEFORE, until),
+                    };
+                    (Way::Migrate, ring.owners.iter().map(word).collect())
                 }
+            };
+            fresh.push((*id, way, Array::new(ring.place, &words)?));
+        }
+        for (id, ..) in fresh.iter().filter(|(_, way, _)| *way == Way::Migrate) {
+            outside.begins_to_move(id.service);
+        }
+        self.install(fresh.iter().map(|(.., array)| array))?;
+        for (id, way, array) in fresh {
+            let Ring { by_source, idle, .. } = next[&id];
+            let owners = Arc::new(array.rows().iter().map(|row| row.owner()).collect());
+            let old = self.live.remove(&id);
+            let in_force = old.as_ref().map_or(idle, |live| live.idle);
+            self.live.insert(id, Live { array, owners, idle: in_force, wanted_idle: idle, by_source });
+            match (way, old) {
+                (Way::Split, Some(old)) => {
+                    self.outgrown.insert(id, old.array);
+                }
+                (Way::Migrate, Some(old)) => {
+                    self.before.insert(id, old.array);
+                    self.fresh.insert(id);
+                    self.restless.insert(id);
+                }
+                _ => {}
             }
         }
         Ok(())
@@ -119,7 +175,7 @@ impl Rings {
         next: &BTreeMap<RingId, Ring>,
         outside: &dyn Outside,
     ) -> Result<(), DataplaneError> {
-        self.merge_outgrown()?;
+        self.merge_replaced(outside)?;
         let mut changed: BTreeSet<RingId> = next
             .iter()
             .filter(|(id, ring)| {
@@ -180,6 +236,10 @@ impl Rings {
                 good
             });
         }
+        for (id, ..) in &ready {
+            outside.begins_to_move(id.service);
+            self.restless.insert(*id);
+        }
         self.install(ready.iter().map(|(_, _, array)| array))?;
         // The call has waited for every packet that might have read the old arrays.
         let now = outside.now();
@@ -193,14 +253,21 @@ impl Rings {
         Ok(late)
     }
 
-    /// What the program wrote into arrays that were outgrown while services still referred to them.
-    fn merge_outgrown(&mut self) -> Result<(), DataplaneError> {
-        if self.outgrown.is_empty() {
+    /// What the program wrote into arrays that were replaced while services still referred to them.
+    fn merge_replaced(&mut self, outside: &dyn Outside) -> Result<(), DataplaneError> {
+        if self.outgrown.is_empty() && self.fresh.is_empty() {
             return Ok(());
         }
         // Putting an array where it is already waits for the packets that have found the old one.
-        let ids: Vec<RingId> = self.outgrown.keys().copied().collect();
+        let ids: Vec<RingId> = self.outgrown.keys().chain(&self.fresh).copied().collect();
         self.install(ids.iter().filter_map(|id| self.live.get(id)).map(|live| &live.array))?;
+        let now = outside.now();
+        for live in std::mem::take(&mut self.fresh).iter().filter_map(|id| self.live.get(id)) {
+            let at_least = now + live.idle + MARGIN;
+            for row in 0..live.array.words.len() {
+                live.array.correct(row, |word| Correction { row, what: What::Until(at_least) }.apply(word));
+            }
+        }
         for (id, old) in &self.outgrown {
             let Some(live) = self.live.get(id) else { continue };
             let log2 = CLASSES[usize::from(live.array.place.class)];
@@ -220,6 +287,7 @@ impl Rings {
         for (id, ring) in next {
             let Some(live) = self.live.get_mut(id) else { continue };
             let now = outside.now();
+            live.wanted_idle = ring.idle;
             if ring.idle > live.idle {
                 let more = ring.idle - live.idle;
                 for rewrite in raise(&live.array.rows(), live.idle, ring.idle, now) {
@@ -243,42 +311,105 @@ impl Rings {
                 return Err(e);
             }
         }
+        let done = |id: &RingId| next.get(id).is_none_or(|ring| ring.before.is_none());
+        let done: Vec<RingId> = self.before.keys().copied().filter(done).collect();
+        for id in done {
+            self.clear(self.before[&id].place)?;
+            self.before.remove(&id);
+        }
         let gone: Vec<RingId> = self.live.keys().filter(|id| !next.contains_key(id)).copied().collect();
         for id in gone {
             self.clear(self.live[&id].array.place)?;
             self.live.remove(&id);
+            self.restless.remove(&id);
         }
         Ok(())
     }
 
     /// Before a backend that was down counts as up again: see rule 4 of docs/design/rows.md.
     pub(super) fn recovered(&mut self, backend: u16, down_since: u32, outside: &dyn Outside) {
-        for (id, live) in &self.live {
+        let live = self.live.iter().map(|(id, live)| (id, &live.array));
+        for (id, array) in live.chain(&self.before) {
             loop {
-                let rewrites = recovered(&live.array.rows(), backend, outside.refused(id.service), down_since);
+                let rewrites = recovered(&array.rows(), backend, outside.refused(id.service), down_since);
                 if rewrites.is_empty() {
                     break;
                 }
                 for rewrite in rewrites {
                     // One that fails was pushed by the program: it is found again.
-                    let _ = live.array.words.exchange(rewrite.row, rewrite.from.0, rewrite.to.0);
+                    let _ = array.words.exchange(rewrite.row, rewrite.from.0, rewrite.to.0);
                 }
             }
         }
     }
 
-    /// The idle timeout in force for a ring.
-    pub(super) fn idle(&self, id: RingId) -> Option<u32> {
-        self.live.get(&id).map(|live| live.idle)
+    /// A service's policy with the timeouts that its moving rows were written with, where they are longer.
+    pub(super) fn in_force(&self, service: u32, mut policy: FlowPolicy) -> FlowPolicy {
+        for (id, live) in self.live.iter().filter(|(id, _)| id.service == service) {
+            let idle = if id.is_tcp() { &mut policy.tcp } else { &mut policy.udp };
+            *idle = (*idle).max(live.idle);
+        }
+        policy
     }
 
-    pub(super) fn places(&self) -> impl Iterator<Item = (RingId, RingPlace)> + '_ {
-        self.live.iter().map(|(id, live)| (*id, live.array.place))
+    /// Whether some ring waits to be told of a shorter timeout, and may be now.
+    pub(super) fn may_lower(&self, now: u32) -> bool {
+        self.live.values().any(|live| live.wanted_idle < live.idle && may_lower(&live.array.rows(), now))
     }
 
     /// The rows of every ring, as they are now.
     pub(super) fn snapshot(&self) -> BTreeMap<RingId, Vec<Row>> {
         self.live.iter().map(|(id, live)| (*id, live.array.rows())).collect()
+    }
+
+    /// One row as it is now; `None` if the ring is gone or has fewer rows.
+    pub(super) fn word(&self, id: RingId, row: usize) -> Option<Row> {
+        let array = &self.live.get(&id)?.array;
+        (row < array.words.len()).then(|| Row(array.words.load(row)))
+    }
+
+    /// Rings that have taken the place of another one, and whose rows do not refer to it any more.
+    pub(super) fn migrated(&self, now: u32) -> Vec<RingId> {
+        let refers = |row: &Row| row.kind() == KIND_MOVING && row.settled() == BEFORE && row.until() >= now;
+        let ids =
+            self.before.keys().filter(|id| self.live.get(id).is_some_and(|live| !live.array.rows().iter().any(refers)));
+        ids.copied().collect()
+    }
+
+    /// Whether the rows of a ring are chosen by the addresses alone.
+    pub(super) fn is_by_source(&self, id: RingId) -> bool {
+        self.live.get(&id).is_some_and(|live| live.by_source)
+    }
+
+    /// Whether some row may be anything but steady.
+    pub(super) fn is_restless(&self) -> bool {
+        !self.restless.is_empty()
+    }
+
+    /// Looks which rings are still restless; the services none of whose rows move any more.
+    pub(super) fn rest(&mut self, now: u32) -> BTreeSet<u32> {
+        let (mut still, mut moving) = (BTreeSet::new(), BTreeSet::new());
+        for id in &self.restless {
+            let Some(live) = self.live.get(id) else { continue };
+            let rows = live.array.rows();
+            if rows.iter().any(|row| !row.is_steady()) {
+                still.insert(*id);
+            }
+            // By a clock that lags behind ours, the last second may still be on.
+            if rows.iter().any(|row| row.kind() == KIND_MOVING && row.until() >= now) {
+                moving.insert(id.service);
+            }
+        }
+        let before = std::mem::replace(&mut self.restless, still);
+        before.iter().map(|id| id.service).filter(|service| !moving.contains(service)).collect()
+    }
+
+    /// The last second in which a flow that was not written down may show up and be this backend's, if there are rows
+    /// whose flows would be.
+    pub(super) fn settled_until(&self, backend: u16, now: u32) -> Option<u32> {
+        let rings = self.restless.iter().filter_map(|id| self.live.get(id));
+        let rows = rings.flat_map(|live| live.array.rows());
+        rows.filter(|row| row.is_moving(now) && row.settled() == backend).map(|row| row.until()).max()
     }
 
     /// Changes one row in place, if it still says what it said.

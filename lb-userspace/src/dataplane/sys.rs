@@ -16,6 +16,7 @@ const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_MAP_GET_FD_BY_ID: libc::c_long = 14;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
 const BPF_LINK_UPDATE: libc::c_long = 29;
 const BPF_LINK_DETACH: libc::c_long = 34;
@@ -247,6 +248,34 @@ pub(super) fn set_inner_maps(outer: BorrowedFd<'_>, slots: &[u32], inner: &[Borr
         bpf(BPF_MAP_UPDATE_ELEM, &mut element)?;
     }
     Ok(())
+}
+
+/// The next entries of a hash map, `keys.len() / key_size` of them at most: how many there were, and where the next ones
+/// begin; `None` after the last. Whoever is in the map throughout a walk is seen once; others once or not at all.
+pub(super) fn lookup_batch(
+    map: BorrowedFd<'_>,
+    from: Option<u32>,
+    key_size: usize,
+    keys: &mut [u8],
+    values: &mut [u8],
+) -> io::Result<(usize, Option<u32>)> {
+    let token = from.unwrap_or(0);
+    let mut next = 0_u32;
+    let mut batch = Batch {
+        in_batch: if from.is_some() { std::ptr::from_ref(&token) as u64 } else { 0 },
+        out_batch: std::ptr::from_mut(&mut next) as u64,
+        keys: keys.as_mut_ptr() as u64,
+        values: values.as_mut_ptr() as u64,
+        count: (keys.len() / key_size) as u32,
+        map_fd: map.as_raw_fd() as u32,
+        ..Batch::default()
+    };
+    match bpf(BPF_MAP_LOOKUP_BATCH, &mut batch) {
+        Ok(_) => Ok((batch.count as usize, Some(next))),
+        // The end was met; what came before it is there.
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok((batch.count as usize, None)),
+        Err(e) => Err(e),
+    }
 }
 
 /// Empties a slot of an outer map.

@@ -7,6 +7,7 @@ use lb_common::addr::{Endpoint4, Endpoint6};
 use lb_common::flow::FlowPolicy;
 use lb_common::route::{Neighbour4, Neighbour6, NextHop};
 use lb_common::service::{Reverse4, Reverse6, Service};
+use serde::{Deserialize, Serialize};
 
 /// A backend before its next hop has an index.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,7 +33,7 @@ pub enum RouteTo {
 }
 
 /// A ring's place: its class and the slot in that class's outer map.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RingPlace {
     pub class: u8,
     pub slot: u32,
@@ -60,6 +61,10 @@ pub struct Ring {
     pub owners: RingOwners,
     /// Seconds a flow may be silent before it is forgotten; 0 where flows need not stay.
     pub idle: u32,
+    /// Rows are chosen by the addresses alone.
+    pub by_source: bool,
+    /// The ring that this one takes the place of: as long as it is there, rows may refer to it.
+    pub before: Option<RingPlace>,
 }
 
 /// The whole of it.

@@ -206,7 +206,7 @@ impl Config {
         for (slot, (id, port, protocol, forward)) in (0..).zip(services) {
             let place = RingPlace { class: RING_CLASS, slot };
             let family = if self.is_ipv6() { 6 } else { 4 };
-            let ring = Ring { place, owners: Arc::clone(&owners), idle: 900 };
+            let ring = Ring { place, owners: Arc::clone(&owners), idle: 900, by_source: false, before: None };
             tables.rings.insert(RingId { service: id, protocol, family }, ring);
             let service = Service { id, ring: slot, class: RING_CLASS, forward, ..Service::default() };
             if self.is_ipv6() {

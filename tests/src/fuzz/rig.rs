@@ -281,7 +281,7 @@ fn record(backend: &world::Backend) -> Backend {
 
 fn insert_service(program: &mut Program, service: &Service) -> Result<()> {
     let Service { at: Endpoint { address, port, protocol }, id, class, slot, forward } = *service;
-    let value = ServiceValue { id, ring: slot, class, forward, flags: 0, reserved: 0 };
+    let value = ServiceValue { id, ring: slot, class, forward, ..ServiceValue::default() };
     match address {
         IpAddr::V4(a) => program.insert("SERVICES4", Endpoint4::from_host(a.octets(), port, protocol), value),
         IpAddr::V6(a) => program.insert("SERVICES6", Endpoint6::from_host(a.octets(), port, protocol), value),

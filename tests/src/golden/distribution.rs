@@ -45,7 +45,7 @@ pub fn weighted_ring_shares(world: &mut World, flows: u32) -> Result<()> {
         let rows = (0u32..).zip(ring.iter().map(|&owner| Row::steady(ids[usize::from(owner)])));
         world.program.set_ring(class, service, rows)?;
         let value =
-            Service { id: service, ring: service, class: class as u8, forward: FORWARD_NAT, flags: 0, reserved: 0 };
+            Service { id: service, ring: service, class: class as u8, forward: FORWARD_NAT, ..Service::default() };
         if family == 4 {
             world.program.insert("SERVICES4", Endpoint4::from_host(VIP4.octets(), PORT, PROTO_TCP), value)?;
         } else {

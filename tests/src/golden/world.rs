@@ -395,7 +395,7 @@ impl World {
     }
 
     fn listener(&mut self, l: Listener) -> Result<()> {
-        let service = Service { id: l.id, ring: l.id, class: 0, forward: l.forward, flags: 0, reserved: 0 };
+        let service = Service { id: l.id, ring: l.id, class: 0, forward: l.forward, ..Service::default() };
         self.service4(l.port, l.protocol, service)?;
         self.service6(l.port, l.protocol, Service { id: l.id + ID6, ring: l.id + ID6, ..service })?;
         let all_rows = |owner: u16| (0..rows(0)).map(move |i| (i, Row::steady(owner)));
@@ -426,7 +426,7 @@ impl World {
 
     fn odd_services(&mut self) -> Result<()> {
         let ringless =
-            Service { id: RINGLESS_ID, ring: RINGLESS_SLOT, class: 0, forward: FORWARD_NAT, flags: 0, reserved: 0 };
+            Service { id: RINGLESS_ID, ring: RINGLESS_SLOT, class: 0, forward: FORWARD_NAT, ..Service::default() };
         let classless = Service { id: CLASSLESS_ID, class: 200, ..ringless };
         let modeless = Service { id: MODELESS_ID, ring: WEB.id, class: 0, forward: 99, ..ringless };
         for (port, service) in [(RINGLESS_PORT, ringless), (CLASSLESS_PORT, classless), (MODELESS_PORT, modeless)] {
@@ -468,7 +468,7 @@ impl World {
     pub fn needle(&mut self, class: usize, row4: u32, row6: u32) -> Result<()> {
         let id = NEEDLE_ID + class as u32;
         let port = NEEDLE_PORT + class as u16;
-        let service = Service { id, ring: id, class: class as u8, forward: FORWARD_NAT, flags: 0, reserved: 0 };
+        let service = Service { id, ring: id, class: class as u8, forward: FORWARD_NAT, ..Service::default() };
         self.service4(port, PROTO_TCP, service)?;
         self.service6(port, PROTO_TCP, Service { id: id + ID6, ring: id + ID6, ..service })?;
         self.program.set_ring(class, id, [(row4, Row::steady(B1))])?;

@@ -12,11 +12,13 @@ use aya::maps::{HashMap, MapData, MapError};
 use lb_common::backend::Backend;
 use lb_common::ring::CLASSES;
 use lb_common::route::NextHop;
+use lb_common::service::AFFINITY_SOURCE;
 
 use super::{BACKEND_WORDS, Maps, Written};
 use crate::dataplane::error::DataplaneError;
 use crate::dataplane::loader::chain;
 use crate::dataplane::next_hops::NextHops;
+use crate::dataplane::rings::Referred;
 use crate::dataplane::tables::{RingId, RingPlace};
 
 impl Maps {
@@ -42,15 +44,20 @@ impl Maps {
         };
         let services4 = written.services4.iter().map(|(key, service)| (key.protocol, 4, service));
         let services6 = written.services6.iter().map(|(key, service)| (key.protocol, 6, service));
-        let mut places: BTreeMap<RingId, BTreeSet<RingPlace>> = BTreeMap::new();
+        let mut referred: BTreeMap<RingId, BTreeSet<Referred>> = BTreeMap::new();
         for (protocol, family, service) in services4.chain(services6) {
             // What is there may be anything, if somebody else wrote it.
             if usize::from(service.class) < CLASSES.len() {
                 let id = RingId { service: service.id, protocol, family };
-                places.entry(id).or_default().insert(RingPlace { class: service.class, slot: service.ring });
+                let before = service.before().filter(|(class, _)| usize::from(*class) < CLASSES.len());
+                referred.entry(id).or_default().insert(Referred {
+                    place: RingPlace { class: service.class, slot: service.ring },
+                    by_source: service.flags & AFFINITY_SOURCE != 0,
+                    before: before.map(|(class, slot)| RingPlace { class, slot }),
+                });
             }
         }
-        self.rings.adopt(&places, idle)?;
+        self.rings.adopt(&referred, idle)?;
         self.hops = self.stored_hops()?;
         self.written = written;
         Ok(())

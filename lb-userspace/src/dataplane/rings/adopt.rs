@@ -25,26 +25,41 @@ pub(super) struct Left {
     idle: BTreeMap<RingId, u32>,
 }
 
+/// What a service in the kernel says of its ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Referred {
+    pub place: RingPlace,
+    pub by_source: bool,
+    pub before: Option<RingPlace>,
+}
+
 impl Rings {
-    /// `referred`: the places that services in the kernel refer to, two while a ring outgrows its own. `idle`: the idle
-    /// timeouts that moving rows were written with.
+    /// `referred`: what services in the kernel refer to, two of them while a ring takes another one's place. `idle`: the
+    /// idle timeouts that moving rows were written with.
     pub(in crate::dataplane) fn adopt(
         &mut self,
-        referred: &BTreeMap<RingId, BTreeSet<RingPlace>>,
+        referred: &BTreeMap<RingId, BTreeSet<Referred>>,
         idle: &BTreeMap<RingId, u32>,
     ) -> Result<(), DataplaneError> {
         self.left = Left { places: self.filled()?, idle: idle.clone() };
-        for (id, places) in referred {
-            let mut arrays = Vec::new();
-            for place in places.intersection(&self.left.places.clone()) {
-                arrays.push(self.take_left(*place)?);
+        for (id, referred) in referred {
+            let filled = |r: &&Referred| self.left.places.contains(&r.place);
+            // The last one is the one that takes the place: it says so, or is the larger.
+            let mut found: Vec<Referred> = referred.iter().filter(filled).copied().collect();
+            found.sort_by_key(|r| (r.before.is_some(), r.place));
+            let Some(now) = found.pop() else { continue };
+            let array = self.take_left(now.place)?;
+            self.live.insert(*id, Live::found(array, idle.get(id), now.by_source));
+            self.restless.insert(*id);
+            if let Some(before) = now.before.filter(|place| self.left.places.contains(place)) {
+                let array = self.take_left(before)?;
+                self.before.insert(*id, array);
+                // Some services may not refer to the new one yet.
+                self.fresh.insert(*id);
+            } else if let Some(outgrown) = found.pop() {
+                let array = self.take_left(outgrown.place)?;
+                self.outgrown.insert(*id, array);
             }
-            // In order of their sizes: the last one is what the ring has grown to.
-            let Some(array) = arrays.pop() else { continue };
-            if let Some(outgrown) = arrays.pop() {
-                self.outgrown.insert(*id, outgrown);
-            }
-            self.live.insert(*id, Live::found(array, idle.get(id)));
         }
         Ok(())
     }
@@ -54,7 +69,8 @@ impl Rings {
         for (id, ring) in next {
             if !self.live.contains_key(id) && self.left.places.contains(&ring.place) {
                 let array = self.take_left(ring.place)?;
-                self.live.insert(*id, Live::found(array, self.left.idle.get(id)));
+                self.live.insert(*id, Live::found(array, self.left.idle.get(id), ring.by_source));
+                self.restless.insert(*id);
             }
         }
         Ok(())
@@ -101,9 +117,10 @@ impl Rings {
 
 impl Live {
     /// As it was found. A timeout that is not known counts as zero: moving rows then move for longer than they must.
-    fn found(array: Array, idle: Option<&u32>) -> Self {
+    fn found(array: Array, idle: Option<&u32>, by_source: bool) -> Self {
         let owners = Arc::new(array.rows().iter().map(|row| row.owner()).collect());
-        Self { array, owners, idle: idle.copied().unwrap_or(0) }
+        let idle = idle.copied().unwrap_or(0);
+        Self { array, owners, idle, wanted_idle: idle, by_source }
     }
 }
 

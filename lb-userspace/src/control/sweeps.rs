@@ -1,0 +1,91 @@
+//! When the flows that are written down are walked over, and what the controller learns from it.
+//!
+//! A sweep is worked off a batch at a time between other things, so that a backend's death never waits for one.
+
+use std::time::{Duration, Instant};
+
+use tracing::{debug, error};
+
+use crate::dataplane::sweep::{Sweep, Swept};
+use crate::model::Protocol;
+use crate::rows::sweep::Watch;
+
+use super::controller::Controller;
+
+/// At least this between the beginnings of two sweeps …
+const SHORTEST: Duration = Duration::from_secs(1);
+/// … and at most this while there is something to sweep.
+const LONGEST: Duration = Duration::from_secs(10);
+
+/// Where sweeping stands.
+#[derive(Debug, Default)]
+pub(super) struct Sweeps {
+    under_way: Option<Sweep>,
+    began: Option<Instant>,
+    /// Flows written down, when last counted.
+    pub(super) entries: u64,
+}
+
+impl Controller {
+    /// A sweep has been begun and not ended.
+    pub fn is_sweeping(&self) -> bool {
+        self.sweeps.under_way.is_some()
+    }
+
+    /// Begins a sweep if one is due. To be called every second or so.
+    pub fn tick(&mut self) {
+        let due = self.sweeps.began.is_none_or(|began| began.elapsed() >= self.pace());
+        let wanted = self.dataplane.wants_sweep() || self.ids.wait_for_scan() || !self.leaving.is_empty();
+        if due && wanted && !self.is_sweeping() {
+            self.sweeps.began = Some(Instant::now());
+            self.sweeps.under_way = Some(self.dataplane.begin_sweep(self.watches()));
+        }
+    }
+
+    /// An eighth of the shortest timeout: rows come to rest soon after they may.
+    fn pace(&self) -> Duration {
+        let timeouts = self.model.services.iter().flat_map(|s| {
+            s.protocols.iter().map(|protocol| match protocol {
+                Protocol::Tcp => s.timeouts.tcp_established,
+                Protocol::Udp => s.timeouts.udp,
+            })
+        });
+        timeouts.min().map_or(LONGEST, |shortest| (shortest / 8).clamp(SHORTEST, LONGEST))
+    }
+
+    /// Backends whose flows are counted.
+    fn watches(&self) -> Vec<Watch> {
+        Vec::new()
+    }
+
+    /// The next batch of the sweep under way.
+    pub fn sweep_on(&mut self) {
+        let Some(mut sweep) = self.sweeps.under_way.take() else { return };
+        match self.dataplane.continue_sweep(&mut sweep) {
+            Ok(true) => self.sweeps.under_way = Some(sweep),
+            Ok(false) => {
+                let swept = self.dataplane.end_sweep(sweep);
+                self.swept(&swept);
+            }
+            Err(e) => error!("cannot walk over the flows that are written down: {e}"),
+        }
+    }
+
+    fn swept(&mut self, swept: &Swept) {
+        self.sweeps.entries = swept.total();
+        debug!("swept: {} flows are written down", swept.total());
+        self.ids.scanned(swept.began, |service| swept.entries(service) > 0, |backend| !swept.is_unnamed(backend));
+        let Self { leaving, model, ids, .. } = self;
+        let gone = leaving.scanned(swept.began, |name, backend| {
+            let service = model.services.iter().find(|s| s.name == name);
+            service.and_then(|s| ids.backend(s, backend)).is_some_and(|id| !swept.is_unnamed(id))
+        });
+        let migrated = self.dataplane.migrated();
+        self.ids.forget_before(&migrated);
+        if !gone.is_empty() {
+            self.left(&gone);
+        } else if !migrated.is_empty() || self.dataplane.may_lower() {
+            self.refresh("rows came to rest");
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! One walk over the flows that are written down, a batch at a time, so that whoever walks can do other things between.
+//!
+//! [`crate::rows::sweep`] judges; this reads, removes and writes. Entries are read in batches by system call, and the
+//! packet path does not wait for it; those to be removed are handed to a program in the kernel that looks once more and
+//! removes in one step. A sweep frees memory and makes rows simpler; nothing depends on when it runs.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Instant;
+
+use lb_common::flow::Life;
+use lb_common::hash;
+use lb_common::ring::Row;
+use lb_common::rows::Timeouts;
+
+use crate::rows::sweep::{Entry, Findings, Present, Ring, Scan, Verdict, Watch};
+
+use super::Dataplane;
+use super::clock;
+use super::error::DataplaneError;
+use super::flows::{Cursor, Key};
+use super::maps::Maps;
+use super::tables::RingId;
+
+/// A walk under way.
+#[derive(Debug)]
+pub struct Sweep {
+    scan: Scan,
+    rings: Vec<RingId>,
+    index: HashMap<RingId, usize>,
+    cursor: Cursor,
+    began: Instant,
+    /// By service id: the entries it was said to have, less what has been removed.
+    expected: Vec<u64>,
+}
+
+/// What it came to.
+#[derive(Debug)]
+pub struct Swept {
+    pub began: Instant,
+    pub findings: Findings,
+}
+
+impl Swept {
+    /// No row and no entry names the backend, since before the sweep began.
+    pub fn is_unnamed(&self, backend: u16) -> bool {
+        self.findings.is_unnamed(backend, 0)
+    }
+
+    /// Entries of a service that are left.
+    pub fn entries(&self, service: u32) -> u64 {
+        self.findings.entries.get(service as usize).copied().unwrap_or(0)
+    }
+
+    /// All entries that are left.
+    pub fn total(&self) -> u64 {
+        self.findings.entries.iter().sum()
+    }
+}
+
+struct Now<'a> {
+    maps: &'a Maps,
+    rings: &'a [RingId],
+}
+
+impl Present for Now<'_> {
+    fn word(&self, ring: usize, row: usize) -> Option<Row> {
+        self.maps.rings.word(*self.rings.get(ring)?, row)
+    }
+
+    fn life(&self, id: u16) -> Option<Life> {
+        self.maps.life(id)
+    }
+}
+
+impl Dataplane {
+    /// Begins a walk; `watches` are backends whose flows are to be counted.
+    pub fn begin_sweep(&self, watches: Vec<Watch>) -> Sweep {
+        let maps = &self.maps;
+        let snapshot: BTreeMap<RingId, Vec<Row>> = maps.rings.snapshot();
+        let rings: Vec<RingId> = snapshot.keys().copied().collect();
+        let shown: Vec<Ring<'_>> =
+            snapshot.iter().map(|(id, words)| Ring { words, tcp: id.is_tcp(), timeouts: maps.timeouts(*id) }).collect();
+        let services = maps.service_slots();
+        Sweep {
+            scan: Scan::begin(&shown, services, watches, clock::seconds()),
+            index: rings.iter().enumerate().map(|(index, id)| (*id, index)).collect(),
+            rings,
+            cursor: Cursor::default(),
+            began: Instant::now(),
+            expected: (0..services as u32).map(|service| maps.flow_use(service).entries).collect(),
+        }
+    }
+
+    /// Walks over the next batch; whether there is more.
+    pub fn continue_sweep(&mut self, sweep: &mut Sweep) -> Result<bool, DataplaneError> {
+        let batch = self.read_flows(&mut sweep.cursor)?;
+        let now = clock::seconds();
+        let present = Now { maps: &self.maps, rings: &sweep.rings };
+        let (mut removable, mut judged) = (Vec::new(), Vec::new());
+        let secret = &self.options.tunables.hash_key;
+        let rings = &self.maps.rings;
+        let shown: Vec<Entry> = batch
+            .iter()
+            .map(|(key, entry)| {
+                let id = key.ring(entry.service);
+                // The entry has the flow's own hash; its row may be chosen by another one.
+                let hash = match key {
+                    Key::V4(flow) if rings.is_by_source(id) => hash::client4(secret, flow),
+                    Key::V6(flow) if rings.is_by_source(id) => hash::client6(secret, flow),
+                    _ => entry.hash,
+                };
+                Entry { ring: sweep.index.get(&id).copied(), hash, service: entry.service, state: entry.state }
+            })
+            .collect();
+        for (entry, shown) in batch.iter().zip(shown) {
+            if sweep.scan.see(&shown, &present, now) == Verdict::Remove {
+                removable.push(*entry);
+                judged.push(shown);
+            }
+        }
+        let outcomes = self.forget(&removable)?;
+        for (entry, removed) in judged.iter().zip(outcomes) {
+            sweep.scan.outcome(entry, removed);
+            if removed && let Some(expected) = sweep.expected.get_mut(entry.service as usize) {
+                *expected = expected.wrapping_sub(1);
+            }
+        }
+        Ok(!sweep.cursor.is_done())
+    }
+
+    /// Ends a walk: rows become simpler, counts become right.
+    pub fn end_sweep(&mut self, sweep: Sweep) -> Swept {
+        let live = self.maps.rings.snapshot();
+        let words: Vec<Option<&[Row]>> = sweep.rings.iter().map(|id| live.get(id).map(Vec::as_slice)).collect();
+        // Changes are made whole between two batches: none is ever half done here.
+        let findings = sweep.scan.end(&words, false);
+        for (ring, rewrite) in &findings.rewrites {
+            // One that has changed since is for the next sweep.
+            let _ = self.maps.rings.rewrite(sweep.rings[*ring], rewrite.row, rewrite.from, rewrite.to);
+        }
+        for (service, (counted, expected)) in findings.entries.iter().zip(&sweep.expected).enumerate() {
+            if counted != expected {
+                self.maps.correct_entries(service as u32, counted.wrapping_sub(*expected) as i64);
+            }
+        }
+        for service in self.maps.rings.rest(clock::seconds()) {
+            self.maps.set_moving(service, false);
+        }
+        Swept { began: sweep.began, findings }
+    }
+
+    /// Whether a sweep has anything to do.
+    pub fn wants_sweep(&self) -> bool {
+        self.maps.rings.is_restless()
+            || (0..self.maps.service_slots() as u32).any(|id| self.maps.flow_use(id).entries > 0)
+    }
+
+    /// Rings that have taken another one's place, and whose rows do not refer to it any more.
+    pub fn migrated(&self) -> Vec<RingId> {
+        self.maps.rings.migrated(clock::seconds())
+    }
+
+    /// Whether a shorter timeout that had to wait may be told to the program: the next [`Dataplane::apply`] does.
+    pub fn may_lower(&self) -> bool {
+        self.maps.rings.may_lower(clock::seconds())
+    }
+
+    /// The last second in which a flow that is not written down may show up and be this backend's; `None` if none can.
+    pub fn settled_until(&self, backend: u16) -> Option<u32> {
+        self.maps.rings.settled_until(backend, clock::seconds())
+    }
+}
+
+impl RingId {
+    pub(super) const fn is_tcp(self) -> bool {
+        self.protocol == lb_common::addr::PROTO_TCP
+    }
+}
+
+impl Maps {
+    /// Those that the packet path goes by.
+    pub(super) fn timeouts(&self, id: RingId) -> Timeouts {
+        let policy = self.policy(id.service);
+        if id.is_tcp() {
+            Timeouts { opening: policy.tcp_opening, idle: policy.tcp }
+        } else {
+            Timeouts { opening: policy.udp, idle: policy.udp }
+        }
+    }
+}
