@@ -19,7 +19,7 @@ use crate::api::types::{Applied, DrainAnswer, Plan, PlanRequest};
 use crate::config;
 use crate::dataplane::events::Listener;
 use crate::dataplane::packet_log::PacketLog;
-use crate::dataplane::{Dataplane, Features, Mode, Options as DataplaneOptions, Sizes, Tunables, state};
+use crate::dataplane::{Dataplane, Features, Mode, Options as DataplaneOptions, Sizes, Tunables};
 use crate::exit::{Exit, Failure};
 use crate::health::{Checker, Key, Target, Transition};
 use crate::model::{Backend, BackendState, Model, OnExit, Service, VipAddresses};
@@ -478,7 +478,7 @@ impl Controller {
         let idle = self.dataplane.idle_timeouts();
         let bytes = Saved::new(&self.model, ids, self.view(), &idle, &self.key_digest).to_bytes();
         if bytes != self.saved {
-            state::save(&self.dataplane.options().bpf_dir, &bytes)?;
+            self.dataplane.save_state(&bytes)?;
             self.saved = bytes;
         }
         Ok(())

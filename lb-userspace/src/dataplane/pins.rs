@@ -3,10 +3,10 @@
 //! ```text
 //! node.bpf_dir/
 //!   maps/NAME        the maps that the program in the links works with
+//!   maps/state       what the controller knows and the maps do not say (see [`super::state`])
 //!   maps-new/NAME    those of a start under way whose maps differ, until they change places with maps/
 //!   links/IFINDEX    the program on an interface
 //!   programs/sluice  that program
-//!   state            what the controller knows and the maps do not say (see [`super::state`])
 //! ```
 //!
 //! The kernel keeps what is pinned, with or without a controller. Nothing survives a reboot.

@@ -58,7 +58,7 @@ fn is_flow_table(name: &str) -> bool {
 }
 
 fn is_about_rows(name: &str) -> bool {
-    is_flow_table(name) || name.starts_with("RINGS_")
+    is_flow_table(name) || name.starts_with("RINGS_") || matches!(name, "FLOW_POLICIES" | "FLOW_USES")
 }
 
 /// A pinned map that is to be replaced.
@@ -132,6 +132,13 @@ impl Dataplane {
         })
     }
 
+    /// Keeps what the next controller has to know, beside the maps that it speaks of.
+    pub fn save_state(&self, bytes: &[u8]) -> Result<(), DataplaneError> {
+        let waiting = self.takeover.as_ref().is_some_and(|takeover| takeover.exchange);
+        let maps = if waiting { pins::NEW_MAPS } else { pins::MAPS };
+        super::state::save(&self.options.bpf_dir.join(maps), bytes)
+    }
+
     /// The maps are true: our program goes into the links, in the place of the one before.
     pub(super) fn take_over(&mut self) -> Result<(), DataplaneError> {
         let Some(Takeover { exchange, late }) = &mut self.takeover else { return Ok(()) };
@@ -168,7 +175,11 @@ pub fn detach(bpf_dir: &Path) -> Result<Detached, DataplaneError> {
         return Ok(detached);
     }
     let _lock = pins::lock(bpf_dir)?;
-    detached.maps = pins::entries(&bpf_dir.join(pins::MAPS))?.len();
+    let maps = pins::entries(&bpf_dir.join(pins::MAPS))?;
+    detached.maps = maps
+        .iter()
+        .filter(|path| path.file_name().is_some_and(|name| NAMES.iter().any(|known| name == *known)))
+        .count();
     for (_, attached) in attach::inherited(bpf_dir)? {
         detached.interfaces.push((attached.name.clone(), attached.program()?));
         attach::detach(attached)?;

@@ -1,8 +1,11 @@
 //! What the controller knows and the maps do not say, kept in the kernel beside them, so that both live and die together.
 //!
-//! It is an array map pinned as `state`, of no use to any program: a header, then the controller's own bytes. Each save
-//! makes a new map and renames its pin over the old one, so a reader finds the old state or the new one whole. A file
-//! would outlive a reboot, and the maps it speaks of do not.
+//! It is an array map, of no use to any program: a header, then the controller's own bytes. Each save makes a new map and
+//! renames its pin over the old one, so a reader finds the old state or the new one whole. A file would outlive a reboot,
+//! and the maps it speaks of do not.
+//!
+//! The trap: it says which ABI the maps are of, so it is pinned among them and changes places with them. Beside them, a
+//! crash between saving it and putting new maps in place would make old maps look new.
 
 use std::os::fd::AsFd as _;
 use std::path::Path;
@@ -13,6 +16,7 @@ use lb_common::layout::{ABI_VERSION, ROWS_VERSION};
 use super::error::DataplaneError;
 use super::{pins, sys};
 
+/// No map of the program has a name in lower case.
 const NAME: &str = "state";
 /// The header's first word: "sluice", and the version of the header.
 const MAGIC: u64 = u64::from_be_bytes(*b"sluice\0\x01");
@@ -31,14 +35,18 @@ pub struct Stored {
     pub bytes: Vec<u8>,
 }
 
-/// Saves `bytes` under our own versions, in place of what was saved before.
-pub fn save(bpf_dir: &Path, bytes: &[u8]) -> Result<(), DataplaneError> {
-    save_as(bpf_dir, &Stored { abi: ABI_VERSION, rows: ROWS_VERSION, bytes: bytes.to_vec() })
+/// Saves `bytes` beside the maps in a directory, under our own versions, in place of what was saved before.
+pub(super) fn save(maps: &Path, bytes: &[u8]) -> Result<(), DataplaneError> {
+    write(maps, &Stored { abi: ABI_VERSION, rows: ROWS_VERSION, bytes: bytes.to_vec() })
 }
 
-/// As [`save`], as another version would; for tests of upgrades.
-pub fn save_as(bpf_dir: &Path, stored: &Stored) -> Result<(), DataplaneError> {
-    let path = bpf_dir.join(NAME);
+/// Puts a state in place of the one that is there, as another version would: for tests of upgrades.
+pub fn forge(bpf_dir: &Path, stored: &Stored) -> Result<(), DataplaneError> {
+    write(&bpf_dir.join(pins::MAPS), stored)
+}
+
+fn write(maps: &Path, stored: &Stored) -> Result<(), DataplaneError> {
+    let path = maps.join(NAME);
     let failed = |why: String| DataplaneError::Directory { path: path.clone(), why: format!("saving: {why}") };
     let length = HEADER * size_of::<u64>() + stored.bytes.len();
     let values = length.div_ceil(VALUE);
@@ -60,12 +68,12 @@ pub fn save_as(bpf_dir: &Path, stored: &Stored) -> Result<(), DataplaneError> {
         word[..chunk.len()].copy_from_slice(chunk);
         words.store(HEADER + i, u64::from_ne_bytes(word));
     }
-    pins::replace(map.fd().as_fd(), &bpf_dir.join("state-new"), &path)
+    pins::replace(map.fd().as_fd(), &maps.join("state-new"), &path)
 }
 
 /// What was saved last; `None` if nothing ever was.
 pub fn load(bpf_dir: &Path) -> Result<Option<Stored>, DataplaneError> {
-    let path = bpf_dir.join(NAME);
+    let path = bpf_dir.join(pins::MAPS).join(NAME);
     let failed = |why: String| DataplaneError::Directory { path: path.clone(), why: format!("reading: {why}") };
     if !path.exists() {
         return Ok(None);

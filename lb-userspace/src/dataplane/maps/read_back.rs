@@ -10,11 +10,12 @@ use aya::Pod;
 use aya::maps::{HashMap, MapData, MapError};
 
 use lb_common::backend::Backend;
+use lb_common::flow::FlowPolicy;
 use lb_common::ring::CLASSES;
 use lb_common::route::NextHop;
 use lb_common::service::AFFINITY_SOURCE;
 
-use super::{BACKEND_WORDS, Maps, Written};
+use super::{BACKEND_WORDS, Maps, POLICY_WORDS, Written};
 use crate::dataplane::error::DataplaneError;
 use crate::dataplane::loader::chain;
 use crate::dataplane::next_hops::NextHops;
@@ -33,6 +34,7 @@ impl Maps {
             reverse4: hash("REVERSE4", &self.reverse4)?,
             reverse6: hash("REVERSE6", &self.reverse6)?,
             backends: self.stored_backends(),
+            policies: self.stored_policies(),
             routes4: collect("ROUTES4", routes4)?,
             routes6: collect("ROUTES6", routes6)?,
             neighbours4: hash("NEIGHBOURS4", &self.neighbours4)?,
@@ -79,6 +81,22 @@ impl Maps {
             }
         }
         backends
+    }
+
+    fn stored_policies(&self) -> BTreeMap<u32, FlowPolicy> {
+        let mut policies = BTreeMap::new();
+        for service in 0..=self.sizes.services {
+            let words: [u64; POLICY_WORDS] =
+                std::array::from_fn(|i| self.policies.load(service as usize * POLICY_WORDS + i));
+            // SAFETY: `FlowPolicy` is `repr(C)`, 32 bytes of integers; any bytes are one.
+            let policy = unsafe { std::mem::transmute::<[u64; POLICY_WORDS], FlowPolicy>(words) };
+            // Whether rows move is not the configuration's to say.
+            let policy = FlowPolicy { moving: 0, ..policy };
+            if policy != FlowPolicy::default() {
+                policies.insert(service, policy);
+            }
+        }
+        policies
     }
 
     fn stored_hops(&self) -> Result<NextHops, DataplaneError> {
