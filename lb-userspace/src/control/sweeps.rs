@@ -2,10 +2,12 @@
 //!
 //! A sweep is worked off a batch at a time between other things, so that a backend's death never waits for one.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use tracing::{debug, error};
 
+use crate::dataplane::clock;
 use crate::dataplane::sweep::{Sweep, Swept};
 use crate::model::Protocol;
 use crate::rows::sweep::Watch;
@@ -24,6 +26,25 @@ pub(super) struct Sweeps {
     began: Option<Instant>,
     /// Flows written down, when last counted.
     pub(super) entries: u64,
+    /// Backends whose flows are counted, by id.
+    watched: BTreeMap<u16, Watched>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Watched {
+    /// Flows that showed a packet in this second or later count.
+    since: u32,
+    /// How many there were when last counted.
+    flows: Option<u64>,
+}
+
+/// What is left of a backend that gets no new flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Remains {
+    /// Flows seen since the watch began that are its still; `None` before the first count.
+    pub flows: Option<u64>,
+    /// Seconds until no flow can turn up that was silent all the while.
+    pub unseen: u32,
 }
 
 impl Controller {
@@ -35,15 +56,39 @@ impl Controller {
     /// Begins a sweep if one is due. To be called every second or so.
     pub fn tick(&mut self) {
         let due = self.sweeps.began.is_none_or(|began| began.elapsed() >= self.pace());
-        let wanted = self.dataplane.wants_sweep() || self.ids.wait_for_scan() || !self.leaving.is_empty();
+        let wanted = !self.sweeps.watched.is_empty()
+            || self.dataplane.wants_sweep()
+            || self.ids.wait_for_scan()
+            || !self.leaving.is_empty();
         if due && wanted && !self.is_sweeping() {
             self.sweeps.began = Some(Instant::now());
             self.sweeps.under_way = Some(self.dataplane.begin_sweep(self.watches()));
         }
     }
 
+    /// Counts a backend's flows from now on, as often as flows are swept. Watching twice goes on.
+    pub fn watch(&mut self, backend: u16) {
+        let since = clock::seconds();
+        self.sweeps.watched.entry(backend).or_insert(Watched { since, flows: None });
+        self.sweeps.began = None;
+    }
+
+    pub fn unwatch(&mut self, backend: u16) {
+        self.sweeps.watched.remove(&backend);
+    }
+
+    /// What is left of a backend that is watched.
+    pub fn remains(&self, backend: u16) -> Option<Remains> {
+        let watched = self.sweeps.watched.get(&backend)?;
+        let until = self.dataplane.settled_until(backend);
+        Some(Remains { flows: watched.flows, unseen: until.map_or(0, |until| until.saturating_sub(clock::seconds())) })
+    }
+
     /// An eighth of the shortest timeout: rows come to rest soon after they may.
     fn pace(&self) -> Duration {
+        if !self.sweeps.watched.is_empty() {
+            return SHORTEST;
+        }
         let timeouts = self.model.services.iter().flat_map(|s| {
             s.protocols.iter().map(|protocol| match protocol {
                 Protocol::Tcp => s.timeouts.tcp_established,
@@ -55,7 +100,8 @@ impl Controller {
 
     /// Backends whose flows are counted.
     fn watches(&self) -> Vec<Watch> {
-        Vec::new()
+        let watched = self.sweeps.watched.iter();
+        watched.map(|(backend, watched)| Watch { backend: *backend, since: watched.since, flows: 0 }).collect()
     }
 
     /// The next batch of the sweep under way.
@@ -73,6 +119,11 @@ impl Controller {
 
     fn swept(&mut self, swept: &Swept) {
         self.sweeps.entries = swept.total();
+        for watch in &swept.findings.watches {
+            if let Some(watched) = self.sweeps.watched.get_mut(&watch.backend) {
+                watched.flows = Some(watch.flows);
+            }
+        }
         debug!("swept: {} flows are written down", swept.total());
         self.ids.scanned(swept.began, |service| swept.entries(service) > 0, |backend| !swept.is_unnamed(backend));
         let Self { leaving, model, ids, .. } = self;

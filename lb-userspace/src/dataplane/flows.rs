@@ -68,7 +68,14 @@ fn read<K: aya::Pod>(
     Ok((keys.zip(values).take(count).collect(), next))
 }
 
-fn pod<T: aya::Pod>(bytes: &[u8]) -> T {
+/// The bytes of a value.
+pub(super) fn bytes<T: aya::Pod>(value: &T) -> Vec<u8> {
+    // SAFETY: a `Pod` is plain bytes; this one is alive for the call.
+    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast(), size_of::<T>()) }.to_vec()
+}
+
+/// A value from its bytes.
+pub(super) fn pod<T: aya::Pod>(bytes: &[u8]) -> T {
     assert_eq!(bytes.len(), size_of::<T>());
     let mut value = MaybeUninit::<T>::uninit();
     // SAFETY: any bytes are a value of a `Pod`, and there are as many as it has.
@@ -130,6 +137,39 @@ impl Dataplane {
             gone.extend((0..chunk.len()).map(|line| lines.load(line * FORGET_WORDS + 6) >> 32 == 1));
         }
         Ok(gone)
+    }
+
+    /// Gives a backend's UDP flows to the owners of their rows, busy or not; how many were written down.
+    pub fn evict_udp(&mut self, backend: u16) -> Result<u64, DataplaneError> {
+        // Rows first: who is not written down any more must not come back by way of them, nor by a late reply.
+        for service in self.maps.rings.unsettle(backend, |id| !id.is_tcp()) {
+            self.maps.set_moving(service, false);
+        }
+        let (mut cursor, mut count) = (Cursor::default(), 0);
+        while !cursor.is_done() {
+            let entries = self.read_flows(&mut cursor)?;
+            let mut theirs: Vec<(Key, FlowEntry)> = entries
+                .into_iter()
+                .filter(|(key, entry)| !key.ring(entry.service).is_tcp() && entry.state.life().backend() == backend)
+                .collect();
+            // A busy flow is touched once a second: the second try finds it as it is.
+            for _ in 0..3 {
+                let gone = self.forget(&theirs)?;
+                count += gone.iter().filter(|gone| **gone).count() as u64;
+                let mut gone = gone.into_iter();
+                theirs.retain(|_| !gone.next().unwrap_or(true));
+                for (key, entry) in &mut theirs {
+                    if let Some(now) = self.maps.flow(key)? {
+                        entry.state = now.state;
+                    }
+                }
+                theirs.retain(|(_, entry)| entry.state.life().backend() == backend);
+                if theirs.is_empty() {
+                    break;
+                }
+            }
+        }
+        Ok(count)
     }
 
     /// What the tables of flows did for a service, summed over CPUs.

@@ -18,7 +18,7 @@ use aya::maps::{Array, DevMapHash, HashMap, LpmTrie, Map, MapData, MapError, Per
 use lb_common::addr::{Endpoint4, Endpoint6};
 use lb_common::backend::{BACKEND_ALIVE, Backend};
 use lb_common::counters::{BackendCounters, FlowCounters, ServiceCounters};
-use lb_common::flow::{FORGET_AT_ONCE, FlowPolicy, FlowUse, Forget, Life};
+use lb_common::flow::{FORGET_AT_ONCE, FlowEntry, FlowPolicy, FlowUse, Forget, Life};
 use lb_common::ring::CLASSES;
 use lb_common::route::{Neighbour4, Neighbour6, NextHop, ROUTE_ASK_KERNEL, ROUTE_GATEWAY, ROUTE_ON_LINK, Route};
 use lb_common::service::{Reverse4, Reverse6, Service};
@@ -377,6 +377,19 @@ impl Maps {
         match wanted.into_iter().find(|(_, room, wanted)| wanted > room) {
             Some((name, room, wanted)) => Err(DataplaneError::Full { name, room, wanted }),
             None => Ok(()),
+        }
+    }
+
+    /// What is written down about a flow.
+    pub(super) fn flow(&self, key: &super::flows::Key) -> Result<Option<FlowEntry>, DataplaneError> {
+        let (name, map, bytes) = match key {
+            super::flows::Key::V4(flow) => ("FLOWS4", &self.flows4, super::flows::bytes(flow)),
+            super::flows::Key::V6(flow) => ("FLOWS6", &self.flows6, super::flows::bytes(flow)),
+        };
+        let mut value = [0; size_of::<FlowEntry>()];
+        match sys::lookup(map.fd().as_fd(), &bytes, &mut value) {
+            Ok(there) => Ok(there.then(|| super::flows::pod(&value))),
+            Err(e) => Err(DataplaneError::Write { name, why: format!("reading it: {e}") }),
         }
     }
 

@@ -343,6 +343,23 @@ impl Rings {
         }
     }
 
+    /// Flows of these rings that are not written down are not this backend's any more; the services of the rings.
+    pub(super) fn unsettle(&self, backend: u16, which: impl Fn(RingId) -> bool) -> BTreeSet<u32> {
+        let mut services = BTreeSet::new();
+        for (id, live) in self.restless.iter().filter(|id| which(**id)).filter_map(|id| Some((id, self.live.get(id)?)))
+        {
+            services.insert(id.service);
+            let array = &live.array;
+            for row in 0..array.words.len() {
+                array.correct(row, |row| {
+                    let theirs = row.kind() == KIND_MOVING && row.settled() == backend && row.owner() != backend;
+                    theirs.then(|| Row::moving(row.owner(), 0, row.until()))
+                });
+            }
+        }
+        services
+    }
+
     /// A service's policy with the timeouts that its moving rows were written with, where they are longer.
     pub(super) fn in_force(&self, service: u32, mut policy: FlowPolicy) -> FlowPolicy {
         for (id, live) in self.live.iter().filter(|(id, _)| id.service == service) {
