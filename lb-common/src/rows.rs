@@ -148,6 +148,54 @@ pub const fn by_row_alone(row: Row, hash: u32) -> Option<u16> {
     None
 }
 
+/// What is asked about a packet. Each is asked for where it is needed, so that a caller that has no room to keep them
+/// all at hand (the program has 512 bytes of stack) may look them up.
+pub trait Question {
+    fn row(&self) -> Row;
+    fn packet(&self) -> Packet;
+    /// The second.
+    fn now(&self) -> u32;
+    fn timeouts(&self) -> Timeouts;
+    fn orphans(&self) -> Orphans;
+}
+
+/// A question whose parts are at hand.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    row: Row,
+    packet: Packet,
+    now: u32,
+    timeouts: Timeouts,
+    orphans: Orphans,
+}
+
+impl Question for Asked {
+    #[inline(always)]
+    fn row(&self) -> Row {
+        self.row
+    }
+
+    #[inline(always)]
+    fn packet(&self) -> Packet {
+        self.packet
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u32 {
+        self.now
+    }
+
+    #[inline(always)]
+    fn timeouts(&self) -> Timeouts {
+        self.timeouts
+    }
+
+    #[inline(always)]
+    fn orphans(&self) -> Orphans {
+        self.orphans
+    }
+}
+
 /// Decides. What [`by_row_alone`] decides needs neither `table` nor `now`: callers that care ask it first.
 #[inline(always)]
 pub fn decide<T: Table>(
@@ -158,13 +206,15 @@ pub fn decide<T: Table>(
     orphans: Orphans,
     table: &mut T,
 ) -> Decision {
-    if let Some(owner) = by_row_alone(row, packet.hash) {
+    answer(&Asked { row, packet, now, timeouts, orphans }, table)
+}
+
+/// [`decide`], for who has reason to be sparing.
+#[inline(always)]
+pub fn answer<Q: Question, T: Table>(question: &Q, table: &mut T) -> Decision {
+    if let Some(owner) = by_row_alone(question.row(), question.packet().hash) {
         return Decision::of(owner);
     }
-    let moving = row.is_moving(now);
-    let opens = matches!(packet.sign, Sign::Opens);
-    let orphans = if packet.tcp && !opens { orphans } else { Orphans::Reselect };
-
     // Twice, because what somebody else wrote meanwhile decides. Whoever loses twice is not written down.
     let mut tries = 0;
     while tries < 2 {
@@ -173,45 +223,48 @@ pub fn decide<T: Table>(
         // `None` where there is an entry that says nothing: it is overwritten instead of inserted.
         let mut stale = None;
         if let Some(state) = found {
-            let expired = is_expired(state, packet.tcp, now, timeouts);
+            let Packet { sign, tcp, .. } = question.packet();
+            let expired = is_expired(state, tcp, question.now(), question.timeouts());
             let backend = table.backend(state.life().backend());
             let alive = backend.up && backend.life == state.life();
-            if opens && alive && !expired && state.phase() != PHASE_CLOSING
-                || !opens && alive && (packet.tcp || !expired)
-            {
-                let next = FlowState::new(state.life(), next_phase(state.phase(), packet.sign), now);
+            let opens = matches!(sign, Sign::Opens);
+            if opens && alive && !expired && state.phase() != PHASE_CLOSING || !opens && alive && (tcp || !expired) {
+                let next = FlowState::new(state.life(), next_phase(state.phase(), sign), question.now());
                 if next != state {
                     // Losing means that somebody else has just touched it, or claimed it: for the flow's next packet.
                     let _ = table.replace(state, next);
                 }
                 return Decision::of(state.life().backend());
             }
-            if !alive && matches!(orphans, Orphans::Tell) {
+            if !alive && orphaned(question) {
                 return Decision::Orphan;
             }
             stale = Some(state);
         }
 
-        if !moving {
+        if !question.row().is_moving(question.now()) {
             if let Some(state) = stale {
                 let _ = table.replace(state, FlowState::VACANT);
             }
-            return Decision::of(row.owner());
+            return Decision::of(question.row().owner());
         }
-        let settled = Settled::of(row, table);
-        if settled.is_down() && matches!(orphans, Orphans::Tell) && !is_refusing(now, timeouts, table) {
+        let settled = Settled::of(question.row(), table);
+        if settled.is_down() && orphaned(question) && !is_refusing(question.now(), question.timeouts(), table) {
             return Decision::Orphan;
         }
-        let target = if opens { syn_target(row, settled, now, timeouts, table) } else { settled.or(row.owner()) };
+        let target = match question.packet().sign {
+            Sign::Opens => syn_target(question.row(), settled, question.now(), question.timeouts(), table),
+            _ => settled.or(question.row().owner()),
+        };
         if target == 0 {
             return Decision::NoBackend;
         }
         // The last packet of a flow that nobody knew: there will be no second one to keep a promise to.
-        if matches!(packet.sign, Sign::Resets) && stale.is_none() {
+        if matches!(question.packet().sign, Sign::Resets) && stale.is_none() {
             return Decision::Backend(target);
         }
-        let state =
-            FlowState::new(Life::new(target, table.backend(target).life.generation()), first_phase(packet), now);
+        let life = Life::new(target, table.backend(target).life.generation());
+        let state = FlowState::new(life, first_phase(question.packet()), question.now());
         match stale {
             Some(old) => {
                 if table.replace(old, state) {
@@ -226,8 +279,15 @@ pub fn decide<T: Table>(
         }
     }
     // Not written down, so it must find the same way next time: where flows that are not written down go.
-    table.refuse(now + timeouts.idle + MARGIN);
-    Decision::of(Settled::of(row, table).or(row.owner()))
+    table.refuse(question.now() + question.timeouts().idle + MARGIN);
+    Decision::of(Settled::of(question.row(), table).or(question.row().owner()))
+}
+
+/// Whether the packet is told from others when its flow's backend is down: TCP, in the middle of a connection.
+#[inline(always)]
+fn orphaned(question: &impl Question) -> bool {
+    let Packet { sign, tcp, .. } = question.packet();
+    tcp && !matches!(sign, Sign::Opens) && matches!(question.orphans(), Orphans::Tell)
 }
 
 /// A reply shows which backend a flow has. On a row that moves it is written down if nobody knows the flow; never

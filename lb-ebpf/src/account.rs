@@ -1,8 +1,8 @@
 //! Counting: one service line and one backend line per packet, both this CPU's own.
 
-use lb_common::counters::{BackendCounters, DropReason, ServiceCounters};
+use lb_common::counters::{BackendCounters, DropReason, FlowCounters, ServiceCounters};
 
-use crate::maps::{BACKEND_COUNTERS, SERVICE_COUNTERS};
+use crate::maps::{BACKEND_COUNTERS, FLOW_COUNTERS, SERVICE_COUNTERS};
 
 #[inline(always)]
 fn service(id: u32, count: impl FnOnce(&mut ServiceCounters)) {
@@ -73,4 +73,13 @@ pub fn passed(bytes: u64) {
         c.packets += 1;
         c.bytes += bytes;
     });
+}
+
+/// What the table of flows did for a service.
+#[inline(always)]
+pub fn flows(service_id: u32, count: impl FnOnce(&mut FlowCounters)) {
+    if let Some(counters) = FLOW_COUNTERS.get_ptr_mut(service_id) {
+        // SAFETY: as above.
+        count(unsafe { &mut *counters });
+    }
 }

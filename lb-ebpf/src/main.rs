@@ -31,11 +31,12 @@ use lb_common::service::{FORWARD_IPIP, FORWARD_NAT, Reverse4, Reverse6, Service}
 use lb_ebpf::packet::Packet;
 
 use crate::forward::Outgoing;
+use crate::lookup::{Found, flows};
 use crate::parse::ipv4::Ipv4;
 use crate::parse::ipv6::{self, Ipv6};
 use crate::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, l4};
 use crate::rewrite::nat::{End, Side};
-use crate::rewrite::{encap, mac, nat};
+use crate::rewrite::{encap, mac, nat, reset};
 use crate::verdict::Stop;
 
 /// The kernel reads the licence; helpers we call are GPL-only.
@@ -117,7 +118,15 @@ fn client4(packet: Packet, ip: &Ipv4, service: &Service) -> Result<u32, DropReas
         protocol: u32::from(ip.protocol),
     };
     let hash = hash::flow4(&settings::LoadedKey, &flow);
-    let (id, backend) = lookup::backend(service, hash)?;
+    let look_up = |row| flows::v4(packet, service, row, u64::from(hash) | (ip.l4 as u64) << 32);
+    let (id, backend) = match lookup::backend(service, hash, look_up)? {
+        Found::Backend(id, backend) => (id, backend),
+        Found::Orphan if reset::ipv4(packet, ip.l4, ip.length) => {
+            account::flows(service.id, |c| c.resets += 1);
+            return Ok(xdp_action::XDP_TX);
+        }
+        Found::Orphan => return Err(DropReason::BackendDown),
+    };
     let opens = l4::opens(packet, ip.protocol, ip.l4);
     let destination = backend.addr[0];
     let mut out =
@@ -153,6 +162,9 @@ fn client4(packet: Packet, ip: &Ipv4, service: &Service) -> Result<u32, DropReas
 #[inline(always)]
 fn reply4(packet: Packet, ip: &Ipv4, reverse: &Reverse4) -> Result<u32, DropReason> {
     forwardable(ip.complete(packet), ip.fragmented, ip.ttl)?;
+    if flows::in_motion(reverse.service) {
+        flows::prove4(packet, reverse, ip.l4);
+    }
     let out = Outgoing {
         source: reverse.vip,
         destination: ip.destination,
@@ -201,7 +213,15 @@ fn client6(packet: Packet, ip: &Ipv6, service: &Service) -> Result<u32, DropReas
         protocol: u32::from(ip.protocol),
     };
     let hash = hash::flow6(&settings::LoadedKey, &flow);
-    let (id, backend) = lookup::backend(service, hash)?;
+    let look_up = |row| flows::v6(packet, service, row, u64::from(hash) | (ipv6::L4 as u64) << 32);
+    let (id, backend) = match lookup::backend(service, hash, look_up)? {
+        Found::Backend(id, backend) => (id, backend),
+        Found::Orphan if reset::ipv6(packet, ipv6::L4, ip.length) => {
+            account::flows(service.id, |c| c.resets += 1);
+            return Ok(xdp_action::XDP_TX);
+        }
+        Found::Orphan => return Err(DropReason::BackendDown),
+    };
     let opens = l4::opens(packet, ip.protocol, ipv6::L4);
     let destination = backend.addr;
     let mut out =
@@ -238,6 +258,9 @@ fn client6(packet: Packet, ip: &Ipv6, service: &Service) -> Result<u32, DropReas
 #[inline(always)]
 fn reply6(packet: Packet, ip: &Ipv6, reverse: &Reverse6) -> Result<u32, DropReason> {
     forwardable(ip.complete(packet), false, ip.hop_limit)?;
+    if flows::in_motion(reverse.service) {
+        flows::prove6(packet, reverse, ipv6::L4);
+    }
     let out = Outgoing {
         source: reverse.vip,
         destination: ip.destination,

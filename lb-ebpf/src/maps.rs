@@ -13,6 +13,8 @@ use lb_common::flow::{FORGET_AT_ONCE, Flow4, Flow6, FlowEntry, FlowPolicy, FlowU
 use lb_common::route::{Neighbour4, Neighbour6, NextHop, Route};
 use lb_common::service::{Reverse4, Reverse6, Service};
 
+use crate::lookup::flows::Scratch;
+
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 
@@ -92,6 +94,10 @@ pub static FLOW_USES: Array<FlowUse, 1025, MMAPABLE> = Array::new();
 /// What `forget` is to remove. Written by the controller through a mapping before it runs it, and by `forget`.
 #[btf_map]
 pub static FORGET: Array<Forget, FORGET_AT_ONCE, MMAPABLE> = Array::new();
+
+/// What is remembered while a row that is not steady is asked. Written and read within one packet.
+#[btf_map]
+pub static FLOW_SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 
 /// Destination prefix → route, for replies to clients. Written by the controller from netlink, read per reply.
 /// Full: the controller writes one default route that asks the kernel.

@@ -12,7 +12,7 @@ use core::arch::asm;
 use core::marker::PhantomData;
 
 use aya_ebpf::bindings::xdp_md;
-use aya_ebpf::helpers::bpf_xdp_adjust_head;
+use aya_ebpf::helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail};
 
 /// The frame under decision.
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +67,13 @@ impl Packet {
     pub fn move_head(self, by: i32) -> bool {
         // SAFETY: the context is the one the kernel passed.
         unsafe { bpf_xdp_adjust_head(self.md, by) == 0 }
+    }
+
+    /// Cuts the frame off after `length` bytes. Every pointer taken before is void.
+    #[inline(always)]
+    pub fn cut(self, length: usize) -> bool {
+        // SAFETY: as above.
+        unsafe { bpf_xdp_adjust_tail(self.md, length as i32 - self.len() as i32) == 0 }
     }
 
     /// The raw context, for helpers that want it.

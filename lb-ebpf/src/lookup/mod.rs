@@ -1,46 +1,71 @@
-//! Which backend: the flow's row on the service's ring.
+//! Which backend: the flow's row on the service's ring, and where that does not say, what [`flows`] knows.
+
+pub mod flows;
 
 use core::arch::asm;
 
 use lb_common::backend::Backend;
 use lb_common::counters::DropReason;
 use lb_common::ring::{self, CLASSES, Row};
+use lb_common::rows;
 use lb_common::service::Service;
 
+use crate::atomic::Word;
 use crate::maps::{BACKENDS, RINGS_10, RINGS_12, RINGS_14, RINGS_17, RINGS_20};
 
-/// The word of the flow's row. One arm per class, so that each lookup names one map and the kernel inlines it.
+/// The word of the flow's row, and where it is. One arm per class, so that each lookup names one map and the kernel
+/// inlines it.
 ///
 /// Left alone, the compiler merges the arms' second halves into one call for all five maps, which no kernel inlines.
 /// So each arm ends in an instruction-less instruction of its own.
 #[inline(always)]
-fn row(service: &Service, hash: u32) -> Option<Row> {
+fn row(service: &Service, hash: u32) -> Option<(Row, Word)> {
     macro_rules! ring {
         ($map:ident, $class:literal) => {{
-            let mut word = *$map.get_value(service.ring, &ring::row_index(hash, CLASSES[$class]))?;
+            let place = $map.get_value_ptr_mut(service.ring, &ring::row_index(hash, CLASSES[$class]))?;
+            // SAFETY: inner arrays are freed after a grace period; rows are words that everybody changes atomically.
+            let place = unsafe { Word::new(place) };
+            let mut word = place.load();
             // SAFETY: a comment.
             unsafe { asm!(concat!("/* {0}: a row of class ", $class, " */"), inout(reg) word, options(nomem, nostack)) };
-            word
+            (Row(word), place)
         }};
     }
-    Some(Row(match service.class {
+    Some(match service.class {
         0 => ring!(RINGS_10, 0),
         1 => ring!(RINGS_12, 1),
         2 => ring!(RINGS_14, 2),
         3 => ring!(RINGS_17, 3),
         4 => ring!(RINGS_20, 4),
         _ => return None,
-    }))
+    })
 }
 
-/// The backend for a flow with this hash, and its id.
+/// What becomes of a flow's packet.
+pub enum Found {
+    /// It goes to this backend, by its id.
+    Backend(u16, &'static Backend),
+    /// Its backend is down, and the client is to be told so.
+    Orphan,
+}
+
+/// The backend for a flow with this hash. `look_up` is asked where the row alone does not say.
 #[inline(always)]
-pub fn backend(service: &Service, hash: u32) -> Result<(u16, &'static Backend), DropReason> {
-    let row = row(service, hash).ok_or(DropReason::NoRing)?;
-    match row.owner() {
+pub fn backend(service: &Service, hash: u32, look_up: impl FnOnce(Word) -> u32) -> Result<Found, DropReason> {
+    let (row, place) = row(service, hash).ok_or(DropReason::NoRing)?;
+    let id = match rows::by_row_alone(row, hash) {
+        Some(owner) => owner,
+        None => match look_up(place) {
+            flows::ORPHAN_TO_TELL => return Ok(Found::Orphan),
+            flows::ORPHAN_TO_DROP => return Err(DropReason::BackendDown),
+            flows::CONTRADICTION => return Err(DropReason::Internal),
+            id => id as u16,
+        },
+    };
+    match id {
         0 => Err(DropReason::NoBackend),
         id => match BACKENDS.get(u32::from(id)) {
-            Some(backend) => Ok((id, backend)),
+            Some(backend) => Ok(Found::Backend(id, backend)),
             None => Err(DropReason::Internal),
         },
     }

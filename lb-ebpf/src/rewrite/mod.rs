@@ -3,4 +3,5 @@
 pub mod encap;
 pub mod mac;
 pub mod nat;
+pub mod reset;
 pub mod ttl;

@@ -34,7 +34,7 @@ use super::tables::{RingId, RouteTo, Tables};
 use super::{clock, stats, sys};
 
 /// Every map of the load balancer, by its name in the object.
-pub const NAMES: [&str; 31] = [
+pub const NAMES: [&str; 32] = [
     "SERVICES4",
     "SERVICES6",
     "REVERSE4",
@@ -51,6 +51,7 @@ pub const NAMES: [&str; 31] = [
     "FLOW_POLICIES",
     "FLOW_USES",
     "FORGET",
+    "FLOW_SCRATCH",
     "ROUTES4",
     "ROUTES6",
     "NEIGHBOURS4",

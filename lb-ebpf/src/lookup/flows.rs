@@ -1,0 +1,541 @@
+//! Flows that are written down: where the row alone does not say which backend. [`lb_common::rows`] decides; here is
+//! what it decides by.
+//!
+//! These are functions of their own in the object, because a steady row must not pay for them with a register or a
+//! byte of stack; together with the stack of `sluice` theirs must fit 512 bytes.
+//!
+//! The trap is that an element of a preallocated hash map is somebody else's as soon as it is deleted, without a grace
+//! period. What is found is therefore believed only if its hash is the flow's own, read after its state; it is changed
+//! by compare-and-swap only; and who deletes ([`crate::forget`]) swaps the state for `LEAVING` first.
+
+use core::arch::asm;
+use core::marker::PhantomData;
+use core::mem::offset_of;
+
+use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
+use network_types::tcp::TcpHdr;
+
+use lb_common::addr::{Endpoint4, Endpoint6, PROTO_TCP};
+use lb_common::backend::State;
+use lb_common::flow::{Flow4, Flow6, FlowEntry, FlowPolicy, FlowState, ORPHAN_RESELECT, ORPHAN_RESET};
+use lb_common::hash;
+use lb_common::ring::{self, CLASSES, Row};
+use lb_common::rows::{self, Decision, Inserted, Known, Orphans, Question, Sign, Table, Timeouts};
+use lb_common::service::{Reverse4, Reverse6, Service};
+
+use lb_ebpf::packet::Packet;
+
+use crate::atomic::Word;
+use crate::maps::{
+    BACKENDS, FLOW_POLICIES, FLOW_SCRATCH, FLOW_USES, FLOWS4, FLOWS6, RINGS_10, RINGS_12, RINGS_14, RINGS_17, RINGS_20,
+    SERVICES4, SERVICES6,
+};
+use crate::parse::IP;
+use crate::{account, clock, settings};
+
+/// Answers of [`v4`] and [`v6`] that are no backend id: the flow's backend is down, and the client is to be told.
+pub const ORPHAN_TO_TELL: u32 = 1 << 16;
+/// The flow's backend is down, and the packet is to be dropped.
+pub const ORPHAN_TO_DROP: u32 = 2 << 16;
+/// A service that the tables by service id have no room for.
+pub const CONTRADICTION: u32 = 3 << 16;
+
+/// The table of one address family.
+trait Key {
+    fn is_tcp(&self) -> bool;
+    fn find(&self) -> Option<*mut FlowEntry>;
+    fn create(&self, entry: &FlowEntry) -> Result<(), i32>;
+}
+
+macro_rules! key {
+    ($flow:ty, $map:ident) => {
+        impl Key for $flow {
+            #[inline(always)]
+            fn is_tcp(&self) -> bool {
+                self.protocol == u32::from(PROTO_TCP)
+            }
+
+            #[inline(always)]
+            fn find(&self) -> Option<*mut FlowEntry> {
+                $map.get_ptr_mut(self)
+            }
+
+            #[inline(always)]
+            fn create(&self, entry: &FlowEntry) -> Result<(), i32> {
+                $map.insert(self, entry, BPF_NOEXIST)
+            }
+        }
+    };
+}
+
+key!(Flow4, FLOWS4);
+key!(Flow6, FLOWS6);
+
+/// `bpf_map_update_elem` of linux/bpf.h: only if there is none.
+const BPF_NOEXIST: u64 = 1;
+const EEXIST: i32 = -17;
+
+/// Why a flow was not written down.
+const REFUSED_RACE: u8 = 0;
+const REFUSED_QUOTA: u8 = 1;
+const REFUSED_GATE: u8 = 2;
+const REFUSED_FULL: u8 = 3;
+
+/// What is remembered while a row's question is answered. In a map, because the stack is `sluice`'s.
+#[repr(C, align(8))]
+pub struct Scratch {
+    /// A [`Flow4`] or [`Flow6`].
+    key: [u64; 5],
+    /// As it is inserted.
+    entry: FlowEntry,
+    /// What the table said last, or [`FlowState::VACANT`].
+    found: FlowState,
+    row: Row,
+    now: u32,
+    opening: u32,
+    idle: u32,
+    quota: u32,
+    new_per_second: u32,
+    tcp: bool,
+    sign: Sign,
+    orphans: Orphans,
+    refusal: u8,
+    refused: bool,
+    written: bool,
+    replaced: bool,
+}
+
+/// A service's [`lb_common::flow::FlowUse`], as every CPU works on it.
+struct Uses {
+    entries: Word,
+    gate: Word,
+    refused: Word,
+}
+
+impl Uses {
+    #[inline(always)]
+    fn of(service: u32) -> Option<Self> {
+        let uses = FLOW_USES.get_ptr_mut(service)?;
+        // SAFETY: array elements live as long as the program, are aligned, and everybody changes them atomically.
+        unsafe {
+            Some(Self {
+                entries: Word::new(&raw mut (*uses).entries),
+                gate: Word::new(&raw mut (*uses).gate),
+                refused: Word::new(&raw mut (*uses).refused),
+            })
+        }
+    }
+
+    /// Takes one of the entries that may be written in this second.
+    #[inline(always)]
+    fn pass_gate(&self, now: u32, most: u32) -> bool {
+        let used = self.gate.load();
+        if used >> 32 != u64::from(now) {
+            if most == 0 {
+                return false;
+            }
+            // The first of a second; who loses counts on in what the winner wrote.
+            if self.gate.swap(used, u64::from(now) << 32 | 1) {
+                return true;
+            }
+        } else if used as u32 >= most {
+            return false;
+        }
+        (self.gate.add(1) as u32) < most
+    }
+
+    /// Takes one of the entries that the service may have.
+    #[inline(always)]
+    fn take_entry(&self, most: u32) -> bool {
+        if self.entries.load() >= u64::from(most) {
+            return false;
+        }
+        if self.entries.add(1) >= u64::from(most) {
+            self.give_entry_back();
+            return false;
+        }
+        true
+    }
+
+    #[inline(always)]
+    fn give_entry_back(&self) {
+        self.entries.add(u64::MAX);
+    }
+}
+
+/// One flow's place in the table, and everything else its row may ask for.
+struct Flows<K> {
+    scratch: *mut Scratch,
+    /// The row's own word.
+    row: Word,
+    /// Of the flow's element, if there is one and it is not about to be removed.
+    state: Option<Word>,
+    family: PhantomData<K>,
+}
+
+/// A field of the scratch memory, read or written where it is named: kept in a register it would end up on the stack.
+macro_rules! scratch {
+    ($scratch:expr, $field:ident) => {{
+        let scratch = $scratch;
+        // SAFETY: per-CPU memory of our own, and XDP is not preempted by XDP on the same CPU.
+        unsafe { core::ptr::read_volatile(&raw const (*scratch).$field) }
+    }};
+    ($scratch:expr, $field:ident = $value:expr) => {{
+        let (scratch, value) = ($scratch, $value);
+        // SAFETY: as above.
+        unsafe { core::ptr::write_volatile(&raw mut (*scratch).$field, value) }
+    }};
+}
+
+/// The flow in the scratch memory, written by one of the functions below.
+#[inline(always)]
+fn key<'a, K: Key>(scratch: *mut Scratch) -> &'a K {
+    // SAFETY: as above; it is large enough and aligned, and any bytes are a key.
+    unsafe { &*(&raw const (*scratch).key).cast::<K>() }
+}
+
+/// Four words of an IPv6 header, to a field of a [`Flow6`] in scratch memory.
+macro_rules! copy6 {
+    ($header:ident.$field:ident => $flow:ident.$to:ident) => {
+        (*$flow).$to[0] = $header.u32::<{ offset_of!(Ipv6Hdr, $field) }>();
+        (*$flow).$to[1] = $header.u32::<{ offset_of!(Ipv6Hdr, $field) + 4 }>();
+        (*$flow).$to[2] = $header.u32::<{ offset_of!(Ipv6Hdr, $field) + 8 }>();
+        (*$flow).$to[3] = $header.u32::<{ offset_of!(Ipv6Hdr, $field) + 12 }>();
+    };
+}
+
+/// What the scratch memory holds is what is asked.
+struct Asked(*mut Scratch);
+
+impl Question for Asked {
+    #[inline(always)]
+    fn row(&self) -> Row {
+        scratch!(self.0, row)
+    }
+
+    #[inline(always)]
+    fn packet(&self) -> rows::Packet {
+        rows::Packet { hash: scratch!(self.0, entry).hash, sign: scratch!(self.0, sign), tcp: scratch!(self.0, tcp) }
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u32 {
+        scratch!(self.0, now)
+    }
+
+    #[inline(always)]
+    fn timeouts(&self) -> Timeouts {
+        Timeouts { opening: scratch!(self.0, opening), idle: scratch!(self.0, idle) }
+    }
+
+    #[inline(always)]
+    fn orphans(&self) -> Orphans {
+        scratch!(self.0, orphans)
+    }
+}
+
+impl<K: Key> Flows<K> {
+    #[inline(always)]
+    fn new(scratch: *mut Scratch, hash: u32, service: u32, policy: &FlowPolicy, row: Word) -> Self {
+        scratch!(scratch, entry = FlowEntry { hash, service, state: FlowState::VACANT });
+        scratch!(scratch, found = FlowState::VACANT);
+        scratch!(scratch, row = Row(row.load()));
+        scratch!(scratch, now = clock::coarse_seconds());
+        scratch!(scratch, quota = policy.quota);
+        scratch!(scratch, new_per_second = policy.new_per_second);
+        scratch!(scratch, refusal = REFUSED_RACE);
+        scratch!(scratch, refused = false);
+        scratch!(scratch, written = false);
+        scratch!(scratch, replaced = false);
+        Self { scratch, row, state: None, family: PhantomData }
+    }
+
+    #[inline(always)]
+    fn key(&self) -> &K {
+        key(self.scratch)
+    }
+
+    #[inline(always)]
+    fn uses(&self) -> Option<Uses> {
+        Uses::of(scratch!(self.scratch, entry).service)
+    }
+
+    #[inline(always)]
+    fn refuse_for(&mut self, why: u8) -> Inserted {
+        scratch!(self.scratch, refusal = why);
+        Inserted::Refused
+    }
+}
+
+impl<K: Key> Table for Flows<K> {
+    #[inline(always)]
+    fn find(&mut self) -> Option<FlowState> {
+        self.state = None;
+        scratch!(self.scratch, found = FlowState::VACANT);
+        let element = self.key().find()?;
+        // SAFETY: elements are part of the map's memory for as long as the map lives, and aligned to 8.
+        let state = unsafe { Word::new(&raw mut (*element).state.0) };
+        let word = FlowState(state.load());
+        let mut owner = element.cast_const().cast::<u64>();
+        // The hash must be read after the state (see `FlowEntry`). On machines that reorder loads, only an address
+        // that depends on the first one keeps them in order: plus nothing, but made of the state.
+        // SAFETY: adds 0 to the pointer.
+        unsafe {
+            asm!("{state} &= 0", "{owner} += {state}", state = inout(reg) word.0 => _, owner = inout(reg) owner,
+                 options(nomem, nostack));
+        }
+        let FlowEntry { hash, service, .. } = scratch!(self.scratch, entry);
+        // SAFETY: hash and service are the element's first 8 bytes; volatile, because the element may change owners.
+        let owner = unsafe { core::ptr::read_volatile(owner) };
+        if owner != u64::from(hash) | u64::from(service) << 32 || word == FlowState::LEAVING {
+            return None;
+        }
+        self.state = Some(state);
+        scratch!(self.scratch, found = word);
+        if word == FlowState::VACANT { None } else { Some(word) }
+    }
+
+    #[inline(always)]
+    fn insert(&mut self, state: FlowState) -> Inserted {
+        let Some(uses) = self.uses() else { return Inserted::Refused };
+        if !uses.pass_gate(scratch!(self.scratch, now), scratch!(self.scratch, new_per_second)) {
+            return self.refuse_for(REFUSED_GATE);
+        }
+        if self.state.is_some() {
+            // What was found was vacant.
+            return if self.replace(FlowState::VACANT, state) { Inserted::Done } else { Inserted::Exists };
+        }
+        if !uses.take_entry(scratch!(self.scratch, quota)) {
+            return self.refuse_for(REFUSED_QUOTA);
+        }
+        let entry = FlowEntry { state, ..scratch!(self.scratch, entry) };
+        scratch!(self.scratch, entry = entry);
+        // SAFETY: as above.
+        match self.key().create(unsafe { &(*self.scratch).entry }) {
+            Ok(()) => {
+                scratch!(self.scratch, written = true);
+                Inserted::Done
+            }
+            Err(why) => {
+                if let Some(uses) = self.uses() {
+                    uses.give_entry_back();
+                }
+                if why == EEXIST { Inserted::Exists } else { self.refuse_for(REFUSED_FULL) }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn replace(&mut self, from: FlowState, to: FlowState) -> bool {
+        let Some(state) = self.state else { return false };
+        let done = state.swap(from.0, to.0);
+        if done && from == FlowState::VACANT {
+            scratch!(self.scratch, written = true);
+        } else if done && to.life() != from.life() {
+            scratch!(self.scratch, replaced = true);
+        }
+        done
+    }
+
+    #[inline(always)]
+    fn backend(&mut self, id: u16) -> Known {
+        let Some(backend) = BACKENDS.get_ptr_mut(u32::from(id)) else { return Known::default() };
+        // One load: port, flags and generation change together.
+        // SAFETY: `State` is one aligned word of plain integers.
+        let state: State = unsafe { core::mem::transmute(Word::new((&raw mut (*backend).state).cast()).load()) };
+        state.known(id)
+    }
+
+    #[inline(always)]
+    fn refused(&mut self) -> u32 {
+        self.uses().map_or(0, |uses| uses.refused.load() as u32)
+    }
+
+    #[inline(always)]
+    fn refuse(&mut self, until: u32) {
+        scratch!(self.scratch, refused = true);
+        let now = scratch!(self.scratch, now);
+        if let Some(uses) = self.uses()
+            && uses.refused.load() < u64::from(now)
+        {
+            uses.refused.store(u64::from(now));
+        }
+        // Who is in the way wants the same as we do, or is the controller, once.
+        for _ in 0..4 {
+            let row = Row(self.row.load());
+            if !row.is_moving(now) || row.until() >= until || self.row.swap(row.0, row.with_until(until).0) {
+                return;
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn before(&mut self) -> u16 {
+        0
+    }
+}
+
+/// The backend id of a flow whose row asks for the table, or one of the constants above. `place`: the flow's hash, and
+/// above it the offset of the L4 header.
+#[cold]
+#[inline(never)]
+pub fn v4(packet: Packet, service: &Service, row: Word, place: u64) -> u32 {
+    let Some(scratch) = FLOW_SCRATCH.get_ptr_mut(0) else { return CONTRADICTION };
+    let Some(ip) = packet.header::<Ipv4Hdr>(IP) else { return CONTRADICTION };
+    let Some(ports) = packet.header::<[u8; 4]>((place >> 32) as usize) else { return CONTRADICTION };
+    // SAFETY: as above.
+    unsafe {
+        let flow = (&raw mut (*scratch).key).cast::<Flow4>();
+        (*flow).source = ip.u32::<{ offset_of!(Ipv4Hdr, src_addr) }>();
+        (*flow).destination = ip.u32::<{ offset_of!(Ipv4Hdr, dst_addr) }>();
+        (*flow).ports = ports.u32::<0>();
+        (*flow).protocol = u32::from(ip.u8::<{ offset_of!(Ipv4Hdr, proto) }>());
+    }
+    decide::<Flow4>(packet, scratch, service, row, place)
+}
+
+/// As [`v4`].
+#[cold]
+#[inline(never)]
+pub fn v6(packet: Packet, service: &Service, row: Word, place: u64) -> u32 {
+    let Some(scratch) = FLOW_SCRATCH.get_ptr_mut(0) else { return CONTRADICTION };
+    let Some(ip) = packet.header::<Ipv6Hdr>(IP) else { return CONTRADICTION };
+    let Some(ports) = packet.header::<[u8; 4]>((place >> 32) as usize) else { return CONTRADICTION };
+    // SAFETY: as above.
+    unsafe {
+        let flow = (&raw mut (*scratch).key).cast::<Flow6>();
+        copy6!(ip.src_addr => flow.source);
+        copy6!(ip.dst_addr => flow.destination);
+        (*flow).ports = ports.u32::<0>();
+        (*flow).protocol = u32::from(ip.u8::<{ offset_of!(Ipv6Hdr, next_hdr) }>());
+    }
+    decide::<Flow6>(packet, scratch, service, row, place)
+}
+
+#[inline(always)]
+fn decide<K: Key>(packet: Packet, scratch: *mut Scratch, service: &Service, row: Word, place: u64) -> u32 {
+    let (hash, l4) = (place as u32, (place >> 32) as usize);
+    let Some(policy) = FLOW_POLICIES.get(service.id) else { return CONTRADICTION };
+    let tcp = key::<K>(scratch).is_tcp();
+    let sign = if tcp {
+        const FLAGS: usize = 13;
+        let Some(tcp) = packet.header::<TcpHdr>(l4) else { return CONTRADICTION };
+        Sign::of_tcp(tcp.u8::<FLAGS>())
+    } else {
+        Sign::Middle
+    };
+    let mut flows = Flows::<K>::new(scratch, hash, service.id, policy, row);
+    scratch!(scratch, tcp = tcp);
+    scratch!(scratch, sign = sign);
+    scratch!(scratch, opening = if tcp { policy.tcp_opening } else { policy.udp });
+    scratch!(scratch, idle = if tcp { policy.tcp } else { policy.udp });
+    scratch!(scratch, orphans = if policy.orphans == ORPHAN_RESELECT { Orphans::Reselect } else { Orphans::Tell });
+    let answer = match rows::answer(&Asked(scratch), &mut flows) {
+        Decision::Backend(id) => u32::from(id),
+        Decision::NoBackend => 0,
+        // A RST is never answered with one.
+        Decision::Orphan if policy.orphans == ORPHAN_RESET && scratch!(scratch, sign) != Sign::Resets => ORPHAN_TO_TELL,
+        Decision::Orphan => ORPHAN_TO_DROP,
+    };
+
+    let found = scratch!(scratch, found);
+    let replaced = scratch!(scratch, replaced);
+    let hit = !replaced && found != FlowState::VACANT && u32::from(found.life().backend()) == answer;
+    account::flows(scratch!(scratch, entry).service, |c| {
+        c.lookups += 1;
+        c.hits += u64::from(hit);
+        c.written += u64::from(scratch!(scratch, written));
+        c.replaced += u64::from(replaced);
+        if scratch!(scratch, refused) {
+            let why = scratch!(scratch, refusal);
+            c.refused_race += u64::from(why == REFUSED_RACE);
+            c.refused_quota += u64::from(why == REFUSED_QUOTA);
+            c.refused_gate += u64::from(why == REFUSED_GATE);
+            c.refused_full += u64::from(why == REFUSED_FULL);
+        }
+    });
+    answer
+}
+
+/// Some row of the service may be moving, so its replies prove something.
+#[inline(always)]
+pub fn in_motion(service: u32) -> bool {
+    FLOW_POLICIES.get(service).is_some_and(|policy| policy.moving != 0)
+}
+
+/// A backend's reply shows whose flow it is.
+#[cold]
+#[inline(never)]
+pub fn prove4(packet: Packet, reverse: &Reverse4, l4: usize) {
+    let Some(scratch) = FLOW_SCRATCH.get_ptr_mut(0) else { return };
+    let Some(ip) = packet.header::<Ipv4Hdr>(IP) else { return };
+    let Some(ports) = packet.header::<[u8; 4]>(l4) else { return };
+    let protocol = ip.u8::<{ offset_of!(Ipv4Hdr, proto) }>();
+    // SAFETY: as above.
+    unsafe {
+        let flow = (&raw mut (*scratch).key).cast::<Flow4>();
+        (*flow).source = ip.u32::<{ offset_of!(Ipv4Hdr, dst_addr) }>();
+        (*flow).destination = reverse.vip;
+        (*flow).ports = u32::from(ports.u16::<2>()) | u32::from(reverse.port) << 16;
+        (*flow).protocol = u32::from(protocol);
+    }
+    let hash = hash::flow4(&settings::LoadedKey, key(scratch));
+    // SAFETY: elements are freed after a grace period; the controller never writes in place.
+    if let Some(service) = unsafe { SERVICES4.get(Endpoint4::new(reverse.vip, reverse.port, protocol)) } {
+        prove::<Flow4>(scratch, hash, service, reverse.backend);
+    }
+}
+
+/// As [`prove4`].
+#[cold]
+#[inline(never)]
+pub fn prove6(packet: Packet, reverse: &Reverse6, l4: usize) {
+    let Some(scratch) = FLOW_SCRATCH.get_ptr_mut(0) else { return };
+    let Some(ip) = packet.header::<Ipv6Hdr>(IP) else { return };
+    let Some(ports) = packet.header::<[u8; 4]>(l4) else { return };
+    let protocol = ip.u8::<{ offset_of!(Ipv6Hdr, next_hdr) }>();
+    // SAFETY: as above.
+    unsafe {
+        let flow = (&raw mut (*scratch).key).cast::<Flow6>();
+        copy6!(ip.dst_addr => flow.source);
+        (*flow).destination = reverse.vip;
+        (*flow).ports = u32::from(ports.u16::<2>()) | u32::from(reverse.port) << 16;
+        (*flow).protocol = u32::from(protocol);
+    }
+    let hash = hash::flow6(&settings::LoadedKey, key(scratch));
+    // SAFETY: as above.
+    if let Some(service) = unsafe { SERVICES6.get(Endpoint6::new(reverse.vip, reverse.port, protocol)) } {
+        prove::<Flow6>(scratch, hash, service, reverse.backend);
+    }
+}
+
+/// The word of the flow's row. As [`super::row`], where time does not matter.
+#[inline(always)]
+fn row(service: &Service, hash: u32) -> Option<Word> {
+    macro_rules! ring {
+        ($map:ident, $class:literal) => {
+            $map.get_value_ptr_mut(service.ring, &ring::row_index(hash, CLASSES[$class]))?
+        };
+    }
+    let word = match service.class {
+        0 => ring!(RINGS_10, 0),
+        1 => ring!(RINGS_12, 1),
+        2 => ring!(RINGS_14, 2),
+        3 => ring!(RINGS_17, 3),
+        4 => ring!(RINGS_20, 4),
+        _ => return None,
+    };
+    // SAFETY: inner arrays are freed after a grace period; rows are words that everybody changes atomically.
+    Some(unsafe { Word::new(word) })
+}
+
+#[inline(always)]
+fn prove<K: Key>(scratch: *mut Scratch, hash: u32, service: &Service, backend: u16) {
+    let Some(policy) = FLOW_POLICIES.get(service.id) else { return };
+    let Some(row) = row(service, hash) else { return };
+    let mut flows = Flows::<K>::new(scratch, hash, service.id, policy, row);
+    rows::prove(scratch!(scratch, row), backend, scratch!(scratch, now), &mut flows);
+    if scratch!(scratch, written) {
+        account::flows(service.id, |c| c.proved += 1);
+    }
+}
