@@ -7,6 +7,7 @@
 
 pub mod cases;
 mod distribution;
+mod flows;
 pub mod more;
 pub mod oracle;
 pub mod world;
@@ -54,7 +55,7 @@ pub fn all(settings: &Settings) -> Vec<Test> {
     let shares = Test::new("a ring of weights 10 and 1 shares 200,000 random flows 90.9 % to 9.1 %", |world| {
         weighted_ring_shares(world, 200_000)
     });
-    rows.chain(sweeps).chain(decap).chain(more).chain([shares]).collect()
+    rows.chain(sweeps).chain(decap).chain(flows::tests()).chain(more).chain([shares]).collect()
 }
 
 /// What must become of the frame.
@@ -189,6 +190,12 @@ impl Case {
     pub fn dropped(mut self, service: u32, reason: DropReason) -> Self {
         self.expect = Expect::Drop;
         self.count([(format!("service {service} drops {}", reason.name()), 1)])
+    }
+
+    /// It is sent back as an answer, which is nobody's traffic.
+    #[must_use]
+    pub fn answered(self) -> Self {
+        self.count([])
     }
 
     /// On top of what is counted already.

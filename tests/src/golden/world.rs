@@ -224,10 +224,10 @@ pub const MODELESS_ID: u32 = 40;
 pub const MODELESS_PORT: u16 = 9030;
 
 /// Next hops, by index.
-const HOP_B1: u32 = 1;
-const HOP_B2: u32 = 2;
+pub const HOP_B1: u32 = 1;
+pub const HOP_B2: u32 = 2;
 const HOP_ARM: u32 = 3;
-const HOP_GATEWAY: u32 = 4;
+pub const HOP_GATEWAY: u32 = 4;
 const HOP_NARROW: u32 = 5;
 const HOP_STRANDED: u32 = 6;
 const HOP_ROUTER: u32 = 7;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lb_common::counters::{BackendCounters, DropReason, ServiceCounters};
+use lb_common::counters::{BackendCounters, DropReason, FlowCounters, ServiceCounters};
 
 /// Counters that are not zero, by name: `service 3 packets`, `service 3 drops too_big`, `backend 7 bytes`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,6 +34,38 @@ impl Counts {
         for (i, n) in drops.iter().enumerate() {
             let reason = DropReason::ALL.get(i).map_or_else(|| format!("unnamed {i}"), |r| r.name().to_owned());
             self.add(format!("service {id} drops {reason}"), *n);
+        }
+    }
+
+    /// Adds all counters of a service's flows.
+    pub fn flows(&mut self, id: u32, c: &FlowCounters) {
+        let FlowCounters {
+            lookups,
+            hits,
+            written,
+            proved,
+            replaced,
+            refused_quota,
+            refused_gate,
+            refused_full,
+            refused_race,
+            resets,
+            reserved,
+        } = c;
+        for (name, n) in [
+            ("lookups", lookups),
+            ("hits", hits),
+            ("written", written),
+            ("proved", proved),
+            ("replaced", replaced),
+            ("refused_quota", refused_quota),
+            ("refused_gate", refused_gate),
+            ("refused_full", refused_full),
+            ("refused_race", refused_race),
+            ("resets", resets),
+            ("reserved", &reserved.iter().sum()),
+        ] {
+            self.add(format!("service {id} flows {name}"), *n);
         }
     }
 

@@ -1,19 +1,20 @@
 //! The loaded program and its maps.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::{fmt, io};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::xdp::DevMapHash;
-use aya::maps::{Array, ArrayOfMaps, HashMap, MapData, PerCpuArray, RingBuf};
+use aya::maps::{Array, ArrayOfMaps, HashMap, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::xdp::Xdp;
 use aya::programs::{ProgramError, TestRun as _, TestRunAttrs, TestRunOptions};
 use aya::{Ebpf, EbpfLoader, Pod};
 
 use super::{Counts, objects};
 use lb_common::addr::words6;
-use lb_common::counters::{BackendCounters, ServiceCounters};
+use lb_common::counters::{BackendCounters, FlowCounters, ServiceCounters};
 use lb_common::event::Event;
 use lb_common::hash::{HashKey, KEY_WORDS};
 use lb_common::ring::{CLASSES, Row, rows};
@@ -21,10 +22,9 @@ use lb_common::settings;
 
 /// Map sizes of test programs: enough for every table here, small enough to read counters whole.
 const SERVICES: u32 = 96;
-const BACKENDS: u32 = 64;
+const BACKENDS: u32 = 96;
 const NEXT_HOPS: u32 = 64;
 const RING_SLOTS: u32 = 128;
-const FLOWS: u32 = 64;
 
 /// Inner maps must have the flags of the template the program was built with.
 pub(super) const BPF_F_MMAPABLE: u32 = 1 << 10;
@@ -141,6 +141,8 @@ pub struct Program {
     pub(super) ebpf: Ebpf,
     /// The program's name in it.
     entry: &'static str,
+    /// By class and slot: the rings that were put there one by one.
+    rings: BTreeMap<(usize, u32), Array<MapData, u64>>,
 }
 
 impl fmt::Debug for Program {
@@ -150,6 +152,9 @@ impl fmt::Debug for Program {
 }
 
 impl Program {
+    /// Room for flows, in each of the tables.
+    pub const FLOWS: u32 = 64;
+
     /// Loads the load balancer with empty maps. Nothing is pinned and nothing attached: it goes when dropped.
     pub fn load(settings: &Settings) -> Result<Self> {
         let flags = [
@@ -172,8 +177,8 @@ impl Program {
             .map_max_entries("FLOW_COUNTERS", SERVICES)
             .map_max_entries("FLOW_POLICIES", SERVICES)
             .map_max_entries("FLOW_USES", SERVICES)
-            .map_max_entries("FLOWS4", FLOWS)
-            .map_max_entries("FLOWS6", FLOWS)
+            .map_max_entries("FLOWS4", Self::FLOWS)
+            .map_max_entries("FLOWS6", Self::FLOWS)
             .map_max_entries("BACKEND_COUNTERS", BACKENDS)
             .map_max_entries("BACKENDS", BACKENDS)
             .map_max_entries("NEXT_HOPS", NEXT_HOPS);
@@ -202,7 +207,7 @@ impl Program {
     fn verify(mut ebpf: Ebpf, entry: &'static str) -> Result<Self> {
         let program: &mut Xdp = ebpf.program_mut(entry).with_context(|| format!("no program `{entry}`"))?.try_into()?;
         match program.load() {
-            Ok(()) => Ok(Self { ebpf, entry }),
+            Ok(()) => Ok(Self { ebpf, entry, rings: BTreeMap::new() }),
             // What matters is at the end of a log of thousands of lines.
             Err(ProgramError::LoadError { io_error, verifier_log }) => {
                 let log = verifier_log.to_string();
@@ -244,7 +249,38 @@ impl Program {
             inner.set(index, row.0, 0)?;
         }
         let name = outer(class);
-        self.map::<ArrayOfMaps<_, Array<MapData, u64>>>(&name)?.set(slot, &inner, 0).with_context(|| name)
+        self.map::<ArrayOfMaps<_, Array<MapData, u64>>>(&name)?.set(slot, &inner, 0).with_context(|| name)?;
+        self.rings.insert((class, slot), inner);
+        Ok(())
+    }
+
+    /// The word of a row of a ring that [`Program::set_ring`] put there.
+    pub fn row(&self, class: usize, slot: u32, index: u32) -> Result<Row> {
+        Ok(Row(self.rings.get(&(class, slot)).context("no such ring")?.get(&index, 0)?))
+    }
+
+    /// An element of an array.
+    pub fn get<V: Pod>(&mut self, map: &str, index: u32) -> Result<V> {
+        self.map::<Array<_, V>>(map)?.get(&index, 0).with_context(|| format!("map `{map}`, index {index}"))
+    }
+
+    /// An entry of a hash map.
+    pub fn find<K: Pod, V: Pod>(&mut self, map: &str, key: &K) -> Result<Option<V>> {
+        match self.map::<HashMap<_, K, V>>(map)?.get(key, 0) {
+            Ok(value) => Ok(Some(value)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(why) => Err(why).with_context(|| format!("map `{map}`")),
+        }
+    }
+
+    /// Empties a hash map.
+    pub fn clear<K: Pod, V: Pod>(&mut self, map: &str) -> Result<()> {
+        let mut entries: HashMap<_, K, V> = self.map(map)?;
+        let keys: Vec<K> = entries.keys().collect::<Result<_, _>>()?;
+        for key in keys {
+            entries.remove(&key)?;
+        }
+        Ok(())
     }
 
     /// Makes exactly these interfaces targets of redirects.
@@ -293,6 +329,12 @@ impl Program {
             let mut sum = ServiceCounters::default();
             services.get(&id, 0)?.iter().for_each(|cpu| sum.add(cpu));
             counts.service(id, &sum);
+        }
+        let flows: PerCpuArray<_, FlowCounters> = self.map("FLOW_COUNTERS")?;
+        for id in 0..flows.len() {
+            let mut sum = FlowCounters::default();
+            flows.get(&id, 0)?.iter().for_each(|cpu| sum.add(cpu));
+            counts.flows(id, &sum);
         }
         let backends: PerCpuArray<_, BackendCounters> = self.map("BACKEND_COUNTERS")?;
         for id in 0..backends.len() {
