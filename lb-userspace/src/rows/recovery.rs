@@ -1,11 +1,25 @@
-//! A backend comes back that was down while rows moved away from it.
+//! What comes back: a backend that was down while rows moved away from it, and a controller that was killed.
 //!
-//! Its flows that showed a packet meanwhile are written down as the owners'. Those that could not be written down are
-//! not, and belong to the owners all the same. The trap is to mark it up first: those flows would go back to it.
+//! A backend's flows that showed a packet meanwhile are written down as the owners'. Those that could not be written
+//! down are not, and belong to the owners all the same. The trap is to mark it up first: those flows would go back to
+//! it. A controller finds the rows as they are, and takes them as they are: what they say about `settled` and `until` is
+//! the only memory there is.
 
 use lb_common::ring::{KIND_MOVING, Row};
+use lb_common::rows::MARGIN;
 
-use super::Rewrite;
+use super::{Correction, Rewrite, What};
+
+/// Corrections to rows that another controller has left behind. If that was killed during a swap, refusals that pushed
+/// `until` in the array before have not reached this one.
+pub fn adopted(live: &[Row], idle: u32, refused: u32, now: u32) -> Vec<Correction> {
+    if refused == 0 {
+        return Vec::new();
+    }
+    let until = refused + idle + MARGIN;
+    let short = live.iter().enumerate().filter(|(_, word)| word.is_moving(now) && word.until() < until);
+    short.map(|(row, _)| Correction { row, what: What::Until(until) }).collect()
+}
 
 /// In-place changes to make *before* the backend is marked up, again until there are none: its rows forget it if the
 /// service refused a flow (in second `refused`, 0 for never) since the backend went down.
@@ -24,6 +38,15 @@ mod tests {
 
     const LIVE: [Row; 5] =
         [Row::steady(7), Row::moving(1, 7, 100), Row::moving(1, 2, 100), Row::moving(7, 7, 50), Row::exceptions(1, 7)];
+
+    #[test]
+    fn a_controller_that_starts_shortens_nothing_and_remembers_what_was_refused() {
+        let until = |row, until| Correction { row, what: What::Until(until) };
+        assert_eq!(adopted(&LIVE, 30, 0, 60), []);
+        assert_eq!(adopted(&LIVE, 30, 68, 60), [], "that is when they end");
+        assert_eq!(adopted(&LIVE, 30, 69, 60), [until(1, 101), until(2, 101)]);
+        assert_eq!(adopted(&LIVE, 30, 99, 100), [], "none moves any more");
+    }
 
     #[test]
     fn rows_forget_a_backend_that_was_down_while_flows_were_refused() {

@@ -7,9 +7,9 @@
 //! the longer one is right for everybody.
 
 use lb_common::ring::{KIND_MOVING, Row};
-use lb_common::rows::MARGIN;
 
-use super::{Correction, Rewrite, What};
+use super::recovery::adopted;
+use super::{Correction, Rewrite};
 
 /// In-place changes to make *before* the program is told of the longer timeout.
 pub fn raise(live: &[Row], from: u32, to: u32, now: u32) -> Vec<Rewrite> {
@@ -20,12 +20,7 @@ pub fn raise(live: &[Row], from: u32, to: u32, now: u32) -> Vec<Rewrite> {
 /// Corrections to make *after* the program was told of the longer timeout, if the service has refused a flow meanwhile:
 /// it pushed `until` by the old one. `since` is the second that [`raise`] was given.
 pub fn raised(live: &[Row], to: u32, refused: u32, since: u32, now: u32) -> Vec<Correction> {
-    if refused == 0 || refused + 1 < since {
-        return Vec::new();
-    }
-    let until = refused + to + MARGIN;
-    let short = live.iter().enumerate().filter(|(_, word)| word.is_moving(now) && word.until() < until);
-    short.map(|(row, _)| Correction { row, what: What::Until(until) }).collect()
+    if refused + 1 < since { Vec::new() } else { adopted(live, to, refused, now) }
 }
 
 /// Whether the program may be told of a shorter timeout now.
@@ -36,6 +31,7 @@ pub fn may_lower(live: &[Row], now: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::What;
     use super::*;
 
     #[test]
