@@ -1,12 +1,14 @@
-//! `cargo xtask fuzz` and `cargo xtask fuzz-config`: the fuzzers of the tests' crate, built and run in place of this
-//! process; the one of packets as root.
+//! `cargo xtask fuzz`, `cargo xtask fuzz-config` and `cargo xtask rows`: what tries random things, built and run in place
+//! of this process; the one of packets as root.
 
 use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 
 use crate::measure::{built, program, replace};
-use crate::workspace;
+use crate::process::run;
+use crate::setup::{self, Group};
+use crate::workspace::{self, cargo};
 
 #[derive(Debug, clap::Args)]
 pub struct Fuzz {
@@ -56,5 +58,35 @@ impl FuzzConfig {
             }
         }
         replace(fuzz)
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Rows {
+    /// Stop after as many steps; 20,000,000 if not given
+    #[arg(long, value_name = "N")]
+    steps: Option<u64>,
+    /// Repeat the run that printed this seed
+    #[arg(long, value_name = "S")]
+    seed: Option<u64>,
+    /// Look for histories that tell broken rules from kept ones, and keep them as fixtures
+    #[arg(long)]
+    renew: bool,
+}
+
+impl Rows {
+    pub fn run(self) -> Result<ExitCode> {
+        setup::ensure(&[Group::Build])?;
+        run(cargo("build").args(["--quiet", "--package", "lb-tests-rows", "--bin", "rows"]))?;
+        let mut rows = Command::new(workspace::target_dir()?.join("debug/rows"));
+        for (option, value) in [("--steps", self.steps), ("--seed", self.seed)] {
+            if let Some(value) = value {
+                rows.arg(option).arg(value.to_string());
+            }
+        }
+        if self.renew {
+            rows.arg("--renew");
+        }
+        replace(rows)
     }
 }

@@ -38,6 +38,8 @@ enum Verb {
     Fuzz(fuzz::Fuzz),
     /// Read broken files as configurations; stop at the first that panics, hangs or is told nonsense
     FuzzConfig(fuzz::FuzzConfig),
+    /// Hold the rows to their promise in random histories; stop at the first in which a flow moves
+    Rows(fuzz::Rows),
     /// Change the data plane in one place at a time; fail if a change that no test notices is not explained
     Mutants(mutants::Mutants),
     /// rustfmt and clippy, as the tests run them
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
         Verb::Verifier(verifier) => verifier.run(),
         Verb::Fuzz(fuzz) => fuzz.run(),
         Verb::FuzzConfig(fuzz) => fuzz.run(),
+        Verb::Rows(rows) => rows.run(),
         Verb::Mutants(mutants) => mutants.run(),
         Verb::Lint => lint::run(),
         Verb::Dist => dist::run().map(|_| ExitCode::SUCCESS),

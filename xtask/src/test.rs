@@ -252,7 +252,11 @@ impl Tests {
         }
         let dir = Path::new(message["manifest_path"].as_str()?).parent()?.to_owned();
         let directory = dir.file_name()?.to_str()?;
-        let krate = if directory == "tests" { "lb-tests" } else { directory };
+        let krate = match directory {
+            "tests" => "lb-tests",
+            "rows" => "lb-tests-rows",
+            other => other,
+        };
         let name = match kind {
             "lib" => krate.to_owned(),
             "bin" => format!("{krate} (program {target})"),

@@ -15,7 +15,7 @@ pub mod judge;
 pub mod mutate;
 pub mod network;
 pub mod packets;
-pub mod random;
+pub use lb_tests_rows::random;
 pub mod rig;
 pub mod scenario;
 pub mod shrink;

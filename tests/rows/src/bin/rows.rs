@@ -1,0 +1,63 @@
+//! `cargo xtask rows` runs this: random histories of the small world, until a flow moves.
+
+use std::process::ExitCode;
+use std::time::{Instant, SystemTime};
+
+use clap::Parser;
+use lb_tests_rows::broken::Broken;
+use lb_tests_rows::fixture::{self, Fixture};
+use lb_tests_rows::{History, find, run, shrink};
+
+/// Runs random histories of rows, flows and backends; stops at the first in which a flow moves.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Stop after as many steps
+    #[arg(long, value_name = "N", default_value_t = 20_000_000)]
+    steps: u64,
+    /// Where random numbers start; the same seed is the same run
+    #[arg(long, value_name = "S")]
+    seed: Option<u64>,
+    /// Look for histories that tell broken rules from kept ones, and keep them as fixtures
+    #[arg(long)]
+    renew: bool,
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    let Arguments { steps, seed, renew } = Arguments::parse();
+    let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let seed = seed.unwrap_or_else(now);
+    println!("seed {seed}");
+    if renew {
+        for (rule, broken) in Broken::ALL {
+            let Some((world, history)) = find(seed, Some(broken), 20_000) else {
+                println!("rule {rule}, {broken:?}: not found");
+                return Ok(ExitCode::FAILURE);
+            };
+            let fixture = Fixture::new(shrink::shrink(history));
+            fixture::save("broken", &broken.name(), &fixture)?;
+            println!("rule {rule}, {broken:?}: world {world}, {} steps", fixture.history.steps.len());
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let started = Instant::now();
+    let (tally, found) = run(seed, steps);
+    let took = started.elapsed().as_secs_f64();
+    println!("{tally}{took:>12.1}  seconds");
+    let Some((world, history)) = found else {
+        println!("\nno flow moved");
+        return Ok(ExitCode::SUCCESS);
+    };
+    tell(seed, world, history)?;
+    Ok(ExitCode::FAILURE)
+}
+
+fn tell(seed: u64, world: u64, history: History) -> anyhow::Result<()> {
+    let fixture = Fixture::new(shrink::shrink(history));
+    println!("\n{} in world {world}, {} steps:\n", fixture.found, fixture.history.steps.len());
+    for line in &fixture.story {
+        println!("{line}");
+    }
+    let path = fixture::save("found", &format!("{seed}-{world}"), &fixture)?;
+    println!("\nkept in {}", path.display());
+    Ok(())
+}
