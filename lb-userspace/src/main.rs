@@ -11,6 +11,8 @@ fn main() -> ExitCode {
         Verb::Config(config) => config.execute(),
         Verb::Plan(plan) => plan.execute(),
         Verb::Reload(reload) => reload.execute(),
+        Verb::Confirm(confirm) => confirm.execute(),
+        Verb::Rollback(rollback) => rollback.execute(),
         Verb::Status(status) => status.execute(),
         Verb::Drain(drain) => drain.execute(),
         Verb::Undrain(undrain) => undrain.execute(),

@@ -55,8 +55,8 @@ async fn a_refused_reload_keeps_its_words_and_its_exit_code() {
     let socket = directory.join("admin.sock");
     let _served = admin(&socket, status());
     let client = Client::new(&socket);
-    assert_eq!(client.reload().await.unwrap().generation, 5);
-    let failure = client.reload().await.unwrap_err();
+    assert_eq!(client.reload(None).await.unwrap().generation, 5);
+    let failure = client.reload(None).await.unwrap_err();
     let wanted = common::refused();
     assert_eq!((failure.exit, failure.message, failure.hint), (wanted.exit, wanted.message, wanted.hint));
 }
@@ -86,6 +86,10 @@ async fn every_refusal_has_its_http_status_and_a_json_body() {
         (get("/v1/status"), "200"),
         (post("/v1/reload"), "200"),
         (post("/v1/reload"), "422"),
+        (post("/v1/rollback"), "200"),
+        (post("/v1/confirm"), "200"),
+        (post("/v1/reload?confirm=soon"), "400"),
+        (get("/v1/status?all"), "400"),
         (post("/v1/plan"), "200"),
         (get("/v1/plan"), "405"),
         (post_with("/v1/plan", r#"{ "file": "new.yaml", "text": "version: 1" }"#), "200"),

@@ -75,10 +75,12 @@ async fn mistakes_on_the_command_line_are_exit_2_and_leave_stdout_empty() {
 async fn without_a_daemon_every_client_verb_is_exit_4_with_the_socket_and_a_hint() {
     let directory = Directory::new();
     let socket = directory.join("none.sock");
-    let table: [&[&str]; 7] = [
+    let table: [&[&str]; 9] = [
         &["status"],
         &["status", "-o", "json"],
         &["plan"],
+        &["confirm"],
+        &["rollback"],
         &["reload", "--dry-run"],
         &["reload"],
         &["drain", "web/one"],
@@ -327,6 +329,29 @@ async fn reload_says_what_changed_or_why_not() {
     assert_eq!((code, stdout.as_str()), (3, ""));
     assert!(stderr.starts_with("error: sluice.yaml:12:5: unknown key"), "{stderr}");
     assert!(stderr.ends_with("hint: did you mean `weight`?\n"), "{stderr}");
+}
+
+#[tokio::test]
+async fn a_reload_can_be_tried_confirmed_and_taken_back() {
+    let directory = Directory::new();
+    let socket = directory.join("admin.sock");
+    let _served = admin(&socket, status());
+    let (code, stdout, _) = run(with_socket(&["reload", "--confirm", "2m"], &socket)).await;
+    let wanted =
+        "applied generation 5\n  web: weight of canary 5 → 10\ngoes back in 120 s, unless `sluice confirm` comes\n";
+    assert_eq!((code, stdout.as_str()), (0, wanted));
+    let (code, stdout, stderr) = run(with_socket(&["confirm"], &socket)).await;
+    assert_eq!((code, stdout.as_str(), stderr.as_str()), (0, "generation 5 stays\n", ""));
+    let (code, stdout, stderr) = run(with_socket(&["rollback"], &socket)).await;
+    assert_eq!((code, stdout.as_str()), (0, "rolled back, now generation 6\n  web: weight of canary 10 → 5\n"));
+    assert!(stderr.starts_with("the file still says what was rolled back"), "{stderr}");
+    let (code, stdout, stderr) = run(with_socket(&["rollback", "-o", "json"], &socket)).await;
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&stdout).unwrap()["generation"], 6);
+    for time in ["60", "0s", "25h", "soon"] {
+        let (code, stdout, stderr) = run(with_socket(&["reload", "--confirm", time], &socket)).await;
+        assert_eq!((code, stdout.as_str()), (2, ""), "{time}: {stderr}");
+    }
 }
 
 #[tokio::test]

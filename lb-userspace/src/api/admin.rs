@@ -1,5 +1,7 @@
 //! The admin API's answers. It knows nothing of maps or checks: every question goes to the controller.
 
+use std::time::Duration;
+
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::{ALLOW, HeaderValue};
@@ -29,6 +31,11 @@ pub(super) async fn answer(handle: &Handle, method: &Method, path: &str, body: &
                 .hint("encode `[`, `]`, `/` and `%` in the names of services and backends");
             return error(StatusCode::BAD_REQUEST, &refused);
         }
+        Err(NoRoute::BadQuery) => {
+            let refused = Failure::new(Exit::Usage, "nothing here knows what stands behind the `?`")
+                .hint("a reload knows `?confirm=SECONDS`");
+            return error(StatusCode::BAD_REQUEST, &refused);
+        }
         Err(NoRoute::WrongMethod(allowed)) => {
             let refused = Failure::new(Exit::Usage, format!("{path} wants {allowed}, not {method}"));
             let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, &refused);
@@ -38,7 +45,9 @@ pub(super) async fn answer(handle: &Handle, method: &Method, path: &str, body: &
     };
     match &route {
         Route::Status | Route::Plan => {}
-        Route::Reload => tracing::info!("reload asked for by {peer}"),
+        Route::Reload { .. } => tracing::info!("reload asked for by {peer}"),
+        Route::Rollback => tracing::info!("rollback asked for by {peer}"),
+        Route::Confirm => tracing::info!("confirmed by {peer}"),
         Route::SetBackendState { service, backend, state } => {
             let verb = if *state == BackendState::Drain { "drain" } else { "undrain" };
             tracing::info!("{verb} of {service}/{backend} asked for by {peer}");
@@ -47,7 +56,12 @@ pub(super) async fn answer(handle: &Handle, method: &Method, path: &str, body: &
     let names = matches!(route, Route::SetBackendState { .. });
     let outcome = match route {
         Route::Status => handle.status().await.map(|status| json(StatusCode::OK, &status)),
-        Route::Reload => handle.reload().await.map(|applied| json(StatusCode::OK, &applied)),
+        Route::Reload { confirm } => {
+            let confirm = confirm.map(Duration::from_secs);
+            handle.reload(confirm).await.map(|applied| json(StatusCode::OK, &applied))
+        }
+        Route::Rollback => handle.roll_back().await.map(|applied| json(StatusCode::OK, &applied)),
+        Route::Confirm => handle.confirm().await.map(|confirmed| json(StatusCode::OK, &confirmed)),
         Route::Plan => match file(body) {
             Ok(file) => handle.plan(file).await.map(|plan| json(StatusCode::OK, &plan)),
             Err(failure) => Err(failure),

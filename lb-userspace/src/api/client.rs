@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use crate::api::route::Route;
-use crate::api::types::{ApiError, Applied, DrainAnswer, Plan, PlanRequest, Status};
+use crate::api::types::{ApiError, Applied, Confirmed, DrainAnswer, Plan, PlanRequest, Status};
 use crate::exit::{Exit, Failure};
 use crate::model::BackendState;
 
@@ -21,8 +21,9 @@ use crate::model::BackendState;
 const ANSWER_BYTES: usize = 64 * 1024 * 1024;
 /// How long the daemon may take to answer a question.
 const QUESTION: Duration = Duration::from_secs(10);
-/// How long it may take to change something: a reload may load another program.
-const CHANGE: Duration = Duration::from_secs(60);
+/// How long it may take to change something: a reload may load another program, and wait for `node.min_ring_interval`
+/// before that.
+const CHANGE: Duration = Duration::from_secs(110);
 
 /// Talks to the daemon at one socket.
 #[derive(Clone, Debug)]
@@ -39,8 +40,16 @@ impl Client {
         self.call(Route::Status, Bytes::new(), QUESTION).await
     }
 
-    pub async fn reload(&self) -> Result<Applied, Failure> {
-        self.call(Route::Reload, Bytes::new(), CHANGE).await
+    pub async fn reload(&self, confirm: Option<Duration>) -> Result<Applied, Failure> {
+        self.call(Route::Reload { confirm: confirm.map(|patience| patience.as_secs()) }, Bytes::new(), CHANGE).await
+    }
+
+    pub async fn roll_back(&self) -> Result<Applied, Failure> {
+        self.call(Route::Rollback, Bytes::new(), CHANGE).await
+    }
+
+    pub async fn confirm(&self) -> Result<Confirmed, Failure> {
+        self.call(Route::Confirm, Bytes::new(), QUESTION).await
     }
 
     /// What a reload would change: with this file, or with the daemon's own.

@@ -11,7 +11,12 @@ use crate::model::BackendState;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {
     Status,
-    Reload,
+    Reload {
+        /// Go back unless confirmed within so many seconds.
+        confirm: Option<u64>,
+    },
+    Rollback,
+    Confirm,
     /// With a [`super::types::PlanRequest`] as its body, or without one for the running configuration's own file.
     Plan,
     SetBackendState {
@@ -29,24 +34,33 @@ pub enum NoRoute {
     WrongMethod(&'static str),
     /// A name is not percent-encoded UTF-8.
     BadName,
+    /// What stands behind the `?` is nothing this path knows.
+    BadQuery,
 }
 
 /// What the API offers, for error messages.
-pub const OFFERED: &str =
-    "GET /v1/status, POST /v1/reload, POST /v1/plan, POST /v1/services/SERVICE/backends/BACKEND/drain or .../undrain";
+pub const OFFERED: &str = "GET /v1/status, POST /v1/reload (?confirm=SECONDS), POST /v1/rollback, POST /v1/confirm, POST /v1/plan, POST /v1/services/SERVICE/backends/BACKEND/drain or .../undrain";
+
+/// How long a configuration may wait to be confirmed, in seconds.
+pub const CONFIRM: std::ops::RangeInclusive<u64> = 1..=86_400;
 
 impl Route {
     pub fn method(&self) -> Method {
         match self {
             Self::Status => Method::GET,
-            Self::Reload | Self::Plan | Self::SetBackendState { .. } => Method::POST,
+            Self::Reload { .. } | Self::Rollback | Self::Confirm | Self::Plan | Self::SetBackendState { .. } => {
+                Method::POST
+            }
         }
     }
 
     pub fn path(&self) -> String {
         match self {
             Self::Status => "/v1/status".to_owned(),
-            Self::Reload => "/v1/reload".to_owned(),
+            Self::Reload { confirm: None } => "/v1/reload".to_owned(),
+            Self::Reload { confirm: Some(seconds) } => format!("/v1/reload?confirm={seconds}"),
+            Self::Rollback => "/v1/rollback".to_owned(),
+            Self::Confirm => "/v1/confirm".to_owned(),
             Self::Plan => "/v1/plan".to_owned(),
             Self::SetBackendState { service, backend, state } => {
                 let verb = match state {
@@ -58,11 +72,15 @@ impl Route {
         }
     }
 
+    /// `path` with its query, if there is one.
     pub fn parse(method: &Method, path: &str) -> Result<Self, NoRoute> {
+        let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
         let parts: Vec<&str> = path.strip_prefix('/').ok_or(NoRoute::Unknown)?.split('/').collect();
         let route = match parts[..] {
             ["v1", "status"] => Self::Status,
-            ["v1", "reload"] => Self::Reload,
+            ["v1", "reload"] => Self::Reload { confirm: None },
+            ["v1", "rollback"] => Self::Rollback,
+            ["v1", "confirm"] => Self::Confirm,
             ["v1", "plan"] => Self::Plan,
             ["v1", "services", service, "backends", backend, verb @ ("drain" | "undrain")] => Self::SetBackendState {
                 service: decode(service).ok_or(NoRoute::BadName)?,
@@ -70,6 +88,14 @@ impl Route {
                 state: if verb == "drain" { BackendState::Drain } else { BackendState::Active },
             },
             _ => return Err(NoRoute::Unknown),
+        };
+        let route = match (route, query) {
+            (route, None) => route,
+            (Self::Reload { .. }, Some(query)) => {
+                let seconds = query.strip_prefix("confirm=").and_then(|s| s.parse().ok());
+                Self::Reload { confirm: Some(seconds.filter(|s| CONFIRM.contains(s)).ok_or(NoRoute::BadQuery)?) }
+            }
+            _ => return Err(NoRoute::BadQuery),
         };
         match (route.method(), method) {
             (Method::GET, &Method::GET | &Method::HEAD) | (Method::POST, &Method::POST) => Ok(route),
@@ -110,7 +136,8 @@ mod tests {
 
     #[test]
     fn every_route_is_understood_as_it_was_meant() {
-        let mut routes = vec![Route::Status, Route::Reload, Route::Plan];
+        let mut routes = vec![Route::Status, Route::Plan, Route::Rollback, Route::Confirm];
+        routes.extend([None, Some(1), Some(86_400)].map(|confirm| Route::Reload { confirm }));
         for name in ["10.0.0.11", "[2001:db8::1]:80", "a/b?c#d%20", "ünïcode name"] {
             for state in [BackendState::Drain, BackendState::Active] {
                 let (service, backend) = ("web".to_owned(), name.to_owned());
@@ -132,6 +159,14 @@ mod tests {
             (Method::GET, "/v1/status/", NoRoute::Unknown),
             (Method::POST, "/v1/status", NoRoute::WrongMethod("GET")),
             (Method::GET, "/v1/reload", NoRoute::WrongMethod("POST")),
+            (Method::GET, "/v1/rollback", NoRoute::WrongMethod("POST")),
+            (Method::GET, "/v1/confirm", NoRoute::WrongMethod("POST")),
+            (Method::POST, "/v1/reload?confirm=", NoRoute::BadQuery),
+            (Method::POST, "/v1/reload?confirm=0", NoRoute::BadQuery),
+            (Method::POST, "/v1/reload?confirm=-1", NoRoute::BadQuery),
+            (Method::POST, "/v1/reload?confirm=86401", NoRoute::BadQuery),
+            (Method::POST, "/v1/reload?cofirm=60", NoRoute::BadQuery),
+            (Method::GET, "/v1/status?all", NoRoute::BadQuery),
             (Method::HEAD, "/v1/reload", NoRoute::WrongMethod("POST")),
             (Method::DELETE, "/v1/services/web/backends/b/drain", NoRoute::WrongMethod("POST")),
             (Method::POST, "/v1/services/web/backends/b/delete", NoRoute::Unknown),

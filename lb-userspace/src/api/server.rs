@@ -284,8 +284,9 @@ where
 
 async fn respond(site: Site, handle: Handle, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
+    let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
     let limit = match site {
-        Site::Admin(_) if admin::takes_a_file(&head.method, head.uri.path()) => FILE_BYTES,
+        Site::Admin(_) if admin::takes_a_file(&head.method, path) => FILE_BYTES,
         _ => BODY_BYTES,
     };
     // One that nobody asked for is read too: that keeps the connection in step. A large one is refused.
@@ -294,7 +295,7 @@ async fn respond(site: Site, handle: Handle, request: Request<Incoming>) -> Resp
         Err(_) => refuse(&site, StatusCode::REQUEST_TIMEOUT, "the request's body did not arrive in time"),
         Ok(Err(_)) => refuse(&site, StatusCode::PAYLOAD_TOO_LARGE, "no request here needs a body of that size"),
         Ok(Ok(body)) => match &site {
-            Site::Admin(peer) => admin::answer(&handle, &head.method, head.uri.path(), &body.to_bytes(), peer).await,
+            Site::Admin(peer) => admin::answer(&handle, &head.method, path, &body.to_bytes(), peer).await,
             Site::Probes => probes::answer(&handle, &head.method, head.uri.path()).await,
         },
     };

@@ -31,6 +31,18 @@ pub struct ConfigStatus {
     pub applied_at: u64,
     /// Why the last reload was refused; `None` when it was not.
     pub last_error: Option<String>,
+    /// Seconds until it is rolled back, unless confirmed; `None` when it need not be.
+    #[serde(default)]
+    pub confirm_in_seconds: Option<u64>,
+    /// It came by a rollback.
+    #[serde(default)]
+    pub rolled_back: bool,
+    /// The file is not what runs: it was edited since, or what it says was rolled back.
+    #[serde(default)]
+    pub file_differs: bool,
+    /// How often one could roll back from here.
+    #[serde(default)]
+    pub rollbacks: usize,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -146,12 +158,21 @@ pub struct BackendStatus {
     pub replies: Traffic,
 }
 
-/// Answer to a reload.
+/// Answer to a reload, and to a rollback.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Applied {
     pub generation: u64,
     /// What changed, one sentence each; empty when nothing did.
     pub changes: Vec<String>,
+    /// It is rolled back after this time, unless confirmed.
+    #[serde(default)]
+    pub confirm_within_seconds: Option<u64>,
+}
+
+/// Answer to a confirmation.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Confirmed {
+    pub generation: u64,
 }
 
 /// Answer to a plan: what a reload with that file would change.

@@ -5,6 +5,7 @@
 
 pub mod check;
 pub mod config;
+pub mod confirm;
 pub mod connection;
 pub mod decap;
 pub mod detach;
@@ -13,6 +14,7 @@ pub mod memory;
 pub mod output;
 pub mod plan;
 pub mod reload;
+pub mod rollback;
 pub mod run;
 pub mod status;
 pub mod table;
@@ -54,6 +56,8 @@ pub enum Verb {
     Config(config::Config),
     Plan(plan::PlanVerb),
     Reload(reload::Reload),
+    Confirm(confirm::Confirm),
+    Rollback(rollback::Rollback),
     Status(status::StatusVerb),
     Drain(drain::Drain),
     Undrain(undrain::Undrain),

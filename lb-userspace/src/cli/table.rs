@@ -54,6 +54,14 @@ fn head(out: &mut String, status: &Status, wide: bool, width: usize, paint: Pain
     let age = duration(now.saturating_sub(config.applied_at));
     let text = format!("config {}, generation {}, applied {age} ago", config.path, config.generation);
     wrapped(out, "", &text, width, |l| l.to_owned());
+    if let Some(seconds) = config.confirm_in_seconds {
+        let text = format!("GOES BACK to the configuration before in {seconds}s, unless `sluice confirm` comes");
+        wrapped(out, "", &text, width, |l| paint.warn(l));
+    }
+    if config.file_differs && !config.rolled_back {
+        let text = "the file was changed since; `sluice reload --dry-run` says what a reload would do";
+        wrapped(out, "", text, width, |l| l.to_owned());
+    }
     if config.last_error.is_some() {
         wrapped(out, "", "LAST RELOAD REFUSED, this is the configuration before it", width, |l| paint.bad(l));
     }

@@ -37,6 +37,11 @@ const STARTER: &str = "`sluice config init` prints a file to start from";
 /// Larger files are not configurations; the largest pool takes about 4 MiB.
 const MAX_BYTES: u64 = 16 << 20;
 
+/// A duration as it is written in a file: `2s`. For the command line, too.
+pub fn duration(text: &str) -> Result<std::time::Duration, String> {
+    values::duration(text).map_err(|complaint| format!("{}: {}", complaint.message, complaint.hint))
+}
+
 /// Reads and checks the file at `path`.
 pub fn load(path: &Path) -> Result<Model, Diagnostics> {
     load_text(path).map(|(_, model)| model)

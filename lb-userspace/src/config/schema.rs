@@ -283,7 +283,7 @@ pub static NODE: Table = table(
             Value::Duration(Duration::ZERO, Duration::from_secs(60)),
             Is("1s"),
             "least time between two changes of rings, 0 s to 60 s: what comes within it is applied together when it is \
-             over, and a reload's answer waits for that. A backend's death does not wait",
+             over, and a reload's answer waits for that. A backend's death, a drain and a rollback do not wait",
         ),
     ],
 );

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
@@ -15,8 +15,7 @@ use tracing::{error, info, warn};
 use lb_common::addr::octets6;
 use lb_common::event::{EVENT_WANT_NEIGHBOUR, Event};
 
-use crate::api::types::{Applied, DrainAnswer, Plan, PlanRequest};
-use crate::config;
+use crate::api::types::{Applied, DrainAnswer};
 use crate::dataplane::events::Listener;
 use crate::dataplane::packet_log::PacketLog;
 use crate::dataplane::{Dataplane, Features, Mode, Options as DataplaneOptions, Sizes, Tunables};
@@ -31,10 +30,12 @@ use crate::systemd::Notify;
 
 use super::desired::{self, BackendName, Ids, Rings, View};
 use super::handle::Request;
+use super::history::History;
 use super::leaving::Leaving;
-use super::plan::{self, Seen, Side};
+use super::reload::{Waiting, unix_now};
 use super::saved::{Before, Saved};
 use super::sweeps::Sweeps;
+use super::turns::Turns;
 use super::{Options, changes, secret, status};
 
 /// All of it.
@@ -56,10 +57,17 @@ pub struct Controller {
     pub(super) rings: Rings,
     /// What could not be done as configured when the tables were last computed.
     pub(super) problems: Vec<String>,
-    net: Arc<NetState>,
+    pub(super) history: History,
+    /// What runs is rolled back then, if nobody confirms it before.
+    pub(super) confirm_by: Option<Instant>,
+    /// Backends that came up, and reloads, that wait for rings to be allowed to change.
+    pub(super) rising: BTreeSet<BackendName>,
+    pub(super) reloads: Vec<Waiting>,
+    turns: Turns,
+    pub(super) net: Arc<NetState>,
     keeper: Keeper,
     vips: VipManager,
-    seed: Seed,
+    pub(super) seed: Seed,
     /// What was saved last.
     saved: Vec<u8>,
     key_digest: String,
@@ -97,6 +105,7 @@ impl Controller {
             },
         };
         let vips = VipManager::open(&model.node.run_dir)?;
+        let history = History::load(&model.node.run_dir);
         let keeper = Keeper::start(net.clone())?;
         let (transitions, heard) = mpsc::unbounded_channel();
         let net = net.borrow().clone();
@@ -137,6 +146,11 @@ impl Controller {
             ids: before.ids(sizes, now),
             rings: Rings::new(),
             problems: Vec::new(),
+            history,
+            confirm_by: None,
+            rising: BTreeSet::new(),
+            reloads: Vec::new(),
+            turns: Turns::default(),
             net,
             keeper,
             vips,
@@ -173,7 +187,7 @@ impl Controller {
         PacketLog::open(self.dataplane.program_id()).inspect_err(|e| warn!("cannot read the log of packets: {e}")).ok()
     }
 
-    fn view(&self) -> View<'_> {
+    pub(super) fn view(&self) -> View<'_> {
         View { verdicts: &self.verdicts, overrides: &self.overrides, leaving: &self.leaving }
     }
 
@@ -181,8 +195,9 @@ impl Controller {
     pub fn summary(&self) -> String {
         let backends = || self.model.services.iter().flat_map(|s| s.backends.iter().map(move |b| (s, b)));
         let up = backends().filter(|(s, b)| self.view().is_up(s, b)).count();
+        let confirm = if self.confirm_by.is_some() { ", rolls back unless `sluice confirm` comes" } else { "" };
         format!(
-            "serving {} services, {up} of {} backends up, generation {}",
+            "serving {} services, {up} of {} backends up, generation {}{confirm}",
             self.model.services.len(),
             backends().count(),
             self.generation
@@ -221,8 +236,12 @@ impl Controller {
             Request::Status(answer) => {
                 let _ = answer.send(status::build(self));
             }
-            Request::Reload(answer) => {
-                let _ = answer.send(self.reload(notify));
+            Request::Reload { confirm, answer } => self.reload_in_turn(Waiting { confirm, answer }, notify),
+            Request::Rollback(answer) => {
+                let _ = answer.send(self.roll_back(notify));
+            }
+            Request::Confirm(answer) => {
+                let _ = answer.send(self.confirm(notify));
             }
             Request::Plan(what, answer) => {
                 let _ = answer.send(self.plan(what));
@@ -233,80 +252,8 @@ impl Controller {
         }
     }
 
-    /// Reads the file again and applies it whole, or refuses it whole.
-    pub fn reload(&mut self, notify: &Notify) -> Result<Applied, Failure> {
-        notify.reloading();
-        let outcome = config::load(&self.path).map_err(Failure::from).and_then(|model| {
-            restart_needed(&self.model, &model)?;
-            self.transition(model)
-        });
-        match &outcome {
-            Ok(applied) if applied.changes.is_empty() => info!("reloaded: nothing changed"),
-            Ok(applied) => info!("reloaded: {}", applied.changes.join("; ")),
-            Err(failure) => {
-                self.last_error = Some(failure.message.clone());
-                error!("reload refused, the old configuration stays: {}", failure.message);
-            }
-        }
-        notify.ready(&self.summary());
-        outcome
-    }
-
-    /// What a reload would change; nothing is. Of the running configuration's own file, or of another.
-    fn plan(&self, what: Option<PlanRequest>) -> Result<Plan, Failure> {
-        let next = match what {
-            Some(PlanRequest { file, text }) => config::parse(&file, &text),
-            None => config::load(&self.path),
-        }?;
-        restart_needed(&self.model, &next)?;
-        for interface in &next.node.interfaces {
-            self.net.link_by_name(&interface.name)?;
-        }
-        let now = Instant::now();
-        let (mut leaving, mut verdicts) = (self.leaving.clone(), self.verdicts.clone());
-        for (service, old, new) in leaving.follow(&self.model, &next, |s, b| self.view().is_up(s, b), now) {
-            if let Some(verdict) = self.verdicts.get(&(service.clone(), old)) {
-                verdicts.insert((service, new), *verdict);
-            }
-        }
-        let mut assumptions = Vec::new();
-        for service in next.services.iter().filter(|s| s.health.is_some()) {
-            let before = self.model.services.iter().find(|s| s.name == service.name);
-            for backend in &service.backends {
-                let name = (service.name.clone(), backend.name.clone());
-                let known = before.is_some_and(|s| s.backends.iter().any(|b| b.address == backend.address));
-                if !(known && verdicts.contains_key(&name)) {
-                    assumptions.push(format!("{}/{} passes its first health check", name.0, name.1));
-                    verdicts.insert(name, true);
-                }
-            }
-        }
-        let compute = |model: &Model, view: View<'_>, ids: &mut Ids, rings: &Rings| {
-            desired::compute(model, view, &self.net, &self.seed, ids, rings, now)
-        };
-        let mut ids_now = self.ids.clone();
-        let runs = compute(&self.model, self.view(), &mut ids_now, &self.rings)?;
-        let mut ids_then = ids_now.clone();
-        let view = View { verdicts: &verdicts, overrides: &self.overrides, leaving: &leaving };
-        let would = compute(&next, view, &mut ids_then, &runs.rings)?;
-        let old = Side { model: &self.model, view: self.view(), desired: &runs, ids: &ids_now };
-        let new = Side { model: &next, view, desired: &would, ids: &ids_then };
-        let plan = plan::plan(old, new, &self.seen());
-        Ok(Plan { generation: self.generation, assumptions, ..plan })
-    }
-
-    fn seen(&self) -> BTreeMap<String, Seen> {
-        let services = self.model.services.iter().filter_map(|s| {
-            let id = self.ids.service(&s.name)?;
-            let packets = self.dataplane.service_counters(id).ok()?.packets;
-            let written_down = self.dataplane.flow_use(id).entries;
-            Some((s.name.clone(), Seen { packets, written_down }))
-        });
-        services.collect()
-    }
-
     /// From the running model to `next`, whole or not at all.
-    fn transition(&mut self, next: Model) -> Result<Applied, Failure> {
+    pub(super) fn transition(&mut self, next: Model) -> Result<Applied, Failure> {
         let attach: Vec<(String, u32, crate::model::XdpMode)> = next
             .node
             .interfaces
@@ -364,9 +311,10 @@ impl Controller {
         self.forget_moved_verdicts();
 
         self.generation += 1;
-        self.applied_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        self.applied_at = unix_now();
         self.last_error = None;
-        Ok(Applied { generation: self.generation, changes: changes::describe(&old, &self.model) })
+        let changes = changes::describe(&old, &self.model);
+        Ok(Applied { generation: self.generation, changes, confirm_within_seconds: None })
     }
 
     /// A backend whose address changed is another one to the checker; its old verdict must not outlive that.
@@ -459,6 +407,9 @@ impl Controller {
         self.dataplane.apply(desired.tables)?;
         desired::release_slots(&mut ids, &desired.rings, now);
         self.ids = ids;
+        if desired.rings.iter().any(|(key, ring)| self.rings.get(key).is_some_and(|old| ring.moved_since(old) > 0)) {
+            self.turns.taken(Instant::now());
+        }
         self.rings = desired.rings;
         self.keeper.want(desired.neighbours);
         let mut problems = desired.problems;
@@ -492,15 +443,48 @@ impl Controller {
     }
 
     pub fn health_changed(&mut self, transitions: Vec<Transition>) {
+        let mut at_once = self.next_turn().is_none();
         for t in transitions {
-            // A transition of a backend that a reload has just removed is stale.
-            let key = (t.key.service, t.key.backend);
-            let service = self.model.services.iter().find(|s| s.name == key.0);
-            if service.is_some_and(|s| self.view().backends(s).any(|b| b.name == key.1)) {
-                self.verdicts.insert(key, t.up);
+            let name = (t.key.service, t.key.backend);
+            if t.up {
+                // Nobody else is there to serve.
+                at_once |= self.rings.iter().any(|(key, ring)| key.service == name.0 && ring.is_empty());
+                self.rising.insert(name);
+            } else {
+                self.rising.remove(&name);
+                if self.is_known(&name) {
+                    at_once |= self.verdicts.insert(name, false) == Some(true);
+                }
             }
         }
+        if at_once {
+            self.rise();
+        }
+    }
+
+    /// When rings may change next; `None` for now. Who does not wait for it: a death, and an operator's drain.
+    pub(super) fn next_turn(&self) -> Option<Instant> {
+        self.turns.wait(self.model.node.min_ring_interval, Instant::now())
+    }
+
+    /// Backends that came up count as up, and everything that waited for a turn is applied.
+    pub(super) fn rise(&mut self) {
+        self.note_risen();
         self.refresh("health changed");
+    }
+
+    pub(super) fn note_risen(&mut self) {
+        for name in std::mem::take(&mut self.rising) {
+            if self.is_known(&name) {
+                self.verdicts.insert(name, true);
+            }
+        }
+    }
+
+    /// A transition of a backend that a reload has just removed is stale.
+    fn is_known(&self, (service, backend): &BackendName) -> bool {
+        let service = self.model.services.iter().find(|s| s.name == *service);
+        service.is_some_and(|s| self.view().backends(s).any(|b| b.name == *backend))
     }
 
     pub fn network_changed(&mut self, net: Arc<NetState>) {
@@ -616,7 +600,7 @@ impl Controller {
 }
 
 /// What a running controller cannot change about itself.
-fn restart_needed(old: &Model, new: &Model) -> Result<(), Failure> {
+pub(super) fn restart_needed(old: &Model, new: &Model) -> Result<(), Failure> {
     let differing = [
         ("node.bpf_dir", old.node.bpf_dir != new.node.bpf_dir),
         ("node.run_dir", old.node.run_dir != new.node.run_dir),

@@ -1,8 +1,10 @@
 //! How the rest of the process talks to the controller task: requests in, answers out.
 
+use std::time::Duration;
+
 use tokio::sync::{mpsc, oneshot};
 
-use crate::api::types::{Applied, DrainAnswer, Plan, PlanRequest, Status};
+use crate::api::types::{Applied, Confirmed, DrainAnswer, Plan, PlanRequest, Status};
 use crate::exit::{Exit, Failure};
 use crate::model::BackendState;
 
@@ -11,7 +13,15 @@ use crate::model::BackendState;
 pub enum Request {
     Status(oneshot::Sender<Status>),
     /// Read the file again and apply it whole, or refuse it whole.
-    Reload(oneshot::Sender<Result<Applied, Failure>>),
+    Reload {
+        /// Go back unless confirmed within this time.
+        confirm: Option<Duration>,
+        answer: oneshot::Sender<Result<Applied, Failure>>,
+    },
+    /// Back to the configuration before.
+    Rollback(oneshot::Sender<Result<Applied, Failure>>),
+    /// What runs is to stay.
+    Confirm(oneshot::Sender<Result<Confirmed, Failure>>),
     /// What a reload would change: with another file, or with the running configuration's own.
     Plan(Option<PlanRequest>, oneshot::Sender<Result<Plan, Failure>>),
     SetBackendState {
@@ -39,8 +49,16 @@ impl Handle {
         self.ask(Request::Status).await
     }
 
-    pub async fn reload(&self) -> Result<Applied, Failure> {
-        self.ask(Request::Reload).await?
+    pub async fn reload(&self, confirm: Option<Duration>) -> Result<Applied, Failure> {
+        self.ask(|answer| Request::Reload { confirm, answer }).await?
+    }
+
+    pub async fn roll_back(&self) -> Result<Applied, Failure> {
+        self.ask(Request::Rollback).await?
+    }
+
+    pub async fn confirm(&self) -> Result<Confirmed, Failure> {
+        self.ask(Request::Confirm).await?
     }
 
     pub async fn plan(&self, what: Option<PlanRequest>) -> Result<Plan, Failure> {

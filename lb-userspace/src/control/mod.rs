@@ -7,16 +7,19 @@ pub mod changes;
 pub mod controller;
 pub mod desired;
 pub mod handle;
+mod history;
 pub mod ids;
 pub mod leaving;
 pub mod plan;
+mod reload;
 mod saved;
 mod secret;
 mod status;
 mod sweeps;
+mod turns;
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
@@ -44,7 +47,7 @@ pub struct Options {
 
 /// Runs the controller until it is told to stop.
 pub async fn run(options: Options) -> Result<(), Failure> {
-    let model = config::load(&options.config)?;
+    let (text, model) = config::load_text(&options.config)?;
     let notify = Notify::from_env();
     raise_file_limit();
 
@@ -68,6 +71,7 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     let mut interrupt = listen(SignalKind::interrupt())?;
 
     let (mut controller, mut transitions) = Controller::start(options, model, net.clone())?;
+    controller.started(text);
     let mut events = match controller.events() {
         Ok(events) => events,
         Err(failure) => {
@@ -101,6 +105,7 @@ pub async fn run(options: Options) -> Result<(), Failure> {
                 controller.health_changed(batch);
                 notify.status(&controller.summary());
             }
+            () = alarm(controller.next_alarm()) => controller.alarm(&notify),
             _ = seconds.tick() => controller.tick(),
             Some(request) = requests.recv() => controller.answer(request, &notify),
             Ok(()) = net.changed() => {
@@ -111,10 +116,7 @@ pub async fn run(options: Options) -> Result<(), Failure> {
                 Ok(heard) => controller.heard(&heard),
                 Err(e) => warn!("cannot read the program's events: {e}"),
             },
-            _ = hangup.recv() => {
-                // The outcome is logged; a signal has nobody to answer to.
-                let _ = controller.reload(&notify);
-            }
+            _ = hangup.recv() => controller.hang_up(&notify),
             () = std::future::ready(()), if controller.is_sweeping() => {
                 controller.sweep_on();
                 // Others on this thread have their turn.
@@ -129,6 +131,14 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     controller.stop();
     while servers.join_next().await.is_some() {}
     Ok(())
+}
+
+/// Waits until then; for ever, if nobody has anything to wait for.
+async fn alarm(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
 }
 
 fn listen(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Failure> {

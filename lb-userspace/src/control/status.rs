@@ -1,6 +1,7 @@
 //! The controller's state as the admin API shows it.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use lb_common::counters::{BackendCounters, DropReason, ServiceCounters};
 
@@ -40,6 +41,13 @@ pub(super) fn build(c: &Controller) -> Status {
         let first = error.lines().find(|line| line.contains(": error: ")).or(error.lines().next()).unwrap_or_default();
         degraded.push(format!("the last reload was refused: {first}"));
     }
+    let file_differs = c.history.differs_from(&c.path);
+    if file_differs && c.history.is_rolled_back() {
+        degraded.push(format!(
+            "the configuration was rolled back: {} is not what runs, and the next reload or start applies it",
+            c.path.display()
+        ));
+    }
     let host = counters(c.dataplane.service_counters(0), &mut degraded);
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -50,6 +58,10 @@ pub(super) fn build(c: &Controller) -> Status {
             generation: c.generation,
             applied_at: c.applied_at,
             last_error: c.last_error.clone(),
+            confirm_in_seconds: c.confirm_by.map(|by| by.saturating_duration_since(Instant::now()).as_secs()),
+            rolled_back: c.history.is_rolled_back(),
+            file_differs,
+            rollbacks: c.history.depth(),
         },
         interfaces,
         passed: Traffic { packets: host.packets, bytes: host.bytes },

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use sluice::api::server::{self, Bound};
-use sluice::api::types::{Applied, Break, DrainAnswer, Plan, ServiceState, Status};
+use sluice::api::types::{Applied, Break, Confirmed, DrainAnswer, Plan, ServiceState, Status};
 use sluice::control::handle::{Handle, Request};
 use sluice::exit::{Exit, Failure};
 use sluice::model::BackendState;
@@ -79,11 +79,20 @@ pub fn controller(status: Status) -> (Handle, Asked) {
         while let Some(request) = requests.recv().await {
             match request {
                 Request::Status(answer) => drop(answer.send(status.clone())),
-                Request::Reload(answer) => {
+                Request::Reload { confirm, answer } => {
                     reloads += 1;
-                    let first = Applied { generation: 5, changes: vec!["web: weight of canary 5 → 10".to_owned()] };
+                    let first = Applied {
+                        generation: 5,
+                        changes: vec!["web: weight of canary 5 → 10".to_owned()],
+                        confirm_within_seconds: confirm.map(|patience| patience.as_secs()),
+                    };
                     drop(answer.send(if reloads == 1 { Ok(first) } else { Err(refused()) }));
                 }
+                Request::Rollback(answer) => {
+                    let changes = vec!["web: weight of canary 10 → 5".to_owned()];
+                    drop(answer.send(Ok(Applied { generation: 6, changes, confirm_within_seconds: None })));
+                }
+                Request::Confirm(answer) => drop(answer.send(Ok(Confirmed { generation: 5 }))),
                 Request::Plan(what, answer) => {
                     let file = what.map_or_else(|| "its own file".to_owned(), |file| file.file);
                     drop(answer.send(Ok(plan(&file))));
