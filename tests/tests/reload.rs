@@ -1,0 +1,124 @@
+//! Reloads as operators make them: looked at before, tried out, confirmed, taken back; and drains that are waited for.
+//!
+//! Needs root, nginx and dnsmasq, as the other tests of the lab do.
+
+use std::time::{Duration, Instant};
+
+use lb_tests::lab::Lab;
+use lb_tests::lab::config::Config;
+use lb_tests::lab::daemon::{Daemon, Launcher};
+use sluice::api::types::{Plan, Status};
+
+const SOON: Duration = Duration::from_secs(10);
+
+fn start() -> (Daemon, Config, Lab) {
+    let lab = Lab::new().unwrap();
+    let config = Config::new(&lab);
+    let daemon = Daemon::start(&lab, Launcher::beside_us().unwrap(), &config.yaml()).unwrap();
+    (daemon, config, lab)
+}
+
+fn weight(status: &Status, backend: &str) -> u32 {
+    status.services[0].backends.iter().find(|b| b.name == backend).unwrap().weight
+}
+
+fn plan(daemon: &Daemon) -> Plan {
+    serde_json::from_str(&daemon.cli_ok(&["reload", "--dry-run", "-o", "json"]).unwrap()).unwrap()
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_plan_says_what_the_reload_then_does() {
+    let lab = Lab::new().unwrap();
+    let mut config = Config::new(&lab);
+    let timeouts = "defaults:\n  timeouts: { tcp_established: 5s, tcp_opening: 5s, udp: 5s }\n";
+    let yaml = |config: &Config| config.yaml().replace("defaults:\n", timeouts);
+    let mut daemon = Daemon::start(&lab, Launcher::beside_us().unwrap(), &yaml(&config)).unwrap();
+    // Backends come up one after the other.
+    let steady = |s: &Status| s.services.iter().flat_map(|s| &s.rings).all(|r| r.rows_steady == r.rows);
+    let before = daemon.wait("rows settle after the start", Duration::from_secs(40), steady).unwrap();
+    assert_eq!(plan(&daemon).changes, [""; 0]);
+
+    config.set_weight("b3", 50);
+    daemon.edit(&yaml(&config)).unwrap();
+    assert!(daemon.status().unwrap().config.file_differs);
+    let planned = plan(&daemon);
+    println!("{}", daemon.cli_ok(&["plan"]).unwrap());
+    assert_eq!((planned.generation, planned.breaks.len()), (before.config.generation, 0));
+    assert_eq!(planned.services.len(), 2, "web and dns");
+    let after = daemon.status().unwrap();
+    assert_eq!(after.config.generation, before.config.generation, "a plan changes nothing");
+    let fingerprints = |status: &Status| -> Vec<String> {
+        status.services.iter().flat_map(|s| &s.rings).map(|r| r.fingerprint.clone()).collect()
+    };
+    assert_eq!(fingerprints(&after), fingerprints(&before));
+
+    let told = daemon.cli_ok(&["reload"]).unwrap();
+    for change in &planned.changes {
+        assert!(told.contains(change), "{change} is not in\n{told}");
+    }
+    let reloaded = daemon.status().unwrap();
+    for service in &planned.services {
+        let rings = &reloaded.services.iter().find(|s| s.name == service.name).unwrap().rings;
+        for ring in &service.rings {
+            let is = rings.iter().find(|r| (&r.family, r.protocol) == (&ring.family, ring.protocol)).unwrap();
+            assert_eq!((is.rows, is.rows_moving), (ring.rows, ring.rows_moved), "{}: {ring:?}", service.name);
+        }
+    }
+    assert!(!reloaded.config.file_differs);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_reload_that_nobody_confirms_is_taken_back() {
+    let (mut daemon, mut config, _lab) = start();
+    config.set_weight("b3", 50);
+    daemon.edit(&config.yaml()).unwrap();
+    daemon.cli_ok(&["reload", "--confirm", "3s"]).unwrap();
+    let status = daemon.status().unwrap();
+    assert_eq!((weight(&status, "b3"), status.config.confirm_in_seconds.is_some()), (50, true));
+    let refused = daemon.cli(&["reload"]).unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(told.contains("is to be confirmed first") && told.contains("`sluice confirm` keeps it"), "{told}");
+
+    let status = daemon.wait("it goes back", SOON, |s| s.config.rolled_back).unwrap();
+    assert_eq!((weight(&status, "b3"), status.config.confirm_in_seconds), (200, None));
+    assert!(status.degraded.iter().any(|d| d.contains("rolled back")), "{:?}", status.degraded);
+    let nothing = daemon.cli(&["confirm"]).unwrap();
+    assert_eq!(nothing.status.code(), Some(1), "too late");
+
+    // Once more, and this time it stays.
+    daemon.cli_ok(&["reload", "--confirm", "2s"]).unwrap();
+    daemon.cli_ok(&["confirm"]).unwrap();
+    std::thread::sleep(Duration::from_millis(2_500));
+    let status = daemon.status().unwrap();
+    assert_eq!((weight(&status, "b3"), status.config.rolled_back), (50, false));
+    daemon.cli_ok(&["rollback"]).unwrap();
+    assert_eq!(weight(&daemon.status().unwrap(), "b3"), 200);
+    let end = daemon.cli(&["rollback"]).unwrap();
+    assert_eq!(end.status.code(), Some(1), "there is nothing before the first configuration");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_reload_within_the_interval_waits_for_its_end_and_a_drain_does_not() {
+    let lab = Lab::new().unwrap();
+    let mut config = Config::new(&lab);
+    let yaml = |config: &Config| config.yaml().replace("  on_exit:", "  min_ring_interval: 3s\n  on_exit:");
+    let daemon = Daemon::start(&lab, Launcher::beside_us().unwrap(), &yaml(&config)).unwrap();
+    let mut reload = |weight| {
+        config.set_weight("b3", weight);
+        daemon.edit(&yaml(&config)).unwrap();
+        let began = Instant::now();
+        daemon.cli_ok(&["reload"]).unwrap();
+        began.elapsed()
+    };
+    reload(50);
+    let waited = reload(60);
+    assert!((Duration::from_millis(2_500)..Duration::from_millis(6_000)).contains(&waited), "{waited:?}");
+    let began = Instant::now();
+    daemon.cli_ok(&["drain", "web/b1"]).unwrap();
+    assert!(began.elapsed() < Duration::from_secs(2), "the drain took {:?}", began.elapsed());
+    assert_eq!(weight(&daemon.status().unwrap(), "b3"), 60);
+}
