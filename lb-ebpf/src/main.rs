@@ -27,7 +27,7 @@ use lb_common::addr::{Endpoint4, Endpoint6};
 use lb_common::counters::DropReason;
 use lb_common::flow::{Flow4, Flow6};
 use lb_common::hash;
-use lb_common::service::{FORWARD_IPIP, FORWARD_NAT, Reverse4, Reverse6, Service};
+use lb_common::service::{AFFINITY_SOURCE, FORWARD_IPIP, FORWARD_NAT, Reverse4, Reverse6, Service};
 use lb_ebpf::packet::Packet;
 
 use crate::forward::Outgoing;
@@ -114,7 +114,7 @@ fn client4(packet: Packet, ip: &Ipv4, service: &Service) -> Result<u32, DropReas
     let flow = Flow4 {
         source: ip.source,
         destination: ip.destination,
-        ports: ip.ports.word,
+        ports: hashed_ports(service, ip.ports.word),
         protocol: u32::from(ip.protocol),
     };
     let hash = hash::flow4(&settings::LoadedKey, &flow);
@@ -209,7 +209,7 @@ fn client6(packet: Packet, ip: &Ipv6, service: &Service) -> Result<u32, DropReas
     let flow = Flow6 {
         source: ip.source,
         destination: ip.destination,
-        ports: ip.ports.word,
+        ports: hashed_ports(service, ip.ports.word),
         protocol: u32::from(ip.protocol),
     };
     let hash = hash::flow6(&settings::LoadedKey, &flow);
@@ -294,6 +294,12 @@ fn forwardable(complete: bool, fragmented: bool, ttl: u8) -> Result<(), DropReas
         return Err(DropReason::TtlExceeded);
     }
     Ok(())
+}
+
+/// The ports, as far as they choose the row: as 0 they add nothing to the hash.
+#[inline(always)]
+fn hashed_ports(service: &Service, ports: u32) -> u32 {
+    if service.flags & AFFINITY_SOURCE != 0 { 0 } else { ports }
 }
 
 /// The backend's own port, or the one the client asked for.

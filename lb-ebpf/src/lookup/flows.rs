@@ -21,7 +21,7 @@ use lb_common::flow::{Flow4, Flow6, FlowEntry, FlowPolicy, FlowState, ORPHAN_RES
 use lb_common::hash;
 use lb_common::ring::{self, CLASSES, Row};
 use lb_common::rows::{self, Decision, Inserted, Known, Orphans, Question, Sign, Table, Timeouts};
-use lb_common::service::{Reverse4, Reverse6, Service};
+use lb_common::service::{AFFINITY_SOURCE, BEFORE_SOURCE, Reverse4, Reverse6, Service};
 
 use lb_ebpf::packet::Packet;
 
@@ -45,10 +45,14 @@ trait Key {
     fn is_tcp(&self) -> bool;
     fn find(&self) -> Option<*mut FlowEntry>;
     fn create(&self, entry: &FlowEntry) -> Result<(), i32>;
+    /// What the flow is known by in its entry.
+    fn hash(&self) -> u32;
+    /// What chooses its row where ports do not count.
+    fn client_hash(&self) -> u32;
 }
 
 macro_rules! key {
-    ($flow:ty, $map:ident) => {
+    ($flow:ty, $map:ident, $hash:ident, $client_hash:ident) => {
         impl Key for $flow {
             #[inline(always)]
             fn is_tcp(&self) -> bool {
@@ -64,12 +68,22 @@ macro_rules! key {
             fn create(&self, entry: &FlowEntry) -> Result<(), i32> {
                 $map.insert(self, entry, BPF_NOEXIST)
             }
+
+            #[inline(always)]
+            fn hash(&self) -> u32 {
+                hash::$hash(&settings::LoadedKey, self)
+            }
+
+            #[inline(always)]
+            fn client_hash(&self) -> u32 {
+                hash::$client_hash(&settings::LoadedKey, self)
+            }
         }
     };
 }
 
-key!(Flow4, FLOWS4);
-key!(Flow6, FLOWS6);
+key!(Flow4, FLOWS4, flow4, client4);
+key!(Flow6, FLOWS6, flow6, client6);
 
 /// `bpf_map_update_elem` of linux/bpf.h: only if there is none.
 const BPF_NOEXIST: u64 = 1;
@@ -91,6 +105,11 @@ pub struct Scratch {
     /// What the table said last, or [`FlowState::VACANT`].
     found: FlowState,
     row: Row,
+    /// What chose the row.
+    hash: u32,
+    /// [`Service::before`], and what chose the row there.
+    before: u32,
+    before_hash: u32,
     now: u32,
     opening: u32,
     idle: u32,
@@ -215,7 +234,7 @@ impl Question for Asked {
 
     #[inline(always)]
     fn packet(&self) -> rows::Packet {
-        rows::Packet { hash: scratch!(self.0, entry).hash, sign: scratch!(self.0, sign), tcp: scratch!(self.0, tcp) }
+        rows::Packet { hash: scratch!(self.0, hash), sign: scratch!(self.0, sign), tcp: scratch!(self.0, tcp) }
     }
 
     #[inline(always)]
@@ -236,8 +255,16 @@ impl Question for Asked {
 
 impl<K: Key> Flows<K> {
     #[inline(always)]
-    fn new(scratch: *mut Scratch, hash: u32, service: u32, policy: &FlowPolicy, row: Word) -> Self {
-        scratch!(scratch, entry = FlowEntry { hash, service, state: FlowState::VACANT });
+    fn new(scratch: *mut Scratch, hash: u32, service: &Service, policy: &FlowPolicy, row: Word) -> Self {
+        let by_source = |flag: u16| service.flags & flag != 0;
+        let own = if by_source(AFFINITY_SOURCE) { key::<K>(scratch).hash() } else { hash };
+        scratch!(scratch, entry = FlowEntry { hash: own, service: service.id, state: FlowState::VACANT });
+        scratch!(scratch, hash = hash);
+        scratch!(scratch, before = service.before);
+        if service.before != 0 {
+            let before = if by_source(BEFORE_SOURCE) { key::<K>(scratch).client_hash() } else { own };
+            scratch!(scratch, before_hash = before);
+        }
         scratch!(scratch, found = FlowState::VACANT);
         scratch!(scratch, row = Row(row.load()));
         scratch!(scratch, now = clock::coarse_seconds());
@@ -371,7 +398,10 @@ impl<K: Key> Table for Flows<K> {
 
     #[inline(always)]
     fn before(&mut self) -> u16 {
-        0
+        let service = Service { before: scratch!(self.scratch, before), ..Service::default() };
+        let Some((class, slot)) = service.before() else { return 0 };
+        let row = row_before(u32::from(class), slot, scratch!(self.scratch, before_hash));
+        rows::unwritten(row, scratch!(self.scratch, now), self)
     }
 }
 
@@ -424,7 +454,7 @@ fn decide<K: Key>(packet: Packet, scratch: *mut Scratch, service: &Service, row:
     } else {
         Sign::Middle
     };
-    let mut flows = Flows::<K>::new(scratch, hash, service.id, policy, row);
+    let mut flows = Flows::<K>::new(scratch, hash, service, policy, row);
     scratch!(scratch, tcp = tcp);
     scratch!(scratch, sign = sign);
     scratch!(scratch, opening = if tcp { policy.tcp_opening } else { policy.udp });
@@ -479,10 +509,9 @@ pub fn prove4(packet: Packet, reverse: &Reverse4, l4: usize) {
         (*flow).ports = u32::from(ports.u16::<2>()) | u32::from(reverse.port) << 16;
         (*flow).protocol = u32::from(protocol);
     }
-    let hash = hash::flow4(&settings::LoadedKey, key(scratch));
     // SAFETY: elements are freed after a grace period; the controller never writes in place.
     if let Some(service) = unsafe { SERVICES4.get(Endpoint4::new(reverse.vip, reverse.port, protocol)) } {
-        prove::<Flow4>(scratch, hash, service, reverse.backend);
+        prove::<Flow4>(scratch, service, reverse.backend);
     }
 }
 
@@ -502,22 +531,21 @@ pub fn prove6(packet: Packet, reverse: &Reverse6, l4: usize) {
         (*flow).ports = u32::from(ports.u16::<2>()) | u32::from(reverse.port) << 16;
         (*flow).protocol = u32::from(protocol);
     }
-    let hash = hash::flow6(&settings::LoadedKey, key(scratch));
     // SAFETY: as above.
     if let Some(service) = unsafe { SERVICES6.get(Endpoint6::new(reverse.vip, reverse.port, protocol)) } {
-        prove::<Flow6>(scratch, hash, service, reverse.backend);
+        prove::<Flow6>(scratch, service, reverse.backend);
     }
 }
 
-/// The word of the flow's row. As [`super::row`], where time does not matter.
+/// The word of a row. As [`super::row`], where time does not matter.
 #[inline(always)]
-fn row(service: &Service, hash: u32) -> Option<Word> {
+fn row(class: u32, slot: u32, hash: u32) -> Option<Word> {
     macro_rules! ring {
         ($map:ident, $class:literal) => {
-            $map.get_value_ptr_mut(service.ring, &ring::row_index(hash, CLASSES[$class]))?
+            $map.get_value_ptr_mut(slot, &ring::row_index(hash, CLASSES[$class]))?
         };
     }
-    let word = match service.class {
+    let word = match class {
         0 => ring!(RINGS_10, 0),
         1 => ring!(RINGS_12, 1),
         2 => ring!(RINGS_14, 2),
@@ -529,11 +557,20 @@ fn row(service: &Service, hash: u32) -> Option<Word> {
     Some(unsafe { Word::new(word) })
 }
 
+/// What the ring says of whom another one has taken the place; nobody's row where there is none.
+#[cold]
+#[inline(never)]
+fn row_before(class: u32, slot: u32, hash: u32) -> Row {
+    Row(row(class, slot, hash).map_or(0, Word::load))
+}
+
 #[inline(always)]
-fn prove<K: Key>(scratch: *mut Scratch, hash: u32, service: &Service, backend: u16) {
+fn prove<K: Key>(scratch: *mut Scratch, service: &Service, backend: u16) {
+    let flow = key::<K>(scratch);
+    let hash = if service.flags & AFFINITY_SOURCE != 0 { flow.client_hash() } else { flow.hash() };
     let Some(policy) = FLOW_POLICIES.get(service.id) else { return };
-    let Some(row) = row(service, hash) else { return };
-    let mut flows = Flows::<K>::new(scratch, hash, service.id, policy, row);
+    let Some(row) = row(u32::from(service.class), service.ring, hash) else { return };
+    let mut flows = Flows::<K>::new(scratch, hash, service, policy, row);
     rows::prove(scratch!(scratch, row), backend, scratch!(scratch, now), &mut flows);
     if scratch!(scratch, written) {
         account::flows(service.id, |c| c.proved += 1);

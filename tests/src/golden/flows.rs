@@ -15,9 +15,9 @@ use lb_common::flow::{
     Flow4, Flow6, FlowEntry, FlowPolicy, FlowState, FlowUse, Life, ORPHAN_DROP, ORPHAN_RESELECT, ORPHAN_RESET,
     PHASE_CLOSING, PHASE_ESTABLISHED, PHASE_OPENING,
 };
-use lb_common::ring::{Row, filter_bit};
-use lb_common::rows::MARGIN;
-use lb_common::service::{FORWARD_IPIP, FORWARD_NAT, Reverse4, Reverse6, Service};
+use lb_common::ring::{CLASSES, Row, filter_bit};
+use lb_common::rows::{BEFORE, MARGIN};
+use lb_common::service::{AFFINITY_SOURCE, BEFORE_SOURCE, FORWARD_IPIP, FORWARD_NAT, Reverse4, Reverse6, Service};
 
 use super::cases::{outer4, outer6};
 use super::oracle::{self, hash4, hash6};
@@ -69,6 +69,10 @@ use Outcome::{Drops, To};
 struct Scene {
     name: &'static str,
     row: Row,
+    /// Of the service.
+    flags: u16,
+    /// The row of the flow on the ring before.
+    before: Option<Row>,
     forward: u8,
     entry: Option<FlowEntry>,
     orphans: u32,
@@ -117,6 +121,8 @@ fn scene(name: &'static str, row: Row, sent: Sent, outcome: Outcome) -> Scene {
     Scene {
         name,
         row,
+        flags: 0,
+        before: None,
         forward: FORWARD_NAT,
         entry: None,
         orphans: ORPHAN_RESELECT,
@@ -173,7 +179,7 @@ impl Scene {
 }
 
 fn scenes() -> Vec<Scene> {
-    [found(), missed(), syns(), refused(), no_more_moving(), orphans(), datagrams()].concat()
+    [found(), missed(), syns(), refused(), no_more_moving(), orphans(), datagrams(), other_rings()].concat()
 }
 
 fn found() -> Vec<Scene> {
@@ -537,6 +543,64 @@ fn datagrams() -> Vec<Scene> {
     ]
 }
 
+fn other_rings() -> Vec<Scene> {
+    let asks = Row::moving(OWNER, BEFORE, NOW - 10 + IDLE + MARGIN);
+    const WRITTEN: &[&str] = &["lookups", "written"];
+    vec![
+        scene("a flow met midway goes where the ring before says", asks, DATA, To(SETTLED))
+            .left(established(SETTLED, 0))
+            .counts(WRITTEN)
+            .with(|s| s.before = Some(Row::steady(SETTLED))),
+        scene("a flow met midway goes where a ring before says whose rows its client chose", asks, DATA, To(SETTLED))
+            .left(established(SETTLED, 0))
+            .counts(WRITTEN)
+            .with(|s| (s.before, s.flags) = (Some(Row::steady(SETTLED)), BEFORE_SOURCE)),
+        scene("a row before that moves itself says what it says to those it does not know", asks, DATA, To(THIRD))
+            .left(established(THIRD, 0))
+            .counts(WRITTEN)
+            .with(|s| s.before = Some(Row::moving(SETTLED, THIRD, NOW + 1))),
+        scene("a row before that moves no more is its owner's", asks, DATA, To(SETTLED))
+            .left(established(SETTLED, 0))
+            .counts(WRITTEN)
+            .with(|s| s.before = Some(Row::moving(SETTLED, THIRD, NOW))),
+        scene("a flow whose backend by the ring before is down goes to the owner", asks, DATA, To(OWNER))
+            .left(established(OWNER, 0))
+            .counts(WRITTEN)
+            .with(|s| s.before = Some(Row::steady(DOWN))),
+        scene("a flow goes to the owner where there is no ring before", asks, DATA, To(OWNER))
+            .left(established(OWNER, 0))
+            .counts(WRITTEN),
+        scene("a SYN goes to the owner whatever the ring before says", asks, SYNS, To(OWNER))
+            .left(state(OWNER, PHASE_OPENING, 0))
+            .counts(WRITTEN)
+            .with(|s| s.before = Some(Row::steady(SETTLED))),
+        scene("a steady row may be chosen by the client alone", Row::steady(OWNER), DATA, To(OWNER))
+            .with(|s| s.flags = AFFINITY_SOURCE),
+        scene(
+            "a moving row may be chosen by the client alone, an entry is the flow's own",
+            moving(10),
+            DATA,
+            To(SETTLED),
+        )
+        .left(established(SETTLED, 0))
+        .counts(WRITTEN)
+        .with(|s| s.flags = AFFINITY_SOURCE),
+        scene("a filter is of what chose the row", exceptions(true), DATA, To(THIRD))
+            .entry(established(THIRD, 5))
+            .left(established(THIRD, 0))
+            .counts(&["lookups", "hits"])
+            .with(|s| s.flags = AFFINITY_SOURCE),
+        scene("a ring before may have been of flows where this one is of clients", asks, DATA, To(SETTLED))
+            .left(established(SETTLED, 0))
+            .counts(WRITTEN)
+            .with(|s| (s.before, s.flags) = (Some(Row::steady(SETTLED)), AFFINITY_SOURCE)),
+    ]
+}
+
+/// Class and slots of rings before.
+const BEFORE_CLASS: usize = 1;
+const BEFORE_SLOT: u32 = 100;
+
 /// Ids of IPv6 are [`V6`] and [`ID6`] more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Family {
@@ -546,7 +610,7 @@ enum Family {
 
 impl Family {
     fn backend(self, id: u16) -> u16 {
-        if self == Self::V6 && id != 0 { id + V6 } else { id }
+        if self == Self::V6 && id != 0 && id != BEFORE { id + V6 } else { id }
     }
 
     fn service(self) -> u32 {
@@ -564,16 +628,19 @@ impl Family {
     fn row(self, row: Row, hash: u32) -> Row {
         let owner = self.backend(row.owner());
         match row.kind() {
+            lb_common::ring::KIND_STEADY => Row::steady(owner),
             lb_common::ring::KIND_MOVING => Row::moving(owner, self.backend(row.settled()), row.until()),
             _ if row.filter() == 1 => Row::exceptions(owner, filter_bit(hash)),
             _ => Row::exceptions(owner, !filter_bit(hash)),
         }
     }
 
-    fn hash(self, world: &World) -> u32 {
+    /// The flow's own hash, or its client's.
+    fn hash(self, world: &World, by_source: bool) -> u32 {
+        let (client, service) = if by_source { (0, 0) } else { (CLIENT_PORT, PORT) };
         match self {
-            Self::V4 => hash4(&world.key, (CLIENT4, CLIENT_PORT), (VIP4, PORT)),
-            Self::V6 => hash6(&world.key, (CLIENT6, CLIENT_PORT), (VIP6, PORT)),
+            Self::V4 => hash4(&world.key, (CLIENT4, client), (VIP4, service)),
+            Self::V6 => hash6(&world.key, (CLIENT6, client), (VIP6, service)),
         }
     }
 }
@@ -625,12 +692,19 @@ struct Stage {
     family: Family,
     protocol: u8,
     row: Row,
+    flags: u16,
+    before: Option<Row>,
     entry: Option<FlowEntry>,
 }
 
 impl Stage {
+    /// Of what chooses the row.
+    fn row_hash(&self, world: &World) -> u32 {
+        self.family.hash(world, self.flags & AFFINITY_SOURCE != 0)
+    }
+
     fn set(&self, world: &mut World, forward: u8, policy: FlowPolicy, used: FlowUse, others: u32) -> Result<()> {
-        let Self { family, protocol, row, entry } = *self;
+        let Self { family, protocol, row, flags, before, entry } = *self;
         let id = family.service();
         world.program.set_clock(u64::from(NOW))?;
         for (backend, hop) in [(OWNER, HOP_B1), (SETTLED, HOP_B2), (THIRD, HOP_GATEWAY), (DOWN, HOP_B1)] {
@@ -644,9 +718,15 @@ impl Stage {
         down.state.flags &= !lb_common::backend::BACKEND_ALIVE;
         world.program.set("BACKENDS", u32::from(family.backend(DOWN)), down)?;
 
-        let hash = family.hash(world);
-        let service = Service { id, ring: id, class: 0, forward, ..Service::default() };
-        world.program.set_ring(0, id, [(oracle::row(hash, 10), family.row(row, hash))])?;
+        let (hash, row_hash) = (family.hash(world, false), self.row_hash(world));
+        let mut service = Service { id, ring: id, class: 0, forward, flags, before: 0 };
+        world.program.set_ring(0, id, [(oracle::row(row_hash, 10), family.row(row, row_hash))])?;
+        if let Some(before) = before {
+            let hash = family.hash(world, flags & BEFORE_SOURCE != 0);
+            let index = oracle::row(hash, CLASSES[BEFORE_CLASS]);
+            world.program.set_ring(BEFORE_CLASS, BEFORE_SLOT, [(index, family.row(before, hash))])?;
+            service.before = Service::pack_before(BEFORE_CLASS as u8, BEFORE_SLOT);
+        }
         world.program.set("FLOW_POLICIES", id, policy)?;
         world.program.set("FLOW_USES", id, used)?;
         let state = entry.map(|entry| FlowEntry {
@@ -683,7 +763,7 @@ impl Stage {
     fn check(&self, world: &mut World, left: Option<FlowState>, row: Row, entries: u64, refused: u64) -> Result<()> {
         let Self { family, protocol, .. } = *self;
         let id = family.service();
-        let hash = family.hash(world);
+        let (hash, row_hash) = (family.hash(world, false), self.row_hash(world));
         let entry: Option<FlowEntry> = match family {
             Family::V4 => world.program.find("FLOWS4", &key4(protocol))?,
             Family::V6 => world.program.find("FLOWS6", &key6(protocol))?,
@@ -696,8 +776,8 @@ impl Stage {
         {
             ensure!((entry.hash, entry.service) == (hash, id), "the entry is not the flow's: {entry:?}");
         }
-        let word = world.program.row(0, id, oracle::row(hash, 10))?;
-        let expected = family.row(row, hash);
+        let word = world.program.row(0, id, oracle::row(row_hash, 10))?;
+        let expected = family.row(row, row_hash);
         ensure!(
             word == expected,
             "the row: expected {:x} until {}, found {:x} until {}",
@@ -749,7 +829,8 @@ impl Scene {
     }
 
     fn play(&self, world: &mut World, family: Family) -> Result<()> {
-        let stage = Stage { family, protocol: self.protocol(), row: self.row, entry: self.entry };
+        let (row, flags, before, entry) = (self.row, self.flags, self.before, self.entry);
+        let stage = Stage { family, protocol: self.protocol(), row, flags, before, entry };
         let policy = FlowPolicy { orphans: self.orphans, quota: self.quota, new_per_second: self.gate, ..policy() };
         stage.set(world, self.forward, policy, self.used, self.others)?;
         self.case(world, family).run(world)?;
@@ -780,7 +861,7 @@ impl Scene {
                     _ => GATEWAY_MAC,
                 };
                 let to = ethernet(DC_MAC, mac);
-                let hash = family.hash(world);
+                let hash = family.hash(world, self.flags & AFFINITY_SOURCE != 0);
                 let packet = match (family, self.forward) {
                     (Family::V4, FORWARD_IPIP) => self.transport(to / outer4(backend, 0) / ipv4(CLIENT4, VIP4).ttl(63)),
                     (Family::V6, FORWARD_IPIP) => {
@@ -827,6 +908,8 @@ impl Scene {
 struct Proof {
     name: &'static str,
     row: Row,
+    /// Of the service.
+    flags: u16,
     entry: Option<FlowState>,
     /// As the controller says.
     moving: u32,
@@ -837,12 +920,23 @@ struct Proof {
 
 fn proofs() -> Vec<Proof> {
     let row = moving(10);
-    let proof = |name, row, entry, left| Proof { name, row, entry, moving: 1, quota: 10, left, proved: false };
+    let proof =
+        |name, row, entry, left| Proof { name, row, flags: 0, entry, moving: 1, quota: 10, left, proved: false };
     let third = established(THIRD, 5);
     vec![
         Proof {
             proved: true,
             ..proof("a reply on a moving row shows whose flow it is", row, None, Some(established(SETTLED, 0)))
+        },
+        Proof {
+            proved: true,
+            flags: AFFINITY_SOURCE,
+            ..proof(
+                "a reply on a moving row of its client's shows whose flow it is",
+                row,
+                None,
+                Some(established(SETTLED, 0)),
+            )
         },
         proof("a reply never changes what is written down", row, Some(third), Some(third)),
         proof("a reply on a row whose time has come shows nothing", Row::moving(OWNER, SETTLED, NOW), None, None),
@@ -855,7 +949,7 @@ fn proofs() -> Vec<Proof> {
 impl Proof {
     fn play(&self, world: &mut World, family: Family) -> Result<()> {
         let entry = self.entry.map(|state| FlowEntry { hash: 0, service: ID, state });
-        let stage = Stage { family, protocol: PROTO_TCP, row: self.row, entry };
+        let stage = Stage { family, protocol: PROTO_TCP, row: self.row, flags: self.flags, before: None, entry };
         let policy = FlowPolicy { moving: self.moving, quota: self.quota, ..policy() };
         let entries = u64::from(entry.is_some());
         stage.set(world, FORWARD_NAT, policy, FlowUse { entries, ..FlowUse::default() }, 0)?;
