@@ -236,6 +236,11 @@ impl View<'_> {
         service.backends.iter().chain(self.leaving.of(service))
     }
 
+    /// Whether its first check is over, or there is none to wait for.
+    fn is_checked(&self, service: &Service, backend: &Backend) -> bool {
+        service.health.is_none() || self.verdicts.contains_key(&(service.name.clone(), backend.name.clone()))
+    }
+
     /// The state in force.
     pub fn state(&self, service: &Service, backend: &Backend) -> BackendState {
         self.overrides.get(&(service.name.clone(), backend.name.clone())).copied().unwrap_or(backend.state)
@@ -252,6 +257,10 @@ pub struct BuiltRing {
     lineage: Lineage,
     members: Vec<(Member, u16)>,
     owners: RingOwners,
+    /// Whether flows belong to its rows, so that a change of theirs must move none. Not until every backend's first
+    /// check is over: rows change owners with each verdict until then, and the owners of a moment before were nobody's
+    /// backends, nor are they another node's.
+    whole: bool,
 }
 
 impl BuiltRing {
@@ -335,13 +344,17 @@ pub fn compute(
         for family in families {
             for protocol in &service.protocols {
                 let key = RingKey { service: service.name.clone(), protocol: *protocol, family };
-                let ring = ring_for(service, &key, view, &out.tables.backends, seed, ids, known.get(&key), now)?;
+                // A ring that an earlier controller has left is in use.
+                let adopted = ids.lineages.contains_key(&key);
+                let mut ring = ring_for(service, &key, view, &out.tables.backends, seed, ids, known.get(&key), now)?;
+                ring.whole |= adopted && !known.contains_key(&key);
                 let id = key.id(service_id);
-                let idle = idle(service, *protocol);
+                // The verdict that makes it whole still changes it as one that is not.
+                let was_whole = known.get(&key).map_or(adopted, |ring| ring.whole);
                 let entry = RingEntry {
                     place: ring.place,
                     owners: Arc::clone(&ring.owners),
-                    idle,
+                    idle: if was_whole { idle(service, *protocol) } else { 0 },
                     by_source: ring.lineage.by_source,
                     before: ring.lineage.before.map(|former| former.place),
                 };
@@ -625,11 +638,12 @@ fn ring_for(
     // The ring does not depend on their order; recognising an unchanged one does.
     members.sort_by_key(|(m, _)| m.identity);
 
+    let whole = known.is_some_and(|ring| ring.whole) || of_family().all(|b| view.is_checked(service, b));
     if let Some(known) = known
         && known.place == place
         && known.members == members
     {
-        return Ok(BuiltRing { lineage, ..known.clone() });
+        return Ok(BuiltRing { lineage, whole, ..known.clone() });
     }
     let pool: Vec<Member> = members.iter().map(|(m, _)| *m).collect();
     let built = ring::build(seed, class, &pool);
@@ -648,6 +662,7 @@ fn ring_for(
         lineage,
         members,
         owners: Arc::new(owners),
+        whole,
     })
 }
 

@@ -135,6 +135,32 @@ fn a_backend_that_dies_does_not_resize_the_ring() {
 }
 
 #[test]
+fn flows_belong_to_a_ring_once_every_backend_was_checked() {
+    let model = model(TWO);
+    let mut world = World::new();
+    let idle = |desired: &Desired| -> Vec<u32> {
+        let ring = |family| desired.tables.rings.iter().find(|(id, _)| id.family == family).unwrap().1.idle;
+        vec![ring(4), ring(6)]
+    };
+    let check = |world: &mut World, backend: &str, up| {
+        world.verdicts.insert(("web".into(), backend.into()), up);
+        idle(&world.compute(&model))
+    };
+    assert_eq!(idle(&world.compute(&model)), [0, 0]);
+    assert_eq!(check(&mut world, "a", true), [0, 0]);
+    // The last verdict changes rows that nobody's flows are on, the next one does not.
+    assert_eq!(check(&mut world, "b", false), [0, 0]);
+    assert_eq!(check(&mut world, "b", true), [900, 0]);
+    assert_eq!(check(&mut world, "c", true), [900, 0]);
+    assert_eq!(check(&mut world, "c", false), [900, 900]);
+    // It stays so when a backend comes that was not checked yet, and under the next controller.
+    world.verdicts.clear();
+    assert_eq!(idle(&world.compute(&model)), [900, 900]);
+    world.rings.clear();
+    assert_eq!(idle(&world.compute(&model)), [900, 900]);
+}
+
+#[test]
 fn an_unchanged_ring_is_the_very_same() {
     let model = model(TWO);
     let mut world = World::new().all_up(&model);
