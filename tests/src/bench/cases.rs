@@ -97,7 +97,7 @@ pub const REFERENCES: [Case; 5] = [
 ];
 
 /// The product, on one CPU. Each has a twin on two.
-pub const CASES: [Case; 11] = [
+pub const CASES: [Case; 15] = [
     product("ipip4/tcp/1", Config::Ipip4, Way::Forward, Some(1.45)),
     product("ipip4/tcp/1M", Config::Ipip4, Way::Forward, Some(1.6)).many(),
     product("ipip4/syn/1M", Config::Ipip4, Way::Forward, Some(1.6)).l4(L4::Syn).many(),
@@ -108,6 +108,10 @@ pub const CASES: [Case; 11] = [
     product("nat4/tcp/1M", Config::Nat4, Way::Forward, None).many(),
     product("nat4/reply/1", Config::Nat4, Way::Reply, Some(1.6)),
     product("nat6/tcp/1", Config::Nat6, Way::Forward, None),
+    product("moving4/tcp/1", Config::Moving4, Way::Forward, Some(2.4)),
+    product("moving4/tcp/1M", Config::Moving4, Way::Forward, Some(1.9)).many(),
+    product("moving4/all/1", Config::AllMoving4, Way::Forward, Some(2.6)),
+    product("exceptions4/miss/1", Config::Exceptions4, Way::Forward, Some(1.8)),
     product("pass/1", Config::Both4, Way::Pass, Some(0.6)),
 ];
 
@@ -120,10 +124,10 @@ pub fn twin(name: &str) -> String {
 }
 
 /// The network tests and benchmarks may call their own (RFC 2544 §C.2.2), and documentation's (RFC 3849).
-const CLIENT4: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
+pub const CLIENT4: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
 const CLIENT6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xc, 0, 0, 0, 0, 0);
 /// A multiple of 16: the flow is in its last four bits.
-const CLIENT_PORT: u16 = 40_000;
+pub const CLIENT_PORT: u16 = 40_000;
 
 /// Sends replies.
 const REPLYING: u16 = 42;
@@ -191,7 +195,12 @@ pub fn expected(case: &Case, traffic: &Traffic, node: Option<&Node>, flow: u32) 
             let inner = traffic.v6_with(&sender, client, VIP6, ports_in, |ip| ip.hop_limit(63));
             frame(to(backend_mac(owner)) / outer / inner)
         }
-        (Config::Nat4, _, IpAddr::V4(client), Some(node)) => {
+        (
+            Config::Nat4 | Config::Moving4 | Config::AllMoving4 | Config::Exceptions4,
+            _,
+            IpAddr::V4(client),
+            Some(node),
+        ) => {
             let owner = node.owner4((client, sender.port), (VIP4, SERVICE_PORT));
             let inner = traffic.v4_with(&sender, client, backend4(owner), nat_ports, |ip| ip.ttl(63));
             frame(to(backend_mac(owner)) / inner)

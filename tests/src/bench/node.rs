@@ -7,19 +7,23 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
+use aya::maps::{Array, ArrayOfMaps, Map, MapData};
 use aya::programs::ProgramFd;
+use nix::time::{ClockId, clock_gettime};
 
 use lb_common::addr::{Endpoint4, Endpoint6, PROTO_TCP, PROTO_UDP, words6};
 use lb_common::backend::{BACKEND_ALIVE, BACKEND_V6};
+use lb_common::flow::FlowPolicy;
 use lb_common::hash::HashKey;
-use lb_common::ring::CLASSES;
+use lb_common::ring::{CLASSES, KIND_MOVING, Row};
 use lb_common::route::NextHop;
 use lb_common::service::{FORWARD_IPIP, FORWARD_NAT, Reverse4, Reverse6, Service};
 use sluice::dataplane::tables::{Backend, Ring, RingId, RingPlace, RouteTo, Tables};
 use sluice::dataplane::{Dataplane, Features, Options, Sizes, Tunables, pins};
 use sluice::ring::{self, Member, Seed};
 
+use super::cases::{CLIENT_PORT, CLIENT4};
 use super::traffic::{ROUTER, SLUICE};
 use crate::golden::oracle;
 use crate::packet::Mac;
@@ -38,7 +42,16 @@ pub enum Config {
     Nat6,
     /// An IPv4 service of each kind.
     Both4,
+    /// As [`Config::Nat4`]; one row in a hundred moves, the benchmark's first flow's too.
+    Moving4,
+    /// As [`Config::Nat4`]; all rows move.
+    AllMoving4,
+    /// As [`Config::Nat4`]; all rows have exceptions, and none of the flows is one.
+    Exceptions4,
 }
+
+/// Seconds for which rows move: longer than a benchmark takes.
+const MOVING_FOR: u32 = 36_000;
 
 /// Backends of a service, with ids from 1.
 pub const BACKENDS: u16 = 100;
@@ -49,6 +62,9 @@ pub const SERVICE_PORT: u16 = 443;
 pub const BACKEND_PORT: u16 = 8080;
 /// Of the second service of [`Config::Both4`].
 const OTHER_PORT: u16 = 444;
+
+/// The first of the benchmark's flows.
+const FIRST4: (Ipv4Addr, u16) = (CLIENT4, CLIENT_PORT);
 
 pub const VIP4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 pub const VIP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xf, 0, 0, 0, 0, 0x10);
@@ -85,7 +101,9 @@ pub struct Hits {
     pub forwarded: [u64; 2],
     pub replied: [u64; 2],
     pub syns: u64,
-    /// Dropped, whatever the reason, or forwarded the slow way.
+    /// Looked up in the table of flows.
+    pub lookups: u64,
+    /// Dropped, whatever the reason, or forwarded the slow way, or not written down.
     pub other: u64,
 }
 
@@ -97,6 +115,7 @@ impl Hits {
             forwarded: pair(self.forwarded, before.forwarded),
             replied: pair(self.replied, before.replied),
             syns: self.syns - before.syns,
+            lookups: self.lookups - before.lookups,
             other: self.other - before.other,
         }
     }
@@ -109,6 +128,8 @@ pub struct Node {
     key: HashKey,
     /// Backend id by row.
     owners: Vec<u16>,
+    /// By row: the word of those that are not steady.
+    words: Vec<Option<Row>>,
 }
 
 impl Node {
@@ -125,7 +146,46 @@ impl Node {
         let mut dataplane = opened.context("cannot load the product's program; are you root?")?;
         let owners = config.ring(&key)?;
         dataplane.apply(config.tables(&owners))?;
-        Ok(Self { config, dataplane, key, owners })
+        let mut node = Self { config, dataplane, key, words: vec![None; owners.len()], owners };
+        node.unsettle()?;
+        Ok(node)
+    }
+
+    /// Writes the rows that are not steady, as the controller would have in the course of changes.
+    fn unsettle(&mut self) -> Result<()> {
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC)?.tv_sec() as u32;
+        let first =
+            oracle::row(oracle::hash4(&self.key, FIRST4, (VIP4, SERVICE_PORT)), CLASSES[usize::from(RING_CLASS)]);
+        for (row, (owner, word)) in self.owners.iter().zip(&mut self.words).enumerate() {
+            let moving = Row::moving(*owner, owner % BACKENDS + 1, now + MOVING_FOR);
+            *word = match self.config {
+                Config::Moving4 if row % 100 == 50 || row == first as usize => Some(moving),
+                Config::AllMoving4 => Some(moving),
+                Config::Exceptions4 => Some(Row::exceptions(*owner, 0)),
+                _ => None,
+            };
+        }
+        if self.words.iter().all(Option::is_none) {
+            return Ok(());
+        }
+        // The program's own maps, by the kernel's account: the data plane hands out no rows.
+        let ids = self.dataplane.program_mut().xdp()?.info()?.map_ids()?.context("kernels tell since 4.15")?;
+        let name = format!("RINGS_{}", CLASSES[usize::from(RING_CLASS)]);
+        for id in ids {
+            let map = MapData::from_id(id)?;
+            if map.info()?.name_as_str() != Some(&name) {
+                continue;
+            }
+            let outer: ArrayOfMaps<MapData, Array<MapData, u64>> = Map::ArrayOfMaps(map).try_into()?;
+            let mut ring = outer.get(&0, 0)?;
+            for (row, word) in (0u32..).zip(&self.words) {
+                if let Some(word) = word {
+                    ring.set(row, word.0, 0)?;
+                }
+            }
+            return Ok(());
+        }
+        bail!("the program has no map {name}")
     }
 
     pub fn program(&mut self) -> Result<ProgramFd> {
@@ -141,19 +201,27 @@ impl Node {
         oracle::hash6(&self.key, client, vip)
     }
 
+    /// The backend of a flow that was there before its row moved, if it does.
     pub fn owner(&self, hash: u32) -> u16 {
-        self.owners[oracle::row(hash, CLASSES[usize::from(RING_CLASS)]) as usize]
+        let row = oracle::row(hash, CLASSES[usize::from(RING_CLASS)]) as usize;
+        match self.words[row] {
+            Some(word) if word.kind() == KIND_MOVING => word.settled(),
+            _ => self.owners[row],
+        }
     }
 
     pub fn hits(&self) -> Result<Hits> {
         let host = self.dataplane.service_counters(0)?;
         let service = self.dataplane.service_counters(SERVICE)?;
+        let flows = self.dataplane.flow_counters(SERVICE)?;
+        let refused = flows.refused_quota + flows.refused_gate + flows.refused_full + flows.refused_race;
         let mut hits = Hits {
             passed: host.packets,
             forwarded: [service.packets, 0],
             replied: [service.reply_packets, 0],
             syns: service.syns,
-            other: service.fib_lookups + service.drops.iter().chain(&host.drops).sum::<u64>(),
+            lookups: flows.lookups,
+            other: refused + service.fib_lookups + service.drops.iter().chain(&host.drops).sum::<u64>(),
         };
         for id in 1..=BACKENDS {
             let backend = self.dataplane.backend_counters(id)?;
@@ -173,7 +241,7 @@ impl Config {
     fn features(self) -> Features {
         let (nat, ipip) = match self {
             Self::Ipip4 | Self::Ipip6 => (false, true),
-            Self::Nat4 | Self::Nat6 => (true, false),
+            Self::Nat4 | Self::Nat6 | Self::Moving4 | Self::AllMoving4 | Self::Exceptions4 => (true, false),
             Self::Both4 => (true, true),
         };
         Features { ipv4: !self.is_ipv6(), ipv6: self.is_ipv6(), nat, ipip, ..Features::default() }
@@ -222,6 +290,16 @@ impl Config {
             self.routes(&mut tables);
         }
         tables.devices.insert(INGRESS);
+        let seconds = 900;
+        let policy = FlowPolicy {
+            tcp_opening: 60,
+            tcp: seconds,
+            udp: seconds,
+            quota: 60_000,
+            new_per_second: 60_000,
+            ..FlowPolicy::default()
+        };
+        tables.policies.insert(SERVICE, policy);
         tables
     }
 
