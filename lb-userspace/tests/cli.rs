@@ -410,6 +410,33 @@ async fn drain_and_undrain_say_what_they_did() {
     assert_eq!(stderr, "error: service web has no backend nobody\nhint: it has 10.0.0.11 and canary\n");
 }
 
+#[tokio::test]
+async fn a_drain_that_is_waited_for_says_how_far_it_is_and_how_it_ended() {
+    let directory = Directory::new();
+    for (name, arguments, said) in [
+        ("idle", &["--idle", "30s"][..], "silent for 30 s count as gone"),
+        ("late", &["--timeout", "1s"], "busy UDP flows that go to other backends now: 1\n"),
+    ] {
+        let socket = directory.join(name);
+        let _served = admin(&socket, status());
+        let mut command = with_socket(&["drain", "web/canary", "--wait"], &socket);
+        command.args(arguments);
+        let (code, stdout, stderr) = run(command).await;
+        assert_eq!((code, stdout.as_str()), (0, ""), "{stderr}");
+        assert!(stderr.contains("web/canary: 1 flow left, silent ones may turn up for 0:01\n"), "{stderr}");
+        assert!(stderr.contains(said) && stderr.ends_with("web/canary has no flows left\n"), "{stderr}");
+    }
+    let socket = directory.join("json");
+    let _served = admin(&socket, status());
+    let (_, stdout, _) =
+        run(with_socket(&["drain", "web/canary", "--wait", "--idle", "1s", "-o", "json"], &socket)).await;
+    let lines: Vec<serde_json::Value> = stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((&lines[0]["flows"], &lines[0]["done"]), (&1.into(), &false.into()));
+    assert_eq!(lines.last().unwrap()["done"], true);
+    let (code, _, stderr) = run(with_socket(&["drain", "web/canary", "--timeout", "5m"], &socket)).await;
+    assert_eq!(code, 2, "{stderr}");
+}
+
 /// `sluice … | head -0`, without the race: the reader is gone before the writer starts.
 #[tokio::test]
 async fn a_reader_that_left_is_no_error() {

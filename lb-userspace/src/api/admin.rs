@@ -33,7 +33,7 @@ pub(super) async fn answer(handle: &Handle, method: &Method, path: &str, body: &
         }
         Err(NoRoute::BadQuery) => {
             let refused = Failure::new(Exit::Usage, "nothing here knows what stands behind the `?`")
-                .hint("a reload knows `?confirm=SECONDS`");
+                .hint("a reload knows `?confirm=SECONDS`, the progress of a drain `?idle=SECONDS`");
             return error(StatusCode::BAD_REQUEST, &refused);
         }
         Err(NoRoute::WrongMethod(allowed)) => {
@@ -44,7 +44,10 @@ pub(super) async fn answer(handle: &Handle, method: &Method, path: &str, body: &
         }
     };
     match &route {
-        Route::Status | Route::Plan => {}
+        Route::Status | Route::Plan | Route::DrainProgress { .. } => {}
+        Route::EvictUdp { service, backend } => {
+            tracing::info!("eviction of the UDP flows of {service}/{backend} asked for by {peer}");
+        }
         Route::Reload { .. } => tracing::info!("reload asked for by {peer}"),
         Route::Rollback => tracing::info!("rollback asked for by {peer}"),
         Route::Confirm => tracing::info!("confirmed by {peer}"),
@@ -53,12 +56,19 @@ pub(super) async fn answer(handle: &Handle, method: &Method, path: &str, body: &
             tracing::info!("{verb} of {service}/{backend} asked for by {peer}");
         }
     }
-    let names = matches!(route, Route::SetBackendState { .. });
+    let names = matches!(route, Route::SetBackendState { .. } | Route::DrainProgress { .. } | Route::EvictUdp { .. });
     let outcome = match route {
         Route::Status => handle.status().await.map(|status| json(StatusCode::OK, &status)),
         Route::Reload { confirm } => {
             let confirm = confirm.map(Duration::from_secs);
             handle.reload(confirm).await.map(|applied| json(StatusCode::OK, &applied))
+        }
+        Route::DrainProgress { service, backend, idle } => {
+            let idle = idle.map(Duration::from_secs);
+            handle.drain_progress(service, backend, idle).await.map(|progress| json(StatusCode::OK, &progress))
+        }
+        Route::EvictUdp { service, backend } => {
+            handle.evict_udp(service, backend).await.map(|evicted| json(StatusCode::OK, &evicted))
         }
         Route::Rollback => handle.roll_back().await.map(|applied| json(StatusCode::OK, &applied)),
         Route::Confirm => handle.confirm().await.map(|confirmed| json(StatusCode::OK, &confirmed)),

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use crate::api::route::Route;
-use crate::api::types::{ApiError, Applied, Confirmed, DrainAnswer, Plan, PlanRequest, Status};
+use crate::api::types::{ApiError, Applied, Confirmed, DrainAnswer, DrainProgress, Evicted, Plan, PlanRequest, Status};
 use crate::exit::{Exit, Failure};
 use crate::model::BackendState;
 
@@ -66,6 +66,22 @@ impl Client {
         state: BackendState,
     ) -> Result<DrainAnswer, Failure> {
         self.call(Route::SetBackendState { service, backend, state }, Bytes::new(), CHANGE).await
+    }
+
+    /// How far a drain has come. Flows that are silent for `idle` count as gone.
+    pub async fn drain_progress(
+        &self,
+        service: String,
+        backend: String,
+        idle: Option<Duration>,
+    ) -> Result<DrainProgress, Failure> {
+        let idle = idle.map(|idle| idle.as_secs());
+        self.call(Route::DrainProgress { service, backend, idle }, Bytes::new(), QUESTION).await
+    }
+
+    /// Takes a drained backend's UDP flows away.
+    pub async fn evict_udp(&self, service: String, backend: String) -> Result<Evicted, Failure> {
+        self.call(Route::EvictUdp { service, backend }, Bytes::new(), CHANGE).await
     }
 
     async fn call<T: DeserializeOwned>(&self, route: Route, body: Bytes, patience: Duration) -> Result<T, Failure> {

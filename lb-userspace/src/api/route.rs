@@ -24,6 +24,17 @@ pub enum Route {
         backend: String,
         state: BackendState,
     },
+    /// How far a drain has come; flows that are silent for `idle` seconds count as gone.
+    DrainProgress {
+        service: String,
+        backend: String,
+        idle: Option<u64>,
+    },
+    /// Takes a drained backend's UDP flows away.
+    EvictUdp {
+        service: String,
+        backend: String,
+    },
 }
 
 /// Why a request is none of the above.
@@ -39,7 +50,8 @@ pub enum NoRoute {
 }
 
 /// What the API offers, for error messages.
-pub const OFFERED: &str = "GET /v1/status, POST /v1/reload (?confirm=SECONDS), POST /v1/rollback, POST /v1/confirm, POST /v1/plan, POST /v1/services/SERVICE/backends/BACKEND/drain or .../undrain";
+pub const OFFERED: &str = "GET /v1/status, POST /v1/reload (?confirm=SECONDS), POST /v1/rollback, POST /v1/confirm, POST /v1/plan, POST /v1/services/SERVICE/backends/BACKEND/drain or .../undrain or .../evict-udp, \
+     GET /v1/services/SERVICE/backends/BACKEND/drain (?idle=SECONDS)";
 
 /// How long a configuration may wait to be confirmed, in seconds.
 pub const CONFIRM: std::ops::RangeInclusive<u64> = 1..=86_400;
@@ -47,10 +59,13 @@ pub const CONFIRM: std::ops::RangeInclusive<u64> = 1..=86_400;
 impl Route {
     pub fn method(&self) -> Method {
         match self {
-            Self::Status => Method::GET,
-            Self::Reload { .. } | Self::Rollback | Self::Confirm | Self::Plan | Self::SetBackendState { .. } => {
-                Method::POST
-            }
+            Self::Status | Self::DrainProgress { .. } => Method::GET,
+            Self::Reload { .. }
+            | Self::Rollback
+            | Self::Confirm
+            | Self::Plan
+            | Self::SetBackendState { .. }
+            | Self::EvictUdp { .. } => Method::POST,
         }
     }
 
@@ -69,6 +84,13 @@ impl Route {
                 };
                 format!("/v1/services/{}/backends/{}/{verb}", encode(service), encode(backend))
             }
+            Self::DrainProgress { service, backend, idle } => {
+                let query = idle.map_or(String::new(), |seconds| format!("?idle={seconds}"));
+                format!("/v1/services/{}/backends/{}/drain{query}", encode(service), encode(backend))
+            }
+            Self::EvictUdp { service, backend } => {
+                format!("/v1/services/{}/backends/{}/evict-udp", encode(service), encode(backend))
+            }
         }
     }
 
@@ -82,6 +104,19 @@ impl Route {
             ["v1", "rollback"] => Self::Rollback,
             ["v1", "confirm"] => Self::Confirm,
             ["v1", "plan"] => Self::Plan,
+            ["v1", "services", service, "backends", backend, "drain"]
+                if matches!(*method, Method::GET | Method::HEAD) =>
+            {
+                Self::DrainProgress {
+                    service: decode(service).ok_or(NoRoute::BadName)?,
+                    backend: decode(backend).ok_or(NoRoute::BadName)?,
+                    idle: None,
+                }
+            }
+            ["v1", "services", service, "backends", backend, "evict-udp"] => Self::EvictUdp {
+                service: decode(service).ok_or(NoRoute::BadName)?,
+                backend: decode(backend).ok_or(NoRoute::BadName)?,
+            },
             ["v1", "services", service, "backends", backend, verb @ ("drain" | "undrain")] => Self::SetBackendState {
                 service: decode(service).ok_or(NoRoute::BadName)?,
                 backend: decode(backend).ok_or(NoRoute::BadName)?,
@@ -91,6 +126,10 @@ impl Route {
         };
         let route = match (route, query) {
             (route, None) => route,
+            (Self::DrainProgress { service, backend, .. }, Some(query)) => {
+                let seconds = query.strip_prefix("idle=").and_then(|s| s.parse().ok());
+                Self::DrainProgress { service, backend, idle: Some(seconds.ok_or(NoRoute::BadQuery)?) }
+            }
             (Self::Reload { .. }, Some(query)) => {
                 let seconds = query.strip_prefix("confirm=").and_then(|s| s.parse().ok());
                 Self::Reload { confirm: Some(seconds.filter(|s| CONFIRM.contains(s)).ok_or(NoRoute::BadQuery)?) }
@@ -143,6 +182,11 @@ mod tests {
                 let (service, backend) = ("web".to_owned(), name.to_owned());
                 routes.push(Route::SetBackendState { service, backend, state });
             }
+            let (service, backend) = ("web".to_owned(), name.to_owned());
+            routes.push(Route::EvictUdp { service: service.clone(), backend: backend.clone() });
+            for idle in [None, Some(0), Some(30)] {
+                routes.push(Route::DrainProgress { service: service.clone(), backend: backend.clone(), idle });
+            }
         }
         for route in routes {
             let path = route.path();
@@ -167,6 +211,8 @@ mod tests {
             (Method::POST, "/v1/reload?confirm=86401", NoRoute::BadQuery),
             (Method::POST, "/v1/reload?cofirm=60", NoRoute::BadQuery),
             (Method::GET, "/v1/status?all", NoRoute::BadQuery),
+            (Method::GET, "/v1/services/web/backends/b/drain?idle=long", NoRoute::BadQuery),
+            (Method::GET, "/v1/services/web/backends/b/evict-udp", NoRoute::WrongMethod("POST")),
             (Method::HEAD, "/v1/reload", NoRoute::WrongMethod("POST")),
             (Method::DELETE, "/v1/services/web/backends/b/drain", NoRoute::WrongMethod("POST")),
             (Method::POST, "/v1/services/web/backends/b/delete", NoRoute::Unknown),

@@ -267,6 +267,28 @@ pub struct DrainAnswer {
     pub changed: bool,
 }
 
+/// How far a drain has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainProgress {
+    pub service: String,
+    pub backend: String,
+    /// False when it gets new flows.
+    pub draining: bool,
+    /// Its flows that showed a packet since its rows moved, and have not ended; `None` before the first count.
+    pub flows: Option<u64>,
+    /// Seconds until no flow can turn up that was silent all the while.
+    pub ruled_out_in_seconds: u32,
+    /// There are none, and none can turn up.
+    pub done: bool,
+}
+
+/// Answer to the request to take a backend's UDP flows away.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evicted {
+    /// How many were written down. They go to other backends from now on.
+    pub flows: u64,
+}
+
 /// Every error the API answers with.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ApiError {

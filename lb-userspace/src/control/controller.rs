@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 use lb_common::addr::octets6;
 use lb_common::event::{EVENT_WANT_NEIGHBOUR, Event};
 
-use crate::api::types::{Applied, DrainAnswer};
+use crate::api::types::{Applied, DrainAnswer, DrainProgress, Evicted};
 use crate::dataplane::events::Listener;
 use crate::dataplane::packet_log::PacketLog;
 use crate::dataplane::{Dataplane, Features, Mode, Options as DataplaneOptions, Sizes, Tunables};
@@ -248,6 +248,12 @@ impl Controller {
             }
             Request::SetBackendState { service, backend, state, answer } => {
                 let _ = answer.send(self.set_backend_state(&service, &backend, state));
+            }
+            Request::DrainProgress { service, backend, idle, answer } => {
+                let _ = answer.send(self.drain_progress(&service, &backend, idle));
+            }
+            Request::EvictUdp { service, backend, answer } => {
+                let _ = answer.send(self.evict_udp(&service, &backend));
             }
         }
     }
@@ -571,6 +577,43 @@ impl Controller {
                     .hint(format!("backends: {known}")))
             }
         }
+    }
+
+    /// A backend's number, and whether it is drained.
+    fn drained(&self, service: &str, backend: &str) -> Result<(u16, bool), Failure> {
+        let (service, backend) = self.find(service, backend)?;
+        let id = self.ids.backend(service, backend).unwrap_or(0);
+        Ok((id, self.view().state(service, backend) == BackendState::Drain))
+    }
+
+    fn drain_progress(
+        &mut self,
+        service: &str,
+        backend: &str,
+        idle: Option<Duration>,
+    ) -> Result<DrainProgress, Failure> {
+        let (id, draining) = self.drained(service, backend)?;
+        let idle = idle.map(|idle| u32::try_from(idle.as_secs()).unwrap_or(u32::MAX));
+        let remains = self.remains(id, idle);
+        Ok(DrainProgress {
+            service: service.to_owned(),
+            backend: backend.to_owned(),
+            draining,
+            flows: remains.flows,
+            ruled_out_in_seconds: remains.unseen,
+            done: draining && remains.done,
+        })
+    }
+
+    fn evict_udp(&mut self, service: &str, backend: &str) -> Result<Evicted, Failure> {
+        let (id, draining) = self.drained(service, backend)?;
+        if !draining {
+            return Err(Failure::new(Exit::Failed, format!("{service}/{backend} is not drained: it keeps its flows"))
+                .hint(format!("`sluice drain {service}/{backend}` first")));
+        }
+        let flows = self.dataplane.evict_udp(id)?;
+        info!("{service}/{backend}: {flows} UDP flows go to other backends, as an operator asked");
+        Ok(Evicted { flows })
     }
 
     fn set_backend_state(&mut self, service: &str, backend: &str, state: BackendState) -> Result<DrainAnswer, Failure> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::api::types::{Applied, Confirmed, DrainAnswer, Plan, PlanRequest, Status};
+use crate::api::types::{Applied, Confirmed, DrainAnswer, DrainProgress, Evicted, Plan, PlanRequest, Status};
 use crate::exit::{Exit, Failure};
 use crate::model::BackendState;
 
@@ -29,6 +29,19 @@ pub enum Request {
         backend: String,
         state: BackendState,
         answer: oneshot::Sender<Result<DrainAnswer, Failure>>,
+    },
+    /// What is left of a backend. Flows silent for `idle` count as gone.
+    DrainProgress {
+        service: String,
+        backend: String,
+        idle: Option<Duration>,
+        answer: oneshot::Sender<Result<DrainProgress, Failure>>,
+    },
+    /// Takes a backend's UDP flows away, busy or not.
+    EvictUdp {
+        service: String,
+        backend: String,
+        answer: oneshot::Sender<Result<Evicted, Failure>>,
     },
 }
 
@@ -72,6 +85,19 @@ impl Handle {
         state: BackendState,
     ) -> Result<DrainAnswer, Failure> {
         self.ask(|answer| Request::SetBackendState { service, backend, state, answer }).await?
+    }
+
+    pub async fn drain_progress(
+        &self,
+        service: String,
+        backend: String,
+        idle: Option<Duration>,
+    ) -> Result<DrainProgress, Failure> {
+        self.ask(|answer| Request::DrainProgress { service, backend, idle, answer }).await?
+    }
+
+    pub async fn evict_udp(&self, service: String, backend: String) -> Result<Evicted, Failure> {
+        self.ask(|answer| Request::EvictUdp { service, backend, answer }).await?
     }
 
     async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, Failure> {

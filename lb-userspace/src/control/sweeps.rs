@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use lb_common::rows::MARGIN;
 use tracing::{debug, error};
 
 use crate::dataplane::clock;
@@ -30,21 +31,32 @@ pub(super) struct Sweeps {
     watched: BTreeMap<u16, Watched>,
 }
 
+/// How long a backend is watched without anybody asking.
+const FORGOTTEN: Duration = Duration::from_secs(15);
+
 #[derive(Clone, Copy, Debug)]
 struct Watched {
-    /// Flows that showed a packet in this second or later count.
-    since: u32,
+    began: u32,
+    asked: Instant,
+    /// Flows that were silent for longer count as gone; `None`: only those that have expired.
+    idle: Option<u32>,
     /// How many there were when last counted.
     flows: Option<u64>,
+    /// Since when no flow can turn up that nobody has seen.
+    ruled_out: Option<Instant>,
+    /// A count that began after that found none.
+    done: bool,
 }
 
 /// What is left of a backend that gets no new flows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Remains {
-    /// Flows seen since the watch began that are its still; `None` before the first count.
+    /// Flows that are written down and its; `None` before the first count.
     pub flows: Option<u64>,
-    /// Seconds until no flow can turn up that was silent all the while.
+    /// Seconds until no flow can turn up that nobody has seen.
     pub unseen: u32,
+    /// Neither are there any, nor can there be.
+    pub done: bool,
 }
 
 impl Controller {
@@ -55,6 +67,7 @@ impl Controller {
 
     /// Begins a sweep if one is due. To be called every second or so.
     pub fn tick(&mut self) {
+        self.sweeps.watched.retain(|_, watched| watched.asked.elapsed() < FORGOTTEN);
         let due = self.sweeps.began.is_none_or(|began| began.elapsed() >= self.pace());
         let wanted = !self.sweeps.watched.is_empty()
             || self.dataplane.wants_sweep()
@@ -66,22 +79,37 @@ impl Controller {
         }
     }
 
-    /// Counts a backend's flows from now on, as often as flows are swept. Watching twice goes on.
-    pub fn watch(&mut self, backend: u16) {
-        let since = clock::seconds();
-        self.sweeps.watched.entry(backend).or_insert(Watched { since, flows: None });
-        self.sweeps.began = None;
-    }
-
-    pub fn unwatch(&mut self, backend: u16) {
-        self.sweeps.watched.remove(&backend);
-    }
-
-    /// What is left of a backend that is watched.
-    pub fn remains(&self, backend: u16) -> Option<Remains> {
-        let watched = self.sweeps.watched.get(&backend)?;
-        let until = self.dataplane.settled_until(backend);
-        Some(Remains { flows: watched.flows, unseen: until.map_or(0, |until| until.saturating_sub(clock::seconds())) })
+    /// What is left of a backend that gets no new flows. Who asks again within some seconds gets new counts; the first
+    /// answer knows none yet. `idle`: flows that are silent for so many seconds count as gone.
+    pub fn remains(&mut self, backend: u16, idle: Option<u32>) -> Remains {
+        let now = clock::seconds();
+        if !self.sweeps.watched.contains_key(&backend) {
+            // Now, and not when the next sweep is due.
+            self.sweeps.began = None;
+        }
+        let until = self.dataplane.settled_until(backend).map_or(now, |until| until.max(now));
+        let watched = self.sweeps.watched.entry(backend).or_insert_with(|| Watched {
+            began: now,
+            asked: Instant::now(),
+            idle,
+            flows: None,
+            ruled_out: None,
+            done: false,
+        });
+        watched.asked = Instant::now();
+        // With two who wait, the more patient one is right for both.
+        watched.idle = watched.idle.zip(idle).map(|(one, other)| one.max(other));
+        // Who has not been seen since the watch began was silent all the while.
+        let unseen = match watched.idle {
+            Some(idle) => until.min(watched.began + idle + MARGIN).saturating_sub(now),
+            None => until - now,
+        };
+        if unseen > 0 {
+            (watched.ruled_out, watched.done) = (None, false);
+        } else {
+            watched.ruled_out.get_or_insert_with(Instant::now);
+        }
+        Remains { flows: watched.flows, unseen, done: watched.done }
     }
 
     /// An eighth of the shortest timeout: rows come to rest soon after they may.
@@ -100,8 +128,10 @@ impl Controller {
 
     /// Backends whose flows are counted.
     fn watches(&self) -> Vec<Watch> {
+        let now = clock::seconds();
+        let since = |watched: &Watched| watched.idle.map_or(0, |idle| now.saturating_sub(idle));
         let watched = self.sweeps.watched.iter();
-        watched.map(|(backend, watched)| Watch { backend: *backend, since: watched.since, flows: 0 }).collect()
+        watched.map(|(backend, watched)| Watch { backend: *backend, since: since(watched), flows: 0 }).collect()
     }
 
     /// The next batch of the sweep under way.
@@ -122,6 +152,8 @@ impl Controller {
         for watch in &swept.findings.watches {
             if let Some(watched) = self.sweeps.watched.get_mut(&watch.backend) {
                 watched.flows = Some(watch.flows);
+                // An earlier one may have passed a flow before it was written down.
+                watched.done = watch.flows == 0 && watched.ruled_out.is_some_and(|since| swept.began > since);
             }
         }
         debug!("swept: {} flows are written down", swept.total());

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use sluice::api::server::{self, Bound};
-use sluice::api::types::{Applied, Break, Confirmed, DrainAnswer, Plan, ServiceState, Status};
+use sluice::api::types::{Applied, Break, Confirmed, DrainAnswer, DrainProgress, Evicted, Plan, ServiceState, Status};
 use sluice::control::handle::{Handle, Request};
 use sluice::exit::{Exit, Failure};
 use sluice::model::BackendState;
@@ -76,6 +76,7 @@ pub fn controller(status: Status) -> (Handle, Asked) {
     let notes = Arc::clone(&asked);
     tokio::spawn(async move {
         let mut reloads = 0;
+        let (mut evicted, mut questions) = (false, 0);
         while let Some(request) = requests.recv().await {
             match request {
                 Request::Status(answer) => drop(answer.send(status.clone())),
@@ -91,6 +92,24 @@ pub fn controller(status: Status) -> (Handle, Asked) {
                 Request::Rollback(answer) => {
                     let changes = vec!["web: weight of canary 10 → 5".to_owned()];
                     drop(answer.send(Ok(Applied { generation: 6, changes, confirm_within_seconds: None })));
+                }
+                Request::DrainProgress { service, backend, idle, answer } => {
+                    // One flow, until busy ones are evicted; with --idle, none from the second question on.
+                    let left = if evicted || idle.is_some() && questions > 0 { 0 } else { 1 };
+                    questions += 1;
+                    let done = left == 0;
+                    drop(answer.send(Ok(DrainProgress {
+                        service,
+                        backend,
+                        draining: true,
+                        flows: Some(left),
+                        ruled_out_in_seconds: u32::from(!done),
+                        done,
+                    })));
+                }
+                Request::EvictUdp { answer, .. } => {
+                    evicted = true;
+                    drop(answer.send(Ok(Evicted { flows: 1 })));
                 }
                 Request::Confirm(answer) => drop(answer.send(Ok(Confirmed { generation: 5 }))),
                 Request::Plan(what, answer) => {
