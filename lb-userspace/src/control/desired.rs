@@ -247,6 +247,9 @@ impl View<'_> {
     }
 }
 
+/// How long a new ring waits for the first checks of all its backends.
+const FIRST_CHECKS: Duration = Duration::from_secs(2);
+
 /// A ring as last built, with what it was built from.
 #[derive(Clone, Debug)]
 pub struct BuiltRing {
@@ -257,13 +260,19 @@ pub struct BuiltRing {
     lineage: Lineage,
     members: Vec<(Member, u16)>,
     owners: RingOwners,
-    /// Whether flows belong to its rows, so that a change of theirs must move none. Not until every backend's first
-    /// check is over: rows change owners with each verdict until then, and the owners of a moment before were nobody's
-    /// backends, nor are they another node's.
+    /// Whether it may have owners at all: every backend's first check is over, or was waited for long enough. Verdicts
+    /// come one by one; flows that began on half a ring would be on rows that move, here and on no other node.
     whole: bool,
+    /// When it was made.
+    since: Instant,
 }
 
 impl BuiltRing {
+    /// Whether it has nobody only because checks are waited for.
+    pub const fn waits(&self) -> bool {
+        !self.whole
+    }
+
     /// Rows in the ring.
     pub fn len(&self) -> u32 {
         rows(usize::from(self.place.class))
@@ -344,17 +353,12 @@ pub fn compute(
         for family in families {
             for protocol in &service.protocols {
                 let key = RingKey { service: service.name.clone(), protocol: *protocol, family };
-                // A ring that an earlier controller has left is in use.
-                let adopted = ids.lineages.contains_key(&key);
-                let mut ring = ring_for(service, &key, view, &out.tables.backends, seed, ids, known.get(&key), now)?;
-                ring.whole |= adopted && !known.contains_key(&key);
+                let ring = ring_for(service, &key, view, &out.tables.backends, seed, ids, known.get(&key), now)?;
                 let id = key.id(service_id);
-                // The verdict that makes it whole still changes it as one that is not.
-                let was_whole = known.get(&key).map_or(adopted, |ring| ring.whole);
                 let entry = RingEntry {
                     place: ring.place,
                     owners: Arc::clone(&ring.owners),
-                    idle: if was_whole { idle(service, *protocol) } else { 0 },
+                    idle: idle(service, *protocol),
                     by_source: ring.lineage.by_source,
                     before: ring.lineage.before.map(|former| former.place),
                 };
@@ -596,6 +600,8 @@ fn ring_for(
     let configured: Vec<Member> = of_family().map(member).collect();
     let by_source = service.affinity == Affinity::Source;
     let wanted = ring::class_for(&configured);
+    // A ring that an earlier controller has left is in use.
+    let adopted = known.is_none() && ids.lineages.contains_key(key);
     let mut lineage =
         ids.lineages.get(key).copied().unwrap_or(Lineage { class: wanted as u8, by_source, turn: 0, before: None });
     // It grows by splitting rows, which moves nobody. Another ring altogether takes the place of the one there is, one
@@ -627,8 +633,12 @@ fn ring_for(
     })?;
     let place = RingPlace { class: class as u8, slot: slot.number };
 
+    let since = known.map_or(now, |ring| ring.since);
+    let whole = known.map_or(adopted, |ring| ring.whole)
+        || now.duration_since(since) >= FIRST_CHECKS
+        || of_family().all(|b| view.is_checked(service, b));
     let mut members: Vec<(Member, u16)> = of_family()
-        .filter(|b| view.is_up(service, b) && view.state(service, b) == BackendState::Active)
+        .filter(|b| whole && view.is_up(service, b) && view.state(service, b) == BackendState::Active)
         .map(|b| (member(b), ids.backend(service, b).unwrap_or(0)))
         // A tunnel needs an address to come from.
         .filter(|(_, id)| {
@@ -638,7 +648,6 @@ fn ring_for(
     // The ring does not depend on their order; recognising an unchanged one does.
     members.sort_by_key(|(m, _)| m.identity);
 
-    let whole = known.is_some_and(|ring| ring.whole) || of_family().all(|b| view.is_checked(service, b));
     if let Some(known) = known
         && known.place == place
         && known.members == members
@@ -663,6 +672,7 @@ fn ring_for(
         members,
         owners: Arc::new(owners),
         whole,
+        since,
     })
 }
 

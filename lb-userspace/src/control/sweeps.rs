@@ -14,6 +14,7 @@ use crate::model::Protocol;
 use crate::rows::sweep::Watch;
 
 use super::controller::Controller;
+use super::desired::BuiltRing;
 
 /// At least this between the beginnings of two sweeps …
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -68,6 +69,9 @@ impl Controller {
     /// Begins a sweep if one is due. To be called every second or so.
     pub fn tick(&mut self) {
         self.sweeps.watched.retain(|_, watched| watched.asked.elapsed() < FORGOTTEN);
+        if self.rings.values().any(BuiltRing::waits) {
+            self.refresh("first checks were waited for");
+        }
         let due = self.sweeps.began.is_none_or(|began| began.elapsed() >= self.pace());
         let wanted = !self.sweeps.watched.is_empty()
             || self.dataplane.wants_sweep()

@@ -135,29 +135,35 @@ fn a_backend_that_dies_does_not_resize_the_ring() {
 }
 
 #[test]
-fn flows_belong_to_a_ring_once_every_backend_was_checked() {
+fn a_new_ring_waits_for_the_first_checks_but_not_for_ever() {
     let model = model(TWO);
     let mut world = World::new();
-    let idle = |desired: &Desired| -> Vec<u32> {
-        let ring = |family| desired.tables.rings.iter().find(|(id, _)| id.family == family).unwrap().1.idle;
-        vec![ring(4), ring(6)]
-    };
     let check = |world: &mut World, backend: &str, up| {
         world.verdicts.insert(("web".into(), backend.into()), up);
-        idle(&world.compute(&model))
+        owners(&world.compute(&model), Family::V4).len()
     };
-    assert_eq!(idle(&world.compute(&model)), [0, 0]);
-    assert_eq!(check(&mut world, "a", true), [0, 0]);
-    // The last verdict changes rows that nobody's flows are on, the next one does not.
-    assert_eq!(check(&mut world, "b", false), [0, 0]);
-    assert_eq!(check(&mut world, "b", true), [900, 0]);
-    assert_eq!(check(&mut world, "c", true), [900, 0]);
-    assert_eq!(check(&mut world, "c", false), [900, 900]);
-    // It stays so when a backend comes that was not checked yet, and under the next controller.
-    world.verdicts.clear();
-    assert_eq!(idle(&world.compute(&model)), [900, 900]);
+    let nobody = BTreeSet::from([0]);
+    assert_eq!(owners(&world.compute(&model), Family::V4), nobody);
+    check(&mut world, "a", true);
+    assert_eq!(owners(&world.compute(&model), Family::V4), nobody, "b was not checked yet");
+    assert_eq!(check(&mut world, "b", false), 1);
+    assert_ne!(owners(&world.compute(&model), Family::V4), nobody);
+    assert_eq!(check(&mut world, "b", true), 2);
+    assert_eq!(owners(&world.compute(&model), Family::V6), nobody, "a ring of its own");
+    world.now += FIRST_CHECKS;
+    world.verdicts.remove(&("web".into(), "b".into()));
+    assert_eq!(owners(&world.compute(&model), Family::V4).len(), 1, "it was whole, and stays so");
+
+    let mut late = World { now: world.now, ..World::new() };
+    late.compute(&model);
+    late.verdicts.insert(("web".into(), "a".into()), true);
+    late.now += FIRST_CHECKS;
+    assert_ne!(owners(&late.compute(&model), Family::V4), nobody, "b takes too long");
+
+    // Under the next controller it is in use.
     world.rings.clear();
-    assert_eq!(idle(&world.compute(&model)), [900, 900]);
+    world.verdicts.remove(&("web".into(), "b".into()));
+    assert_eq!(owners(&world.compute(&model), Family::V4).len(), 1);
 }
 
 #[test]
