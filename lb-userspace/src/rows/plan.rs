@@ -68,30 +68,34 @@ pub fn plan(live: &[Row], owners: &[u16], facts: &Facts<'_>, now: u32) -> Change
     let mut words = Vec::with_capacity(owners.len());
     let mut fates = Vec::with_capacity(owners.len());
     let mut moved = 0;
+    // Flows may live that are not written down because they could not be.
+    let refusing = facts.refused != 0 && now <= facts.refused + facts.idle + MARGIN;
     for (index, &owner) in owners.iter().enumerate() {
         let row = index >> shift;
-        let mut word = live[row];
-        moved += usize::from(word.owner() != owner);
+        let live = live[row];
+        moved += usize::from(live.owner() != owner);
+        let goes_on = live.is_moving(now) && keeps(live, facts);
+        let ends_soon = live.is_moving(now) && live.until() < now + SOON;
+        let extended = if ends_soon { live.with_until(now + EXTENSION) } else { live };
         // What is not written down of a row without owner has no backend, and can lose none.
-        let (fate, word) = if facts.idle == 0 || word == Row::steady(0) {
+        let (fate, word) = if facts.idle == 0 || live == Row::steady(0) {
             let at_once = Row::steady(owner);
-            (if at_once == word { Fate::Copied } else { Fate::AtOnce }, at_once)
-        } else if word.owner() == owner {
-            (Fate::Copied, word)
-        } else if word.is_moving(now) && keeps(word, facts) {
-            if word.until() < now + SOON {
-                let to = word.with_until(now + EXTENSION);
-                // Once for all the children of a row.
-                if extensions.last().is_none_or(|last| last.row != row) {
-                    extensions.push(Rewrite { row, from: word, to });
-                }
-                word = to;
-            }
-            let settled = settled_meanwhile(word, facts);
-            (if settled == owner { Fate::Returned } else { Fate::Kept }, Row::moving(owner, settled, word.until()))
+            (if at_once == live { Fate::Copied } else { Fate::AtOnce }, at_once)
+        } else if live.owner() == owner {
+            // A refusal after it was copied would come too late to the copy.
+            (Fate::Copied, if refusing { extended } else { live })
+        } else if goes_on {
+            let settled = settled_meanwhile(live, facts);
+            let fate = if settled == owner { Fate::Returned } else { Fate::Kept };
+            (fate, Row::moving(owner, settled, extended.until()))
         } else {
-            (Fate::Moved, Row::moving(owner, word.owner(), now + facts.idle + MARGIN + HEADSTART))
+            (Fate::Moved, Row::moving(owner, live.owner(), now + facts.idle + MARGIN + HEADSTART))
         };
+        let extends = matches!(fate, Fate::Copied | Fate::Kept | Fate::Returned) && word.until() > live.until();
+        // Once for all the children of a row.
+        if extends && live.kind() == KIND_MOVING && extensions.last().is_none_or(|last| last.row != row) {
+            extensions.push(Rewrite { row, from: live, to: extended });
+        }
         words.push(word);
         fates.push(fate);
     }
@@ -165,7 +169,7 @@ impl Change {
             let goes_on = old.kind() == KIND_MOVING && old.until() > now + 1 && keeps(old, facts);
             match self.fates[index] {
                 // A word that was pushed meanwhile is made good after the swap.
-                Fate::Copied => old == new || is_pushed(new, old),
+                Fate::Copied => old == new || is_pushed(new, old) && new.until() > now + 1,
                 Fate::Moved => old.owner() == new.settled() && !(old.is_moving(now) && keeps(old, facts)),
                 Fate::Kept | Fate::Returned => {
                     goes_on && new.settled() == settled_meanwhile(old, facts) && new.until() > now + 1
@@ -277,6 +281,18 @@ mod tests {
     }
 
     #[test]
+    fn while_the_service_refuses_rows_that_end_are_extended_though_they_keep_their_owner() {
+        let live = [Row::moving(1, 2, NOW + 4), Row::moving(1, 2, NOW + 5), Row::moving(1, 2, NOW), Row::steady(1)];
+        let extended = live[0].with_until(NOW + 10);
+        for (refused, extensions) in [(0, 0), (NOW - IDLE - MARGIN - 1, 0), (NOW - IDLE - MARGIN, 1), (NOW, 1)] {
+            let change = plan(&live, &[1, 1, 1, 1], &Facts { refused, ..UP }, NOW);
+            assert_eq!(change.extensions.len(), extensions, "refused in {refused}");
+            assert_eq!(change.words[0], if extensions > 0 { extended } else { live[0] });
+            assert!(change.words[1..] == live[1..] && change.is_empty());
+        }
+    }
+
+    #[test]
     fn a_ring_that_grows_extends_a_row_once_and_gives_its_word_to_its_children() {
         let live = [Row::moving(1, 2, NOW + 3), Row::steady(5)];
         let change = plan(&live, &[1, 3, 4, 1, 5, 6, 5, 5], &UP, NOW);
@@ -301,7 +317,8 @@ mod tests {
     fn a_plan_does_not_outlive_what_it_was_made_from() {
         let steady = Row::steady(1);
         let kept = Row::moving(1, 2, NOW + 20);
-        let table: [(&str, Row, u16, Row, Facts<'_>, u32, bool); 16] = [
+        let soon = kept.with_until(NOW + 4);
+        let table: [(&str, Row, u16, Row, Facts<'_>, u32, bool); 17] = [
             ("nothing happened", steady, 2, steady, UP, NOW, true),
             ("three seconds passed", steady, 2, steady, UP, NOW + 3, true),
             ("four seconds passed", steady, 2, steady, UP, NOW + 4, false),
@@ -317,6 +334,7 @@ mod tests {
             ("returned", kept, 2, kept, UP, NOW, true),
             ("returned, about to end", kept, 2, kept.with_until(NOW + 1), UP, NOW, false),
             ("copied, and pushed", kept, 1, kept.with_until(NOW + 40), UP, NOW, true),
+            ("copied, and pushed at its end", soon, 1, kept.with_until(NOW + 40), UP, NOW + 3, false),
             ("copied, and tidied", Row::exceptions(1, 3), 1, Row::exceptions(1, 1), UP, NOW, false),
         ];
         for (name, word, owner, live, facts, now, good) in table {
@@ -407,7 +425,7 @@ mod tests {
             prop_assert!(change.still_good(&live, &facts, NOW + late));
             for (row, (old, new)) in live.iter().zip(&change.words).enumerate() {
                 match change.fates[row] {
-                    Fate::Copied => prop_assert_eq!(old, new),
+                    Fate::Copied => prop_assert!(old == new),
                     // Whoever was not written down goes where it went.
                     Fate::Kept => {
                         let unwritten = if standing(old.settled()) == Standing::Up { old.settled() } else { old.owner() };
