@@ -69,6 +69,9 @@ pub struct Rows {
     /// Repeat the run that printed this seed
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
+    /// Go through everything that can happen in as many steps instead; 8 takes minutes
+    #[arg(long, value_name = "STEPS")]
+    depth: Option<u64>,
     /// Look for histories that tell broken rules from kept ones, and keep them as fixtures
     #[arg(long)]
     renew: bool,
@@ -79,7 +82,7 @@ impl Rows {
         setup::ensure(&[Group::Build])?;
         run(cargo("build").args(["--quiet", "--package", "lb-tests-rows", "--bin", "rows"]))?;
         let mut rows = Command::new(workspace::target_dir()?.join("debug/rows"));
-        for (option, value) in [("--steps", self.steps), ("--seed", self.seed)] {
+        for (option, value) in [("--steps", self.steps), ("--seed", self.seed), ("--depth", self.depth)] {
             if let Some(value) = value {
                 rows.arg(option).arg(value.to_string());
             }

@@ -100,6 +100,10 @@ impl World {
         }
     }
 
+    pub fn would_send(&self, flow: usize, sends: Sends) -> bool {
+        self.sign(flow, sends).is_some()
+    }
+
     pub fn packet(&mut self, flow: usize, sends: Sends, cpu: Cpu) {
         let Some(sign) = self.sign(flow, sends) else { return };
         let row = self.story.as_ref().map(|_| self.describe_row(flow, cpu.old));

@@ -2,6 +2,8 @@
 //!
 //! As in the product, one thing at a time: while a change is under way, others wait for it.
 
+use std::hash::Hasher as _;
+
 use lb_common::flow::{FlowState, Life, PHASE_CLOSING};
 use lb_common::ring::{KIND_MOVING, Row, row_index};
 use lb_common::rows::Timeouts;
@@ -13,6 +15,7 @@ use sluice::rows::{Facts, Rewrite, Standing};
 
 use crate::broken::Broken;
 use crate::clients::Violation;
+use crate::exhaustive::Mix;
 use crate::step::{Ask, Step};
 use crate::world::{Backend, FLOWS, Health, OPENING, RINGS, World};
 
@@ -41,7 +44,7 @@ enum Work {
     #[default]
     Idle,
     /// Arrays are built and wait for their swap.
-    Built { changes: Vec<Change>, ask: Ask, swap_at: u64 },
+    Built { changes: Vec<Change>, ask: Ask, built_at: u64, swap_at: u64 },
     /// Both are in use.
     Window { changes: Vec<Change>, ends_at: u64 },
 }
@@ -55,6 +58,9 @@ struct Sweep {
     stage: u8,
     candidates: Vec<(usize, Entry)>,
     sizes: [usize; RINGS],
+    /// What the scan began with.
+    words: Vec<Row>,
+    seen: [Option<FlowState>; FLOWS],
 }
 
 const STAGES: u8 = 7;
@@ -94,6 +100,45 @@ impl World {
         match (work, sweep) {
             (Some(work), Some(sweep)) => Some(work.min(sweep)),
             (due, None) | (None, due) => due,
+        }
+    }
+
+    /// No change is under way.
+    pub fn is_idle(&self) -> bool {
+        matches!(self.controller.work, Work::Idle)
+    }
+
+    /// What the controller has in mind, for [`crate::exhaustive`].
+    pub fn digest_controller(
+        &self,
+        hash: &mut Mix,
+        row: &mut dyn FnMut(&mut Mix, Row),
+        entry: &mut dyn FnMut(&mut Mix, Option<FlowState>),
+    ) {
+        let Controller { work, queued, tries, sweep, .. } = &self.controller;
+        let changes = match work {
+            Work::Idle => &[][..],
+            Work::Built { changes, built_at, swap_at, ask } => {
+                hash.write_u64(1 + swap_at - self.now);
+                hash.write_u64(self.now - built_at);
+                hash.write_u64(ask.seed);
+                changes
+            }
+            Work::Window { changes, ends_at } => {
+                hash.write_u64(10_000 + ends_at - self.now);
+                changes
+            }
+        };
+        for change in changes {
+            change.words.iter().for_each(|word| row(hash, *word));
+            change.fates.iter().for_each(|fate| hash.write_u8(*fate as u8));
+        }
+        hash.write_u64(queued.map_or(u64::MAX, |ask| ask.seed));
+        hash.write_u32(*tries);
+        if let Some(sweep) = sweep {
+            hash.write_u64(u64::from(sweep.stage) << 32 | (self.now - sweep.began));
+            sweep.words.iter().for_each(|word| row(hash, *word));
+            sweep.seen.iter().for_each(|state| entry(hash, *state));
         }
     }
 
@@ -226,7 +271,7 @@ impl World {
     }
 
     /// Who shall own the rows of a ring: who owns them now, if it may and chance does not want it otherwise.
-    fn wanted(&self, index: usize, seed: u64) -> Vec<u16> {
+    pub fn wanted(&self, index: usize, seed: u64) -> Vec<u16> {
         let able = |b: &Backend| b.health == Health::Up && !b.draining && !b.leaving && !b.elsewhere;
         let able: Vec<u16> =
             (1..self.backends.len()).filter(|id| able(&self.backends[*id])).map(|id| id as u16).collect();
@@ -269,7 +314,7 @@ impl World {
             return;
         }
         let swap_at = self.now + u64::from(ask.stall.min(3500));
-        self.controller.work = Work::Built { changes, ask, swap_at };
+        self.controller.work = Work::Built { changes, ask, built_at: self.now, swap_at };
     }
 
     fn plan(&self, index: usize, owners: &[u16], now: u32) -> Change {
@@ -535,8 +580,18 @@ impl World {
             })
             .collect();
         let scan = Scan::begin(&rings, 2, Vec::new(), self.second());
+        let words = self.rings.iter().flat_map(|ring| ring.words.iter().copied()).collect();
         let sizes = std::array::from_fn(|ring| self.rings[ring].words.len());
-        self.controller.sweep = Some(Sweep { scan, began: self.now, takes, stage: 0, candidates: Vec::new(), sizes });
+        self.controller.sweep = Some(Sweep {
+            scan,
+            began: self.now,
+            takes,
+            stage: 0,
+            candidates: Vec::new(),
+            sizes,
+            words,
+            seen: [None; FLOWS],
+        });
         self.tell(|_| "a sweep begins".to_owned());
         self.wait_until(self.now);
     }
@@ -562,6 +617,7 @@ impl World {
     fn sweep_looks(&mut self, sweep: &mut Sweep) {
         for flow in (0..FLOWS).filter(|flow| flow % 2 == usize::from(sweep.stage / 3)) {
             let Some(state) = self.entries[flow] else { continue };
+            sweep.seen[flow] = Some(state);
             let ring = Self::ring_of(flow);
             let entry = Entry { ring: Some(ring), hash: Self::hash_of(flow), service: SERVICE, state };
             let mut verdict = sweep.scan.see(&entry, &Now { world: self, sizes: sweep.sizes }, self.second());

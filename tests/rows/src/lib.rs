@@ -12,6 +12,7 @@ pub mod broken;
 pub mod clients;
 pub mod controller;
 pub mod cpu;
+pub mod exhaustive;
 pub mod fixture;
 pub mod random;
 pub mod shrink;
@@ -116,6 +117,16 @@ mod tests {
         let missing = tally.missing();
         assert!(missing.len() <= rare.iter().filter(|count| **count == 0).count(), "never: {missing:?}");
         assert!(rare.iter().sum::<u64>() * 100_000 < tally.checked * 100, "{tally}");
+    }
+
+    #[test]
+    fn no_flow_moves_whatever_happens_in_six_steps() {
+        for case in exhaustive::cases() {
+            let explored = exhaustive::explore(&case, 6);
+            let story = explored.found.map(|(_, steps)| exhaustive::history(&case, steps).story());
+            assert_eq!(story, None, "{}", case.name);
+            assert!(explored.states > 100_000, "{}: {} states", case.name, explored.states);
+        }
     }
 
     #[test]

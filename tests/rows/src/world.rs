@@ -352,6 +352,11 @@ impl World {
         }
     }
 
+    pub fn row_of(&self, flow: usize, old: bool) -> Row {
+        let words = self.rings[Self::ring_of(flow)].words_on(old);
+        words[row_index(Self::hash_of(flow), words.len().trailing_zeros()) as usize]
+    }
+
     pub fn describe_row(&self, flow: usize, old: bool) -> String {
         let ring = &self.rings[Self::ring_of(flow)];
         let words = ring.words_on(old);

@@ -5,6 +5,7 @@ use std::time::{Instant, SystemTime};
 
 use clap::Parser;
 use lb_tests_rows::broken::Broken;
+use lb_tests_rows::exhaustive::{self, Explored};
 use lb_tests_rows::fixture::{self, Fixture};
 use lb_tests_rows::{History, find, run, shrink};
 
@@ -17,21 +18,27 @@ struct Arguments {
     /// Where random numbers start; the same seed is the same run
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
+    /// Go through everything that can happen in as many steps instead; 8 takes minutes
+    #[arg(long, value_name = "STEPS", conflicts_with_all = ["steps", "seed"])]
+    depth: Option<usize>,
     /// Look for histories that tell broken rules from kept ones, and keep them as fixtures
     #[arg(long)]
     renew: bool,
 }
 
 fn main() -> anyhow::Result<ExitCode> {
-    let Arguments { steps, seed, renew } = Arguments::parse();
+    let Arguments { steps, seed, depth, renew } = Arguments::parse();
+    if let Some(depth) = depth {
+        return explore(depth);
+    }
     let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let seed = seed.unwrap_or_else(now);
     println!("seed {seed}");
     if renew {
         for (rule, broken) in Broken::ALL {
             let Some((world, history)) = find(seed, Some(broken), 20_000) else {
-                println!("rule {rule}, {broken:?}: not found");
-                return Ok(ExitCode::FAILURE);
+                println!("rule {rule}, {broken:?}: not found, the fixture stays as it is");
+                continue;
             };
             let fixture = Fixture::new(shrink::shrink(history));
             fixture::save("broken", &broken.name(), &fixture)?;
@@ -47,17 +54,33 @@ fn main() -> anyhow::Result<ExitCode> {
         println!("\nno flow moved");
         return Ok(ExitCode::SUCCESS);
     };
-    tell(seed, world, history)?;
+    tell(&format!("{seed}-{world}"), history)?;
     Ok(ExitCode::FAILURE)
 }
 
-fn tell(seed: u64, world: u64, history: History) -> anyhow::Result<()> {
+fn explore(depth: usize) -> anyhow::Result<ExitCode> {
+    for case in exhaustive::cases() {
+        let started = Instant::now();
+        let explored = exhaustive::explore(&case, depth);
+        let Explored { states, transitions, found } = explored;
+        let took = started.elapsed().as_secs_f64();
+        println!("{}, {depth} steps: {transitions} transitions from {states} states, {took:.1} s", case.name);
+        if let Some((_, steps)) = found {
+            tell(&case.name.replace(' ', "-"), exhaustive::history(&case, steps))?;
+            return Ok(ExitCode::FAILURE);
+        }
+    }
+    println!("\nno flow moved");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn tell(name: &str, history: History) -> anyhow::Result<()> {
     let fixture = Fixture::new(shrink::shrink(history));
-    println!("\n{} in world {world}, {} steps:\n", fixture.found, fixture.history.steps.len());
+    println!("\n{}, {} steps:\n", fixture.found, fixture.history.steps.len());
     for line in &fixture.story {
         println!("{line}");
     }
-    let path = fixture::save("found", &format!("{seed}-{world}"), &fixture)?;
+    let path = fixture::save("found", name, &fixture)?;
     println!("\nkept in {}", path.display());
     Ok(())
 }
