@@ -345,7 +345,7 @@ services:
     timeouts: { tcp_established: 1h, tcp_opening: 5s, tcp_closing: 1s }
     on_backend_down: reset
     udp: { mode: oneshot }
-    affinity: flow
+    affinity: source
     limits: { flows: 2048, new_flows: 1500/s }
     health: { tcp: { port: 5353 }, interval: 500ms, timeout: 100ms, rise: 1 }
     min_healthy: 2
@@ -383,6 +383,7 @@ fn every_key_there_is_can_be_set() {
     assert_eq!((dns.timeouts.udp, web.timeouts.udp), (Duration::from_secs(60), Duration::from_secs(60)));
     assert_eq!((dns.on_backend_down, web.on_backend_down), (OnBackendDown::Reset, OnBackendDown::Drop));
     assert_eq!((dns.udp, web.udp), (UdpMode::Oneshot, UdpMode::Flow));
+    assert_eq!((dns.affinity, web.affinity), (Affinity::Source, Affinity::Flow));
     assert_eq!(dns.limits, ServiceLimits { flows: 2_048, new_flows: 1_500 });
     assert_eq!(web.limits, ServiceLimits { flows: 1_024, new_flows: 100_000 }, "half of what there is");
     assert_eq!(model.node.min_ring_interval, Duration::from_millis(250));

@@ -165,10 +165,7 @@ static BACKEND_STATE: Choice = Choice { what: "a backend's state", words: &[word
 static ON_BACKEND_DOWN: Choice =
     Choice { what: "an answer to a dead backend", words: &[word("reselect"), word("drop"), word("reset")] };
 static UDP_MODE: Choice = Choice { what: "a UDP mode", words: &[word("flow"), word("oneshot")] };
-static AFFINITY: Choice = Choice {
-    what: "an affinity",
-    words: &[word("flow"), later_word("source", "remove it; each flow is placed by its own 5-tuple")],
-};
+static AFFINITY: Choice = Choice { what: "an affinity", words: &[word("flow"), word("source")] };
 static PROTOCOL: Choice = Choice {
     what: "a protocol",
     words: &[
@@ -435,7 +432,8 @@ pub static SERVICE: Table = table(
             "affinity",
             Value::Choice(&AFFINITY),
             Is("flow"),
-            "what the flows of one client have in common. `flow`: nothing, each is placed by its 5-tuple",
+            "what the flows of one client have in common. `flow`: nothing, each is placed by its 5-tuple. `source`: the \
+             backend, they are placed by source and destination address alone",
         ),
         key("limits", Value::Table(&SERVICE_LIMITS), Nothing, "its part of the flow tables"),
         key(

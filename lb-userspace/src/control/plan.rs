@@ -85,10 +85,13 @@ fn interfaces(old: &Model, new: &Model, out: &mut Plan) {
 }
 
 fn rings(service: &str, old: &Side<'_>, new: &Side<'_>) -> Vec<RingPlan> {
+    let affinity = |model: &Model| model.services.iter().find(|s| s.name == service).map(|s| s.affinity);
     let of_service = new.desired.rings.iter().filter(|(key, _)| key.service == service);
     let changed = of_service.filter_map(|(key, ring)| {
         let before = old.desired.rings.get(key);
-        let moved = before.map_or(0, |before| ring.moved_since(before));
+        // Placed by another hash, every flow may meet another row, and is asked for in the ring before.
+        let all = before.is_some() && affinity(old.model) != affinity(new.model);
+        let moved = if all { ring.len() } else { before.map_or(0, |before| ring.moved_since(before)) };
         let grows = before.is_some_and(|before| before.len() != ring.len());
         (moved > 0 || grows || before.is_none()).then(|| RingPlan {
             family: key.family.name().to_owned(),

@@ -76,6 +76,8 @@ fn what_moves_breaks_nothing_and_is_counted_by_row() {
         ("drain", web("", &format!("{A}, {}", B.replace(" }", ", state: drain }"))), 0.5),
         ("weight", web("", &format!("{A}, {}", B.replace(" }", ", weight: 300 }"))), 0.25),
     ];
+    let by_client = between(&two, &(web("affinity: source,", &format!("{A}, {B}")) + DNS), &[]);
+    assert_eq!((by_client.services[0].rings[0].share, by_client.breaks.len()), (1.0, 0));
     for (name, next, wanted) in table {
         let plan = between(&two, &(next + DNS), &[]);
         assert_eq!(plan.breaks, [], "{name}");
