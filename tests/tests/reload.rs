@@ -2,12 +2,14 @@
 //!
 //! Needs root, nginx and dnsmasq, as the other tests of the lab do.
 
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use lb_tests::lab::Lab;
 use lb_tests::lab::config::Config;
 use lb_tests::lab::daemon::{Daemon, Launcher};
-use sluice::api::types::{Plan, Status};
+use lb_tests::lab::{Lab, VIP};
+use sluice::api::types::{DrainProgress, Plan, Status};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -121,4 +123,71 @@ fn a_reload_within_the_interval_waits_for_its_end_and_a_drain_does_not() {
     daemon.cli_ok(&["drain", "web/b1"]).unwrap();
     assert!(began.elapsed() < Duration::from_secs(2), "the drain took {:?}", began.elapsed());
     assert_eq!(weight(&daemon.status().unwrap(), "b3"), 60);
+}
+
+/// A connection that is used every now and then.
+struct Held(TcpStream);
+
+impl Held {
+    fn open(lab: &Lab) -> Self {
+        let vip = SocketAddr::from((VIP.v4, 80));
+        let stream = lab.client.run(|| TcpStream::connect_timeout(&vip, SOON)).unwrap().unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        Self(stream)
+    }
+
+    fn ask(&mut self) -> std::io::Result<usize> {
+        self.0.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")?;
+        let mut answer = [0; 4096];
+        match self.0.read(&mut answer)? {
+            0 => Err(std::io::ErrorKind::UnexpectedEof.into()),
+            n => Ok(n),
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_drain_waits_for_the_connections_that_are_used_and_breaks_none() {
+    let lab = Lab::new().unwrap();
+    let config = Config::new(&lab);
+    let timeouts = "defaults:\n  timeouts: { tcp_established: 5s, tcp_opening: 5s, tcp_closing: 2s, udp: 5s }\n";
+    let yaml = config.yaml().replace("defaults:\n", timeouts);
+    let daemon = Daemon::start(&lab, Launcher::beside_us().unwrap(), &yaml).unwrap();
+    let mut connections: Vec<Held> = (0..24).map(|_| Held::open(&lab)).collect();
+    for connection in &mut connections {
+        connection.ask().unwrap();
+    }
+    let waiting = std::thread::scope(|scope| {
+        let waiting =
+            scope.spawn(|| daemon.cli(&["drain", "web/b1", "--wait", "--timeout", "90s", "-o", "json"]).unwrap());
+        // Longer than the rows move: what is in use is still waited for.
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(14) {
+            for connection in &mut connections {
+                connection.ask().expect("a connection broke");
+            }
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        assert!(!waiting.is_finished(), "it did not wait for connections in use");
+        connections.clear();
+        waiting.join().unwrap()
+    });
+    let (out, err) = (String::from_utf8_lossy(&waiting.stdout), String::from_utf8_lossy(&waiting.stderr));
+    assert_eq!(waiting.status.code(), Some(0), "{out}{err}");
+    let told: Vec<DrainProgress> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(told.iter().any(|p| p.flows.is_some_and(|n| n > 0) && p.ruled_out_in_seconds == 0), "{out}");
+    assert!(told.iter().any(|p| p.ruled_out_in_seconds > 0), "{out}");
+    let last = told.last().unwrap();
+    assert!(last.done && last.flows == Some(0) && last.ruled_out_in_seconds == 0, "{last:?}");
+
+    // Too short a wait says what is left, and leaves it alone.
+    let mut connections: Vec<Held> = (0..24).map(|_| Held::open(&lab)).collect();
+    let late = daemon.cli(&["drain", "web/b3", "--wait", "--timeout", "1s"]).unwrap();
+    let told = String::from_utf8_lossy(&late.stderr).into_owned();
+    assert_eq!(late.status.code(), Some(1), "{told}");
+    assert!(told.contains("error: web/b3 after 1s: ") && told.contains("hint: it stays drained"), "{told}");
+    for connection in &mut connections {
+        connection.ask().expect("a connection broke");
+    }
 }
