@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         Verb::Status(status) => status.execute(),
         Verb::Drain(drain) => drain.execute(),
         Verb::Undrain(undrain) => undrain.execute(),
+        Verb::Flows(flows) => flows.execute(),
         Verb::Detach(detach) => detach.execute(),
         Verb::Decap(decap) => decap.execute(),
         Verb::Version(version) => version.execute(),

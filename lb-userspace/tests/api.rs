@@ -86,6 +86,8 @@ async fn every_refusal_has_its_http_status_and_a_json_body() {
         (get("/v1/status"), "200"),
         (post("/v1/reload"), "200"),
         (post("/v1/reload"), "422"),
+        (post("/v1/flows"), "200"),
+        (post_with("/v1/flows", r#"{ "client": "nobody", "limit": 1 }"#), "400"),
         (post("/v1/rollback"), "200"),
         (post("/v1/confirm"), "200"),
         (post("/v1/reload?confirm=soon"), "400"),

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::api::route::{NoRoute, OFFERED, Route};
 use crate::api::server::typed;
-use crate::api::types::{ApiError, PlanRequest};
+use crate::api::types::{ApiError, FlowFilter, PlanRequest};
 use crate::control::handle::Handle;
 use crate::exit::{Exit, Failure};
 use crate::model::BackendState;
@@ -44,7 +44,7 @@ pub(super) async fn answer(handle: &Handle, method: &Method, path: &str, body: &
         }
     };
     match &route {
-        Route::Status | Route::Plan | Route::DrainProgress { .. } => {}
+        Route::Status | Route::Plan | Route::Flows | Route::DrainProgress { .. } => {}
         Route::EvictUdp { service, backend } => {
             tracing::info!("eviction of the UDP flows of {service}/{backend} asked for by {peer}");
         }
@@ -70,6 +70,10 @@ pub(super) async fn answer(handle: &Handle, method: &Method, path: &str, body: &
         Route::EvictUdp { service, backend } => {
             handle.evict_udp(service, backend).await.map(|evicted| json(StatusCode::OK, &evicted))
         }
+        Route::Flows => match filter(body) {
+            Ok(filter) => handle.flows(filter).await.map(|flows| json(StatusCode::OK, &flows)),
+            Err(failure) => Err(failure),
+        },
         Route::Rollback => handle.roll_back().await.map(|applied| json(StatusCode::OK, &applied)),
         Route::Confirm => handle.confirm().await.map(|confirmed| json(StatusCode::OK, &confirmed)),
         Route::Plan => match file(body) {
@@ -95,6 +99,17 @@ fn file(body: &[u8]) -> Result<Option<PlanRequest>, Failure> {
     serde_json::from_slice(body).map(Some).map_err(|e| {
         Failure::new(Exit::Usage, format!("the body is no JSON object with `file` and `text`: {e}"))
             .hint("send the file as `{ \"file\": NAME, \"text\": YAML }`, or no body for the daemon's own file")
+    })
+}
+
+/// Without a body, the first flows of all.
+fn filter(body: &[u8]) -> Result<FlowFilter, Failure> {
+    if body.is_empty() {
+        return Ok(FlowFilter { service: None, client: None, backend: None, limit: 1_000 });
+    }
+    serde_json::from_slice(body).map_err(|e| {
+        Failure::new(Exit::Usage, format!("the body is no filter: {e}"))
+            .hint("such as `{ \"service\": \"web\", \"limit\": 1000 }`; it knows `client` and `backend`, too")
     })
 }
 

@@ -13,7 +13,9 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use crate::api::route::Route;
-use crate::api::types::{ApiError, Applied, Confirmed, DrainAnswer, DrainProgress, Evicted, Plan, PlanRequest, Status};
+use crate::api::types::{
+    ApiError, Applied, Confirmed, DrainAnswer, DrainProgress, Evicted, FlowFilter, Flows, Plan, PlanRequest, Status,
+};
 use crate::exit::{Exit, Failure};
 use crate::model::BackendState;
 
@@ -77,6 +79,12 @@ impl Client {
     ) -> Result<DrainProgress, Failure> {
         let idle = idle.map(|idle| idle.as_secs());
         self.call(Route::DrainProgress { service, backend, idle }, Bytes::new(), QUESTION).await
+    }
+
+    pub async fn flows(&self, filter: &FlowFilter) -> Result<Flows, Failure> {
+        let body = serde_json::to_vec(filter);
+        let body = body.map_err(|e| Failure::new(Exit::Failed, format!("cannot ask: {e}")))?;
+        self.call(Route::Flows, body.into(), CHANGE).await
     }
 
     /// Takes a drained backend's UDP flows away.

@@ -30,6 +30,8 @@ pub enum Route {
         backend: String,
         idle: Option<u64>,
     },
+    /// With a [`super::types::FlowFilter`] as its body: a question, and too much for a path.
+    Flows,
     /// Takes a drained backend's UDP flows away.
     EvictUdp {
         service: String,
@@ -50,7 +52,7 @@ pub enum NoRoute {
 }
 
 /// What the API offers, for error messages.
-pub const OFFERED: &str = "GET /v1/status, POST /v1/reload (?confirm=SECONDS), POST /v1/rollback, POST /v1/confirm, POST /v1/plan, POST /v1/services/SERVICE/backends/BACKEND/drain or .../undrain or .../evict-udp, \
+pub const OFFERED: &str = "GET /v1/status, POST /v1/reload (?confirm=SECONDS), POST /v1/rollback, POST /v1/confirm, POST /v1/plan, POST /v1/flows, POST /v1/services/SERVICE/backends/BACKEND/drain or .../undrain or .../evict-udp, \
      GET /v1/services/SERVICE/backends/BACKEND/drain (?idle=SECONDS)";
 
 /// How long a configuration may wait to be confirmed, in seconds.
@@ -64,6 +66,7 @@ impl Route {
             | Self::Rollback
             | Self::Confirm
             | Self::Plan
+            | Self::Flows
             | Self::SetBackendState { .. }
             | Self::EvictUdp { .. } => Method::POST,
         }
@@ -77,6 +80,7 @@ impl Route {
             Self::Rollback => "/v1/rollback".to_owned(),
             Self::Confirm => "/v1/confirm".to_owned(),
             Self::Plan => "/v1/plan".to_owned(),
+            Self::Flows => "/v1/flows".to_owned(),
             Self::SetBackendState { service, backend, state } => {
                 let verb = match state {
                     BackendState::Drain => "drain",
@@ -104,6 +108,7 @@ impl Route {
             ["v1", "rollback"] => Self::Rollback,
             ["v1", "confirm"] => Self::Confirm,
             ["v1", "plan"] => Self::Plan,
+            ["v1", "flows"] => Self::Flows,
             ["v1", "services", service, "backends", backend, "drain"]
                 if matches!(*method, Method::GET | Method::HEAD) =>
             {
@@ -175,7 +180,7 @@ mod tests {
 
     #[test]
     fn every_route_is_understood_as_it_was_meant() {
-        let mut routes = vec![Route::Status, Route::Plan, Route::Rollback, Route::Confirm];
+        let mut routes = vec![Route::Status, Route::Plan, Route::Flows, Route::Rollback, Route::Confirm];
         routes.extend([None, Some(1), Some(86_400)].map(|confirm| Route::Reload { confirm }));
         for name in ["10.0.0.11", "[2001:db8::1]:80", "a/b?c#d%20", "ünïcode name"] {
             for state in [BackendState::Drain, BackendState::Active] {

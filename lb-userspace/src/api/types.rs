@@ -289,6 +289,60 @@ pub struct Evicted {
     pub flows: u64,
 }
 
+/// Which flows are asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowFilter {
+    pub service: Option<String>,
+    pub client: Option<std::net::IpAddr>,
+    /// By name or address.
+    pub backend: Option<String>,
+    /// Most flows that are listed.
+    pub limit: u64,
+}
+
+/// Flows that are written down: those that showed a packet while their row moved.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flows {
+    pub flows: Vec<Flow>,
+    /// How many there are, listed or not.
+    pub total: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flow {
+    /// Empty for a service that is gone.
+    pub service: String,
+    pub protocol: Protocol,
+    pub client: std::net::SocketAddr,
+    pub vip: std::net::SocketAddr,
+    /// Its name; `id N` for one that nobody knows any more.
+    pub backend: String,
+    pub phase: FlowPhase,
+    /// Since its last packet.
+    pub silent_seconds: u32,
+    pub row: FlowRow,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FlowPhase {
+    Opening,
+    Established,
+    Closing,
+}
+
+/// The state of a flow's row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FlowRow {
+    /// Its flows are being written down.
+    Moving,
+    /// Some of its flows are not its owner's.
+    Exceptions,
+    /// Nobody looks its flows up: this one is about to be forgotten.
+    Steady,
+}
+
 /// Every error the API answers with.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ApiError {

@@ -10,6 +10,7 @@ pub mod connection;
 pub mod decap;
 pub mod detach;
 pub mod drain;
+pub mod flows;
 pub mod memory;
 pub mod output;
 pub mod plan;
@@ -61,6 +62,7 @@ pub enum Verb {
     Status(status::StatusVerb),
     Drain(drain::Drain),
     Undrain(undrain::Undrain),
+    Flows(flows::FlowsVerb),
     Detach(detach::Detach),
     Decap(decap::Decap),
     Version(version::Version),

@@ -252,6 +252,9 @@ impl Controller {
             Request::DrainProgress { service, backend, idle, answer } => {
                 let _ = answer.send(self.drain_progress(&service, &backend, idle));
             }
+            Request::Flows(filter, answer) => {
+                let _ = answer.send(self.flows(&filter));
+            }
             Request::EvictUdp { service, backend, answer } => {
                 let _ = answer.send(self.evict_udp(&service, &backend));
             }

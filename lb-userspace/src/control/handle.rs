@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::api::types::{Applied, Confirmed, DrainAnswer, DrainProgress, Evicted, Plan, PlanRequest, Status};
+use crate::api::types::{
+    Applied, Confirmed, DrainAnswer, DrainProgress, Evicted, FlowFilter, Flows, Plan, PlanRequest, Status,
+};
 use crate::exit::{Exit, Failure};
 use crate::model::BackendState;
 
@@ -37,6 +39,8 @@ pub enum Request {
         idle: Option<Duration>,
         answer: oneshot::Sender<Result<DrainProgress, Failure>>,
     },
+    /// Flows that are written down.
+    Flows(FlowFilter, oneshot::Sender<Result<Flows, Failure>>),
     /// Takes a backend's UDP flows away, busy or not.
     EvictUdp {
         service: String,
@@ -94,6 +98,10 @@ impl Handle {
         idle: Option<Duration>,
     ) -> Result<DrainProgress, Failure> {
         self.ask(|answer| Request::DrainProgress { service, backend, idle, answer }).await?
+    }
+
+    pub async fn flows(&self, filter: FlowFilter) -> Result<Flows, Failure> {
+        self.ask(|answer| Request::Flows(filter, answer)).await?
     }
 
     pub async fn evict_udp(&self, service: String, backend: String) -> Result<Evicted, Failure> {

@@ -6,6 +6,7 @@
 pub mod changes;
 pub mod controller;
 pub mod desired;
+mod flows;
 pub mod handle;
 mod history;
 pub mod ids;

@@ -1,11 +1,14 @@
 //! The flows that are written down: how many there are, and what was counted about them.
 
 use std::mem::MaybeUninit;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd as _;
 
-use lb_common::addr::{PROTO_TCP, PROTO_UDP};
+use lb_common::addr::{PROTO_TCP, PROTO_UDP, octets6};
 use lb_common::counters::FlowCounters;
 use lb_common::flow::{FORGET_AT_ONCE, Flow4, Flow6, FlowEntry, FlowUse};
+use lb_common::hash;
+use lb_common::ring::Row;
 
 use super::maps::FORGET_WORDS;
 use super::tables::RingId;
@@ -29,6 +32,24 @@ impl Key {
             Self::V6(flow) => (6, flow.protocol),
         };
         RingId { service, protocol: if protocol == PROTO_TCP as u32 { PROTO_TCP } else { PROTO_UDP }, family }
+    }
+
+    /// Who opened the flow, and to which VIP.
+    pub fn ends(&self) -> (SocketAddr, SocketAddr) {
+        let (client, vip, ports) = match self {
+            Self::V4(Flow4 { source, destination, ports, .. }) => {
+                let ip = |word: &u32| IpAddr::from(word.to_ne_bytes());
+                (ip(source), ip(destination), ports)
+            }
+            Self::V6(Flow6 { source, destination, ports, .. }) => {
+                let ip = |words: &[u32; 4]| IpAddr::from(octets6(*words));
+                (ip(source), ip(destination), ports)
+            }
+        };
+        // As they stand in the packet.
+        let [a, b, c, d] = ports.to_ne_bytes();
+        let (from, to) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+        (SocketAddr::new(client, from), SocketAddr::new(vip, to))
     }
 }
 
@@ -106,6 +127,18 @@ impl Dataplane {
         };
         *cursor = Cursor { family, from: next };
         Ok(entries)
+    }
+
+    /// The row of a flow, as it is now; `None` if its ring is gone.
+    pub fn row_of(&self, key: &Key, entry: &FlowEntry) -> Option<Row> {
+        let id = key.ring(entry.service);
+        let (rings, secret) = (&self.maps.rings, &self.options.tunables.hash_key);
+        let hash = match key {
+            Key::V4(flow) if rings.is_by_source(id) => hash::client4(secret, flow),
+            Key::V6(flow) if rings.is_by_source(id) => hash::client6(secret, flow),
+            _ => entry.hash,
+        };
+        rings.row(id, hash)
     }
 
     /// Removes those of these entries whose state is what is said here; which of them are gone.
@@ -195,5 +228,23 @@ impl Dataplane {
     /// Whether replies of a service are looked at: from before one of its rows moves until after the last one does.
     pub fn set_moving(&self, service: u32, moving: bool) {
         self.maps.set_moving(service, moving);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flows_ends_are_read_as_they_stand_in_the_packet() {
+        let ports = u32::from_ne_bytes([0xd4, 0x31, 0x01, 0xbb]);
+        let word = |ip: [u8; 4]| u32::from_ne_bytes(ip);
+        let (source, destination) = (word([192, 0, 2, 7]), word([203, 0, 113, 10]));
+        let v4 = Key::V4(Flow4 { source, destination, ports, protocol: 6 });
+        assert_eq!(v4.ends(), ("192.0.2.7:54321".parse().unwrap(), "203.0.113.10:443".parse().unwrap()));
+        let words = |ip: &str| lb_common::addr::words6(ip.parse::<std::net::Ipv6Addr>().unwrap().octets());
+        let (source, destination) = (words("2001:db8::7"), words("2001:db8::10"));
+        let v6 = Key::V6(Flow6 { source, destination, ports, protocol: 17 });
+        assert_eq!(v6.ends(), ("[2001:db8::7]:54321".parse().unwrap(), "[2001:db8::10]:443".parse().unwrap()));
     }
 }

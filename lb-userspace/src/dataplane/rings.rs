@@ -17,7 +17,7 @@ use std::sync::Arc;
 use aya::maps::MapData;
 
 use lb_common::flow::FlowPolicy;
-use lb_common::ring::{CLASSES, KIND_MOVING, Row, rows};
+use lb_common::ring::{CLASSES, KIND_MOVING, Row, row_index, rows};
 use lb_common::rows::{BEFORE, MARGIN};
 
 use crate::rows::plan::{Change, HEADSTART, plan, split};
@@ -380,6 +380,12 @@ impl Rings {
     }
 
     /// One row as it is now; `None` if the ring is gone or has fewer rows.
+    /// The row a hash leads to.
+    pub(super) fn row(&self, id: RingId, hash: u32) -> Option<Row> {
+        let log2 = CLASSES[usize::from(self.live.get(&id)?.array.place.class)];
+        self.word(id, row_index(hash, log2) as usize)
+    }
+
     pub(super) fn word(&self, id: RingId, row: usize) -> Option<Row> {
         let array = &self.live.get(&id)?.array;
         (row < array.words.len()).then(|| Row(array.words.load(row)))

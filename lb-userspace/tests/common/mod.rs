@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use sluice::api::server::{self, Bound};
-use sluice::api::types::{Applied, Break, Confirmed, DrainAnswer, DrainProgress, Evicted, Plan, ServiceState, Status};
+use sluice::api::types::{
+    Applied, Break, Confirmed, DrainAnswer, DrainProgress, Evicted, Flows, Plan, ServiceState, Status,
+};
 use sluice::control::handle::{Handle, Request};
 use sluice::exit::{Exit, Failure};
 use sluice::model::BackendState;
@@ -107,6 +109,7 @@ pub fn controller(status: Status) -> (Handle, Asked) {
                         done,
                     })));
                 }
+                Request::Flows(_, answer) => drop(answer.send(Ok(Flows::default()))),
                 Request::EvictUdp { answer, .. } => {
                     evicted = true;
                     drop(answer.send(Ok(Evicted { flows: 1 })));
