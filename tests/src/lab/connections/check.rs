@@ -1,10 +1,10 @@
-//! The judge: holds what clients wrote down against what servers wrote down, and both against the kernels' counters.
+//! The judge: holds what clients wrote down against what servers wrote down, and both against the wire.
 //!
 //! TCP cannot continue a connection on another host: a packet that goes astray meets a kernel that knows nothing of it
 //! and answers RST. So a moved connection is a broken one, and "answered by another server" would take a bug at both
 //! ends; it is counted all the same. The trap is to ask the clients alone: a harness that opens a new connection
 //! where one broke looks perfect. Here every connection of a server must be exactly one client's and the other way
-//! round, with the same requests, and every RST that a host sent has to be accounted for.
+//! round, with the same requests, and no RST may pass the clients' wire before its connection has said goodbye.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -26,7 +26,7 @@ pub struct Verdict {
     pub moved: Vec<u32>,
     /// What one end knows and the other does not, one sentence each.
     pub contradictions: Vec<String>,
-    /// RSTs the hosts' kernels sent.
+    /// RSTs on the clients' wire that met connections which were not over.
     pub resets: u64,
 }
 
@@ -113,7 +113,7 @@ impl Verdict {
         }
     }
 
-    /// Not one connection broke, moved or is in dispute, and no host had to refuse a segment.
+    /// Not one connection broke, moved or is in dispute, and no segment was refused.
     pub fn is_clean(&self) -> bool {
         self.broken.is_empty() && self.moved.is_empty() && self.contradictions.is_empty() && self.resets == 0
     }
@@ -131,7 +131,7 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} connections, {} requests answered: {} broken, {} moved, {} in dispute; the hosts sent {} RSTs",
+            "{} connections, {} requests answered: {} broken, {} moved, {} in dispute; {} RSTs",
             self.connections,
             self.answers,
             self.broken.len(),
@@ -192,7 +192,9 @@ fn story(c: &Connection, servers: &[Accepted], log: &Log) -> String {
         let change = log.before(when);
         events.extend(change.map(|e| (e.at, format!("{}, {} before the end", e.what, millis(when - e.at)))));
     }
-    for a in servers.iter().filter(|a| a.connection == Some(c.number) || Some(a.client) == c.local) {
+    // One that nobody asked anything is known by its address alone.
+    let its = |a: &&Accepted| a.connection.map_or(Some(a.client) == c.local, |number| number == c.number);
+    for a in servers.iter().filter(its) {
         let ended = match &a.ended {
             None => "still open".to_owned(),
             Some(Ended::InOrder) => "closed in order".to_owned(),

@@ -2,7 +2,7 @@
 //!
 //! [`site`] is the place, [`servers`] and [`fleet`] are the two ends, [`scenario`] is the script, [`check`] is the judge.
 //! The trap in proving that nothing happened is a harness that would not have noticed: so each end writes down what it
-//! sees without asking the other, kernels' counters are a third witness, and the judge's own tests break every
+//! sees without asking the other, the wire is a third witness, and the judge's own tests break every
 //! agreement once.
 
 pub mod check;

@@ -22,6 +22,7 @@ use super::log::Log;
 use super::placement::SECRET;
 use super::servers::{Ended, Servers};
 use super::site::{Site, VIP};
+use super::sniff;
 use crate::lab::daemon::{Daemon, Launcher, Place};
 use crate::lab::{process::Process, signals};
 
@@ -60,6 +61,7 @@ struct Line {
     answers: u64,
     broken: u32,
     moved: u32,
+    /// RSTs of the hosts' kernels, also to health checks and after the end.
     resets: u64,
     retransmitted: u64,
     slowest: Duration,
@@ -78,7 +80,6 @@ pub struct Scenario {
     pub config: Config,
     pub log: Log,
     lines: Vec<Line>,
-    hosts_at_start: Tcp,
     pub site: Site,
 }
 
@@ -109,7 +110,6 @@ impl Scenario {
                 decap.push(launcher.decap_in(host, &site.dir().join(format!("h{h}-decap.log")))?);
             }
         }
-        let hosts_at_start = Tcp::of(&site.hosts)?;
         let mut scenario = Self {
             fleet: None,
             daemons: Vec::new(),
@@ -119,7 +119,6 @@ impl Scenario {
             config,
             log: Log::new(),
             lines: Vec::new(),
-            hosts_at_start,
             site,
         };
         for node in 0..nodes {
@@ -355,7 +354,9 @@ impl Scenario {
             retransmitted: Tcp::of(&self.site.clients)?.retransmitted - before.clients.retransmitted,
             slowest: counts.slowest,
         });
-        let verdict = Verdict::of(&clients, &servers, hosts.resets_sent - self.hosts_at_start.resets_sent);
+        self.site.finish_captures();
+        let resets = sniff::resets(&sniff::read(self.site.dir(), "ends")?);
+        let verdict = Verdict::of(&clients, &servers, resets);
         print!("{}", self.table());
         println!("{verdict}");
         if !verdict.is_clean() {

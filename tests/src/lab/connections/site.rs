@@ -19,7 +19,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{PORT, PROBE_PORT};
+use super::PORT;
+use super::sniff::{FIN, RST, SYN};
 use crate::lab::capture::Capture;
 use crate::lab::home::Home;
 use crate::lab::netns::NetNs;
@@ -204,6 +205,7 @@ impl Site {
             }
         }
         let mut captures = Vec::new();
+        captures.extend(Capture::filtered(&switch, "rt-users", home.dir(), "ends", &ends())?);
         for n in 1..=lbs.len() {
             for side in ["front", "back"] {
                 let interface = format!("lb{n}-{side}");
@@ -289,13 +291,11 @@ impl Site {
     }
 }
 
-/// What opens and ends the service's connections, as tcpdump says it: SYN, FIN and RST. Its `tcp[…]` looks into IPv4
-/// only. Probes are none of it.
+/// What opens and ends the service's connections, and every other RST, as tcpdump says it. Its `tcp[…]` looks into
+/// IPv4 only.
 fn ends() -> String {
-    format!(
-        "(tcp port {PORT} and not port {PROBE_PORT}) and \
-         ((ip and tcp[13] & 7 != 0) or (ip6 and ip6[6] = 6 and ip6[53] & 7 != 0))"
-    )
+    let any = |flags: u8| format!("(ip and tcp[13] & {flags} != 0) or (ip6 and ip6[6] = 6 and ip6[53] & {flags} != 0)");
+    format!("(tcp port {PORT} and ({})) or {}", any(FIN | SYN | RST), any(RST))
 }
 
 impl Drop for Site {

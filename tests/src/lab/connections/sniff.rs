@@ -4,6 +4,7 @@
 //! with microseconds, in the machine's byte order, as tcpdump writes them here. A file that tcpdump is still writing
 //! may end in the middle of a packet.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -36,6 +37,25 @@ pub fn read(dir: &Path, name: &str) -> Result<Vec<Segment>> {
     }
     segments.sort_by_key(|s| s.at);
     Ok(segments)
+}
+
+/// RSTs that met a connection which was not over: neither end had said FIN since its SYN. After that a RST is nothing
+/// but a last segment that came twice.
+pub fn resets(segments: &[Segment]) -> u64 {
+    let mut over: HashSet<[SocketAddr; 2]> = HashSet::new();
+    let mut count = 0;
+    for s in segments {
+        let mut ends = [s.from, s.to];
+        ends.sort();
+        if s.flags & SYN != 0 {
+            over.remove(&ends);
+        } else if s.flags & FIN != 0 {
+            over.insert(ends);
+        } else if s.flags & RST != 0 && !over.contains(&ends) {
+            count += 1;
+        }
+    }
+    count
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u32> {
@@ -83,6 +103,20 @@ fn segment(at: SystemTime, frame: &[u8]) -> Option<Segment> {
 mod tests {
     use super::*;
     use crate::packet::pcap;
+
+    #[test]
+    fn a_reset_counts_until_somebody_has_said_goodbye() {
+        let ends: [SocketAddr; 2] = ["192.0.2.1:1".parse().unwrap(), "192.0.2.2:2".parse().unwrap()];
+        let count = |flags: &[(usize, u8)]| {
+            let segment =
+                |&(from, flags)| Segment { at: SystemTime::UNIX_EPOCH, from: ends[from], to: ends[1 - from], flags };
+            resets(&flags.iter().map(segment).collect::<Vec<_>>())
+        };
+        assert_eq!(count(&[(0, SYN), (1, SYN), (1, RST)]), 1);
+        assert_eq!(count(&[(0, SYN), (1, SYN), (0, FIN), (1, RST), (0, RST)]), 0);
+        assert_eq!(count(&[(0, SYN), (1, FIN), (0, SYN), (1, RST)]), 1);
+        assert_eq!(count(&[(1, RST)]), 1);
+    }
 
     #[test]
     fn segments_of_both_families_are_read_and_everything_else_is_not() {
