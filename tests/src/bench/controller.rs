@@ -11,14 +11,22 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
+use aya::maps::{Map, MapData};
+
+use lb_common::addr::PROTO_TCP;
+use lb_common::flow::{FORGET_AT_ONCE, Flow4, FlowEntry, FlowPolicy, FlowState, Life, PHASE_ESTABLISHED};
+use lb_common::hash::flow4;
 use lb_common::ring::{CLASSES, rows};
 use sluice::control::desired::{self, Ids, Rings, View};
 use sluice::control::leaving::Leaving;
-use sluice::dataplane::{Dataplane, Options, Sizes, Tunables, pins};
+use sluice::dataplane::flows::Key;
+use sluice::dataplane::tables::Tables;
+use sluice::dataplane::{Dataplane, Features, Options, Sizes, Tunables, pins};
 use sluice::model::Model;
 use sluice::net::NetState;
 use sluice::ring::{self, Member, Seed};
 
+use super::wrapper;
 use crate::progrun::Settings;
 
 /// One figure.
@@ -38,11 +46,77 @@ fn best(mut run: impl FnMut() -> Result<Duration>) -> Result<Duration> {
 
 pub fn measure() -> Result<Vec<Cost>> {
     let ms = Duration::from_millis;
-    Ok(vec![
+    Ok([
         Cost { case: "ring/100x16384", took: best(|| build(100, 14))?, limit: ms(5) },
         Cost { case: "ring/1000x131072", took: best(|| build(1_000, 17))?, limit: ms(300) },
         Cost { case: "reload/200x20", took: reload()?, limit: ms(1_000) },
-    ])
+    ]
+    .into_iter()
+    .chain(sweep()?)
+    .collect())
+}
+
+/// Flows that are swept away.
+const FLOWS: u32 = 1 << 20;
+/// Of the one service they belong to.
+const SERVICE: u32 = 1;
+
+/// A walk over a full table whose entries have all expired: reading, judging and removing them. And the longest time that
+/// packets of one CPU waited meanwhile: one run of the program that removes.
+fn sweep() -> Result<[Cost; 2]> {
+    let settings = Settings::everything();
+    let options = Options {
+        bpf_dir: Path::new("/sys/fs/bpf").join(format!("sluice-bench-sweep-{}", std::process::id())),
+        sizes: Sizes { flows4: FLOWS, flows6: 1, ..Sizes::default() },
+        tunables: Tunables { hash_key: settings.hash_key, tunnel_source_mask4: 0, tunnel_source_mask6: 0 },
+    };
+    let opened = Dataplane::open(options.clone(), Features { ipv4: true, nat: true, ..Features::default() });
+    pins::remove(&options.bpf_dir)?;
+    let mut dataplane = opened.context("cannot load the product's program; are you root?")?;
+    let mut tables = Tables::default();
+    let policy = FlowPolicy { tcp_opening: 1, tcp: 1, udp: 1, quota: FLOWS, ..FlowPolicy::default() };
+    tables.policies.insert(SERVICE, policy);
+    dataplane.apply(tables)?;
+
+    let flow = |i: u32| Flow4 { source: i, destination: !i, ports: i.rotate_left(16), protocol: u32::from(PROTO_TCP) };
+    let expired = FlowState::new(Life::new(1, 1), PHASE_ESTABLISHED, 1);
+    let mut table: aya::maps::HashMap<MapData, Flow4, FlowEntry> =
+        Map::HashMap(wrapper::map(dataplane.program_mut().xdp()?, "FLOWS4")?).try_into()?;
+    let fill = |table: &mut aya::maps::HashMap<MapData, Flow4, FlowEntry>, from: u32, count: u32| -> Result<()> {
+        for i in from..from + count {
+            let key = flow(i);
+            let entry = FlowEntry { hash: flow4(&settings.hash_key, &key), service: SERVICE, state: expired };
+            table.insert(key, entry, 0)?;
+        }
+        dataplane.correct_flow_entries(SERVICE, i64::from(count));
+        Ok(())
+    };
+    fill(&mut table, 0, FLOWS)?;
+    let start = Instant::now();
+    let mut sweep = dataplane.begin_sweep(Vec::new());
+    while dataplane.continue_sweep(&mut sweep)? {}
+    dataplane.end_sweep(sweep);
+    let took = start.elapsed();
+    ensure!(table.keys().next().is_none(), "the sweep left entries");
+    let left = dataplane.flow_use(SERVICE).entries;
+    ensure!(left == 0, "the service is said to have {left} entries still");
+
+    let mut longest = Duration::ZERO;
+    for _ in 0..100 {
+        let entries: Vec<(Key, FlowEntry)> = (0..FORGET_AT_ONCE as u32)
+            .map(|i| (Key::V4(flow(i)), FlowEntry { hash: 0, service: SERVICE, state: expired }))
+            .collect();
+        for (key, entry) in &entries {
+            let Key::V4(key) = key else { unreachable!("made above") };
+            table.insert(key, entry, 0)?;
+        }
+        let start = Instant::now();
+        let gone = dataplane.forget(&entries)?;
+        longest = longest.max(start.elapsed());
+        ensure!(gone.iter().all(|gone| *gone), "the program left entries");
+    }
+    let ms = Duration::from_millis;
+    Ok([Cost { case: "sweep/1M", took, limit: ms(250) }, Cost { case: "sweep/chunk", took: longest, limit: ms(1) }])
 }
 
 /// A ring of equals.

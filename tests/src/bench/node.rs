@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Array, ArrayOfMaps, Map, MapData};
 use aya::programs::ProgramFd;
 use nix::time::{ClockId, clock_gettime};
@@ -25,6 +25,7 @@ use sluice::ring::{self, Member, Seed};
 
 use super::cases::{CLIENT_PORT, CLIENT4};
 use super::traffic::{ROUTER, SLUICE};
+use super::wrapper;
 use crate::golden::oracle;
 use crate::packet::Mac;
 use crate::progrun::Settings;
@@ -168,24 +169,17 @@ impl Node {
         if self.words.iter().all(Option::is_none) {
             return Ok(());
         }
-        // The program's own maps, by the kernel's account: the data plane hands out no rows.
-        let ids = self.dataplane.program_mut().xdp()?.info()?.map_ids()?.context("kernels tell since 4.15")?;
-        let name = format!("RINGS_{}", CLASSES[usize::from(RING_CLASS)]);
-        for id in ids {
-            let map = MapData::from_id(id)?;
-            if map.info()?.name_as_str() != Some(&name) {
-                continue;
+        // The data plane hands out no rows.
+        let map =
+            wrapper::map(self.dataplane.program_mut().xdp()?, &format!("RINGS_{}", CLASSES[usize::from(RING_CLASS)]))?;
+        let outer: ArrayOfMaps<MapData, Array<MapData, u64>> = Map::ArrayOfMaps(map).try_into()?;
+        let mut ring = outer.get(&0, 0)?;
+        for (row, word) in (0u32..).zip(&self.words) {
+            if let Some(word) = word {
+                ring.set(row, word.0, 0)?;
             }
-            let outer: ArrayOfMaps<MapData, Array<MapData, u64>> = Map::ArrayOfMaps(map).try_into()?;
-            let mut ring = outer.get(&0, 0)?;
-            for (row, word) in (0u32..).zip(&self.words) {
-                if let Some(word) = word {
-                    ring.set(row, word.0, 0)?;
-                }
-            }
-            return Ok(());
         }
-        bail!("the program has no map {name}")
+        Ok(())
     }
 
     pub fn program(&mut self) -> Result<ProgramFd> {

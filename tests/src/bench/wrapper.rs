@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use anyhow::{Context as _, Result, ensure};
-use aya::maps::ProgramArray;
+use anyhow::{Context as _, Result, bail, ensure};
+use aya::maps::{MapData, ProgramArray};
 use aya::programs::xdp::Xdp;
 use aya::programs::{ProgramFd, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
@@ -96,4 +96,15 @@ pub fn xdp<'a>(object: &'a Ebpf, name: &str) -> Result<&'a Xdp> {
 
 pub fn xdp_mut<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
     Ok(object.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?)
+}
+
+/// One of the maps of a loaded program, by the kernel's account.
+pub fn map(program: &Xdp, name: &str) -> Result<MapData> {
+    for id in program.info()?.map_ids()?.context("kernels tell since 4.15")? {
+        let map = MapData::from_id(id)?;
+        if map.info()?.name_as_str() == Some(name) {
+            return Ok(map);
+        }
+    }
+    bail!("the program has no map {name}")
 }
