@@ -155,6 +155,18 @@ mod tests {
     }
 
     #[test]
+    fn the_specification_names_every_broken_rule() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/design/rows.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        let told: Vec<(u8, String)> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split_once("` | "))
+            .map(|(name, rest)| (rest.split(' ').next().unwrap().parse().unwrap(), name.to_owned()))
+            .collect();
+        assert_eq!(told, Broken::ALL.map(|(rule, broken)| (rule, broken.name())));
+    }
+
+    #[test]
     fn broken_rules_are_found_by_chance_too() {
         // What two CPUs do within microseconds, or a controller that dies within a swap, takes longer to meet.
         let rare = [
