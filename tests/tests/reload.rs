@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use lb_tests::lab::config::Config;
 use lb_tests::lab::daemon::{Daemon, Launcher};
-use lb_tests::lab::{Lab, VIP};
-use sluice::api::types::{DrainProgress, Plan, Status};
+use lb_tests::lab::{CLIENT, Lab, VIP};
+use sluice::api::types::{DrainProgress, FlowPhase, Flows, Plan, Status};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -168,6 +168,15 @@ fn a_drain_waits_for_the_connections_that_are_used_and_breaks_none() {
                 connection.ask().expect("a connection broke");
             }
             std::thread::sleep(Duration::from_millis(500));
+        }
+        let listed = daemon.cli_ok(&["flows", "--service", "web", "--backend", "b1", "-o", "json"]).unwrap();
+        let listed: Flows = serde_json::from_str(&listed).unwrap();
+        println!("{}", daemon.cli_ok(&["flows", "--client", &CLIENT.v4.to_string(), "--limit", "5"]).unwrap());
+        assert!(listed.total > 0 && listed.total == listed.flows.len() as u64, "{listed:?}");
+        for flow in &listed.flows {
+            let ends = (flow.client.ip(), flow.vip, flow.backend.as_str());
+            assert_eq!(ends, (CLIENT.v4.into(), SocketAddr::from((VIP.v4, 80)), "b1"), "{flow:?}");
+            assert!(flow.silent_seconds <= 3 && flow.phase == FlowPhase::Established, "{flow:?}");
         }
         assert!(!waiting.is_finished(), "it did not wait for connections in use");
         connections.clear();
