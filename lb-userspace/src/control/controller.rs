@@ -33,7 +33,7 @@ use super::handle::Request;
 use super::history::History;
 use super::leaving::Leaving;
 use super::reload::{Waiting, unix_now};
-use super::saved::{Before, Saved};
+use super::saved::{Before, Saved, Shown};
 use super::sweeps::Sweeps;
 use super::turns::Turns;
 use super::{Options, changes, secret, status};
@@ -70,6 +70,7 @@ pub struct Controller {
     pub(super) seed: Seed,
     /// What was saved last.
     saved: Vec<u8>,
+    shown: Shown,
     key_digest: String,
 }
 
@@ -156,6 +157,7 @@ impl Controller {
             vips,
             seed: Seed::from(&hash_key),
             saved: Vec::new(),
+            shown: Shown::default(),
             key_digest,
         };
         let key = |(service, backend): BackendName| Key { service, backend };
@@ -436,7 +438,8 @@ impl Controller {
     /// Keeps what the next controller has to know, if it changed.
     fn save(&mut self, ids: &Ids) -> Result<(), crate::dataplane::DataplaneError> {
         let idle = self.dataplane.idle_timeouts();
-        let bytes = Saved::new(&self.model, ids, self.view(), &idle, &self.key_digest).to_bytes();
+        let config = self.shown.of(&self.model);
+        let bytes = Saved::new(config, ids, self.view(), &idle, &self.key_digest).to_bytes();
         if bytes != self.saved {
             self.dataplane.save_state(&bytes)?;
             self.saved = bytes;

@@ -27,8 +27,8 @@ pub struct Saved {
     version: String,
     /// Which hash key the rings were built with, without telling it.
     key: String,
-    /// The applied configuration, as `sluice config show` prints it.
-    config: serde_json::Value,
+    /// The applied configuration, as `sluice config show -o json` prints it.
+    config: String,
     ids: SavedIds,
     verdicts: Vec<(String, String, bool)>,
     overrides: Vec<(String, String, BackendState)>,
@@ -40,13 +40,13 @@ pub struct Saved {
 }
 
 impl Saved {
-    pub fn new(model: &Model, ids: &Ids, view: View<'_>, idle: &BTreeMap<RingId, u32>, key: &str) -> Self {
+    pub fn new(config: String, ids: &Ids, view: View<'_>, idle: &BTreeMap<RingId, u32>, key: &str) -> Self {
         let mut verdicts: Vec<_> = view.verdicts.iter().map(|((s, b), up)| (s.clone(), b.clone(), *up)).collect();
         verdicts.sort();
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             key: key.to_owned(),
-            config: config::show(model),
+            config,
             ids: ids.save(),
             verdicts,
             idle: idle.iter().map(|(id, seconds)| (id.service, id.protocol, id.family, *seconds)).collect(),
@@ -57,6 +57,23 @@ impl Saved {
 
     pub fn to_bytes(&self) -> Vec<u8> {
         serde_json::to_vec(self).unwrap_or_default()
+    }
+}
+
+/// The applied configuration in words, made anew only when it is another one: health changes far more often.
+#[derive(Debug, Default)]
+pub struct Shown(Option<(Model, String)>);
+
+impl Shown {
+    pub fn of(&mut self, model: &Model) -> String {
+        if let Some((known, shown)) = &self.0
+            && known == model
+        {
+            return shown.clone();
+        }
+        let shown = config::show(model).to_string();
+        self.0 = Some((model.clone(), shown.clone()));
+        shown
     }
 }
 
@@ -113,7 +130,7 @@ impl Before {
         if saved.key != key {
             before.notes.push("the hash key is another one than before: connections move".to_owned());
         }
-        match config::parse("the configuration applied before", &saved.config.to_string()) {
+        match config::parse("the configuration applied before", &saved.config) {
             Ok(model) => before.model = Some(model),
             Err(e) => before.notes.push(format!("what ran before cannot be restored if this start fails: {e}")),
         }

@@ -66,6 +66,7 @@ struct Replaced {
     name: &'static str,
     shape: Shape,
     old: MapData,
+    /// Its elements mean the same in the new one.
     copied: bool,
 }
 
@@ -255,8 +256,7 @@ fn carry_over(
     say: &mut Vec<String>,
 ) -> Result<Vec<(Shape, MapData, MapData)>, DataplaneError> {
     let mut late = Vec::new();
-    for Replaced { name, shape, old, copied } in replaced.into_iter().filter(|r| r.copied) {
-        debug_assert!(copied);
+    for Replaced { name, shape, old, .. } in replaced.into_iter().filter(|r| r.copied) {
         let path = dir.join(pins::NEW_MAPS).join(name);
         let new =
             MapData::from_pin(&path).map_err(|e| DataplaneError::Map { name: name.to_owned(), why: chain(&e) })?;

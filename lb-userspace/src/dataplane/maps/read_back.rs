@@ -42,7 +42,6 @@ impl Maps {
             local4: hash("LOCAL4", &self.local4)?,
             local6: hash("LOCAL6", &self.local6)?,
             devices: collect("DEVICES", self.devices.keys().map(|key| key.map(|i| (i, ()))))?,
-            ..Written::default()
         };
         let services4 = written.services4.iter().map(|(key, service)| (key.protocol, 4, service));
         let services6 = written.services6.iter().map(|(key, service)| (key.protocol, 6, service));
