@@ -30,6 +30,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const REQUESTS: usize = 5_000;
 /// The backend that dies.
 const VICTIM: &str = "b2";
+/// Seconds until a change of the ring is everybody's: see [`lb_common::rows::GRACE`].
+const BITE: u64 = lb_common::rows::GRACE as u64 + 2;
+
 /// The backend whose weight is edited, and its new weight.
 const EDITED: (&str, u32) = ("b3", 50);
 
@@ -187,31 +190,36 @@ impl Run<'_> {
         self.phase("failed over", "", &[VICTIM])?;
         self.run_for(Duration::from_secs(6))?;
 
-        self.phase("the backend returns", &format!("Starting {VICTIM}'s servers again."), &[])?;
+        self.phase("the backend returns", &format!("Starting {VICTIM}'s servers again."), &[VICTIM])?;
         let returning = Instant::now();
         self.lab.revive(VICTIM)?;
         self.wait("the backend is back", Duration::from_secs(10), |s| {
             of(s, VICTIM).all(|b| b.health == Health::Up && b.share > 0.0)
         })?;
         self.changes.push((returning, Instant::now()));
-        self.phase("all backends up again", &format!("{VICTIM} passed its checks and takes its share again."), &[])?;
+        self.view.say(&format!(
+            "{VICTIM} passed its checks. Nobody's connection moves; new ones follow in {BITE} seconds, when no SYN can be \
+             the second try of one that another backend has seen."
+        ));
+        self.run_for(Duration::from_secs(BITE))?;
+        self.phase("all backends up again", &format!("{VICTIM} takes its share again."), &[])?;
         self.run_for(Duration::from_secs(6))?;
 
         let (edited, weight) = EDITED;
         let before = self.config.weights().into_iter().find(|(name, _)| *name == edited).map_or(0, |(_, w)| w);
+        let shares = self.config.shares(|_| true);
         self.config.set_weight(edited, weight);
         self.daemon.edit(&self.config.yaml())?;
         let reloading = Instant::now();
         let said = self.daemon.cli_ok(&["reload"]).context("reloading the edited configuration")?;
         self.changes.push((reloading, Instant::now()));
-        self.phase(
-            "a weight was edited",
-            &format!(
-                "{edited}'s weight edited in the YAML, {before} → {weight}; `sluice reload` says:\n{}",
-                indent(&said)
-            ),
-            &[],
-        )?;
+        let says = format!(
+            "{edited}'s weight edited in the YAML, {before} → {weight}; `sluice reload` says:\n{}",
+            indent(&said)
+        );
+        self.begin("a weight is edited", &says, shares)?;
+        self.run_for(Duration::from_secs(BITE))?;
+        self.phase("a weight was edited", "New connections follow.", &[])?;
         self.run_for(Duration::from_secs(9))?;
         let deadline = Instant::now() + Duration::from_secs(30);
         while self.outcomes.len() < REQUESTS && Instant::now() < deadline {
@@ -231,12 +239,17 @@ impl Run<'_> {
 
     /// Ends the phase under way and begins another, with the shares its weights promise while `dead` are out.
     fn phase(&mut self, name: &'static str, says: &str, dead: &[&str]) -> Result<()> {
+        let expected = self.config.shares(|name| !dead.contains(&name));
+        self.begin(name, says, expected)
+    }
+
+    /// As [`Self::phase`], with these shares.
+    fn begin(&mut self, name: &'static str, says: &str, expected: Vec<(&'static str, f64)>) -> Result<()> {
         self.pump()?;
         let now = Instant::now();
         if let Some(last) = self.phases.last_mut() {
             last.ended = Some(now);
         }
-        let expected = self.config.shares(|name| !dead.contains(&name));
         self.phases.push(Phase { name, began: now, ended: None, expected });
         if !says.is_empty() {
             self.view.say(says);

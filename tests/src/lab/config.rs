@@ -100,7 +100,7 @@ impl Config {
         let nat = |port: u16| format!(", port: {port}");
         yaml += &head("web", VIP, 80, "protocol: tcp", &http);
         yaml += &self.backends(&nat(HTTP_PORT));
-        yaml += &head("dns", VIP, 53, "protocol: udp", &dns);
+        yaml += &head("dns", VIP, 53, "protocol: udp\n    udp: { mode: oneshot }", &dns);
         yaml += &self.backends(&nat(DNS_PORT));
         if self.tunnel {
             // A tunnel leaves the inner packet as it is, so the port is the one the backends listen on.
