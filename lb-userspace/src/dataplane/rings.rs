@@ -331,7 +331,12 @@ impl Rings {
         let live = self.live.iter().map(|(id, live)| (id, &live.array));
         for (id, array) in live.chain(&self.before) {
             loop {
-                let rewrites = recovered(&array.rows(), backend, outside.refused(id.service), down_since);
+                // Asked first, because reading all rows for each of thousands that come up at once takes seconds.
+                let refused = outside.refused(id.service);
+                if refused == 0 || refused < down_since {
+                    break;
+                }
+                let rewrites = recovered(&array.rows(), backend, refused, down_since);
                 if rewrites.is_empty() {
                     break;
                 }
