@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use lb_tests::lab::capture::Capture;
 use lb_tests::lab::connections::check::{Verdict, broken};
-use lb_tests::lab::connections::config::Config;
+use lb_tests::lab::connections::config::{Config, SERVICE};
 use lb_tests::lab::connections::fleet::{Connection, Why};
 use lb_tests::lab::connections::placement::Placement;
 use lb_tests::lab::connections::scenario::{Scenario, WATCH};
@@ -51,6 +51,99 @@ fn nothing_breaks_while_nothing_changes() {
     let placement = Placement::of(&run.config);
     let astray = run.connections().unwrap().iter().filter(|c| !is_placed(c, &placement)).count();
     assert_eq!(astray, 0, "connections that are not where their configuration and key put them");
+    assert_clean(&run.verdict().unwrap());
+}
+
+#[test]
+#[ignore = "needs root"]
+fn nothing_an_operator_does_to_backends_breaks_a_connection() {
+    let _machine = alone();
+    let mut run = Scenario::start(1, 10, |_| {}).unwrap();
+    run.open(2000).unwrap();
+    run.step("weight of n3 from 100 to 200", |run| {
+        run.config.line(3).weight = 200;
+        run.apply()
+    })
+    .unwrap();
+    run.step("n10 is added", |run| {
+        run.config.add([10]);
+        run.apply()
+    })
+    .unwrap();
+    run.step("n5 is drained", |run| {
+        run.config.line(5).drain = true;
+        run.apply()
+    })
+    .unwrap();
+    run.step("n5 is removed", |run| {
+        run.config.backends.remove(&5);
+        run.apply()
+    })
+    .unwrap();
+    run.step("n7 is removed without a drain", |run| {
+        run.config.backends.remove(&7);
+        run.apply()
+    })
+    .unwrap();
+    run.step("n11 and, while rows move, n12 are added", |run| {
+        run.config.add([11]);
+        run.apply()?;
+        run.config.add([12]);
+        run.apply()
+    })
+    .unwrap();
+    run.step("n5 comes back", |run| {
+        run.config.add([5]);
+        run.apply()
+    })
+    .unwrap();
+    run.step("weight of n3 from 200 to 100", |run| {
+        run.config.line(3).weight = 100;
+        run.apply()
+    })
+    .unwrap();
+    run.step("n6 is drained by hand, and undrained", |run| {
+        for verb in ["drain", "undrain"] {
+            for name in Config::names(6) {
+                run.daemons[0].cli_ok(&[verb, &format!("{SERVICE}/{name}")])?;
+            }
+        }
+        run.in_force()
+    })
+    .unwrap();
+    assert_clean(&run.verdict().unwrap());
+}
+
+#[test]
+#[ignore = "needs root"]
+fn connections_stay_when_each_client_gets_a_backend_of_its_own() {
+    let _machine = alone();
+    let mut run = Scenario::start(1, 10, |_| {}).unwrap();
+    run.open(2000).unwrap();
+    run.step("each client's connections to one backend", |run| {
+        run.config.affinity = "source";
+        run.apply()
+    })
+    .unwrap();
+    run.step("n10 is added, while flows pass from ring to ring", |run| {
+        run.config.add([10]);
+        run.apply()
+    })
+    .unwrap();
+    assert_clean(&run.verdict().unwrap());
+}
+
+#[test]
+#[ignore = "needs root"]
+fn no_connection_breaks_while_ten_backends_become_two_hundred() {
+    let _machine = alone();
+    let mut run = Scenario::start(1, 10, |_| {}).unwrap();
+    run.open(2000).unwrap();
+    run.step("200 backends", |run| {
+        run.config.add(10..200);
+        run.apply()
+    })
+    .unwrap();
     assert_clean(&run.verdict().unwrap());
 }
 
