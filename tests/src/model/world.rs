@@ -166,7 +166,7 @@ pub fn longest<T>(entries: &[T], prefix: impl Fn(&T) -> Prefix, address: IpAddr)
 }
 
 /// The first backend id that no test's table has room for.
-pub const BEYOND_BACKENDS: u16 = 64;
+pub const BEYOND_BACKENDS: u16 = 96;
 
 impl World {
     /// Every ring names backends that are there, nobody, or ids beyond the table.
