@@ -180,7 +180,11 @@ impl World {
             self.live_at(flow, decision);
             true
         } else {
-            self.check(flow, decision)
+            match self.check(flow, decision) {
+                Some(kept) => kept,
+                // Nobody heard of it.
+                None => return,
+            }
         };
         self.clients[flow].last = self.now;
         self.clients[flow].state = match (was, sends) {
@@ -208,19 +212,20 @@ impl World {
         self.clients[flow].lost = home.is_none_or(|home| !self.is_alive(home));
     }
 
-    /// Holds a packet against the flow's home. A TCP flow that is elsewhere is over; a UDP flow lives on there.
-    fn check(&mut self, flow: usize, decision: Decision) -> bool {
+    /// Holds a packet against the flow's home. A TCP flow that is elsewhere is over; a UDP flow lives on there. `None` if
+    /// the packet got nowhere.
+    fn check(&mut self, flow: usize, decision: Decision) -> Option<bool> {
         let Client { home, last, lost, .. } = self.clients[flow];
         let alive = home.filter(|home| self.is_alive(*home));
         let to = cpu::life(self, decision);
         let (Some(home), false) = (alive, lost || self.is_silent(flow)) else {
             self.tally.excused += 1;
             self.live_at(flow, decision);
-            return to == home || flow >= TCP_FLOWS;
+            return Some(to == home || flow >= TCP_FLOWS);
         };
         self.tally.checked += 1;
         if to == Some(home) {
-            return true;
+            return Some(true);
         }
         // Its backend was down since its last packet, and the service was refusing: then a row's unwritten flows are
         // given to its owner for good, because some of them were sent there. Rule 4 says so.
@@ -235,16 +240,16 @@ impl World {
             self.tally.died_in_swap += 1;
         } else if to.is_some_and(|to| !self.is_alive(to)) {
             self.tally.into_the_dead += 1;
-            return true;
+            return None;
         } else if decision == Decision::NoBackend && self.had_nobody(flow) {
             self.tally.too_early += 1;
-            return true;
+            return None;
         } else if to.is_none() {
             self.violate(Violation::Abandoned { flow });
         } else {
             self.violate(Violation::Moved { flow });
         }
         self.live_at(flow, decision);
-        flow >= TCP_FLOWS
+        Some(flow >= TCP_FLOWS)
     }
 }
