@@ -444,13 +444,16 @@ fn a_start_that_fails_leaves_what_ran_running() {
     run.answered(40);
 }
 
+/// Address, port, protocol.
+type Endpoint = (IpAddr, u16, u8);
+
 /// What the maps say, in words that do not depend on ids: two controllers with one configuration write the same.
 #[derive(Debug, PartialEq)]
 struct Tables {
     /// Endpoint → forwarding mode and the owner of every row.
-    services: BTreeMap<(IpAddr, u16, u8), (u8, Vec<Option<IpAddr>>)>,
+    services: BTreeMap<Endpoint, (u8, Vec<Option<IpAddr>>)>,
     /// Backend endpoint → VIP, port, backend.
-    reverse: BTreeMap<(IpAddr, u16, u8), (IpAddr, u16, Option<IpAddr>)>,
+    reverse: BTreeMap<Endpoint, (IpAddr, u16, Option<IpAddr>)>,
     /// Address, port and flags of each record.
     backends: BTreeSet<(IpAddr, u16, u16, u16)>,
     records: usize,

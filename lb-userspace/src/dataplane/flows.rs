@@ -74,12 +74,15 @@ impl Cursor {
     }
 }
 
+/// Entries, and where the next ones begin; `None` after the last.
+type Batch<K> = (Vec<(K, FlowEntry)>, Option<u32>);
+
 /// The next entries of one family.
 fn read<K: aya::Pod>(
     name: &'static str,
     map: &aya::maps::MapData,
     from: Option<u32>,
-) -> Result<(Vec<(K, FlowEntry)>, Option<u32>), DataplaneError> {
+) -> Result<Batch<K>, DataplaneError> {
     let mut keys = vec![0_u8; BATCH * size_of::<K>()];
     let mut values = vec![0_u8; BATCH * size_of::<FlowEntry>()];
     let (count, next) = sys::lookup_batch(map.fd().as_fd(), from, size_of::<K>(), &mut keys, &mut values)

@@ -373,7 +373,8 @@ mod tests {
     #[test]
     fn a_scan_that_was_disturbed_changes_nothing() {
         let rest = [Row::moving(1, 2, NOW - 2); 2];
-        let table: [(&str, [Row; 2], u32, Option<[Row; 2]>, bool, usize); 6] = [
+        type Line = (&'static str, [Row; 2], u32, Option<[Row; 2]>, bool, usize);
+        let table: [Line; 6] = [
             ("undisturbed", rest, NOW, Some(rest), false, 2),
             ("a change is under way", rest, NOW, Some(rest), true, 0),
             ("a row changed", rest, NOW, Some([rest[0].with_until(NOW - 3), rest[1]]), false, 1),

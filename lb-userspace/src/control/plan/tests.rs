@@ -106,7 +106,8 @@ fn a_ring_that_grows_counts_the_children_of_rows_that_move() {
 #[test]
 fn connections_that_will_break_are_told_with_the_reason() {
     let two = web("", &format!("{A}, {B}"));
-    let table: [(&str, String, String, &[&str], &[&str]); 9] = [
+    type Line = (&'static str, String, String, &'static [&'static str], &'static [&'static str]);
+    let table: [Line; 9] = [
         ("nothing", two.clone(), two.clone(), &["b"], &[]),
         ("service removed", two.clone() + DNS, two.clone(), &[], &["dns: all to 203.0.113.53:53/udp"]),
         (
