@@ -23,7 +23,7 @@ use lb_common::rows::{BEFORE, MARGIN};
 use crate::rows::plan::{Change, HEADSTART, plan, split};
 use crate::rows::recovery::recovered;
 use crate::rows::timeout::{may_lower, raise};
-use crate::rows::{Facts, Standing};
+use crate::rows::{Correction, Facts, Standing, What};
 
 use super::error::DataplaneError;
 use super::sys;
@@ -263,14 +263,9 @@ impl Rings {
         self.install(ids.iter().filter_map(|id| self.live.get(id)).map(|live| &live.array))?;
         let now = outside.now();
         for live in std::mem::take(&mut self.fresh).iter().filter_map(|id| self.live.get(id)) {
-            // The headstart is taken back where nothing was refused: SYNs go to the old owner for a time that is counted
-            // from `until`.
-            let exactly = now + live.idle + MARGIN;
+            let at_least = now + live.idle + MARGIN;
             for row in 0..live.array.words.len() {
-                live.array.correct(row, |word| {
-                    let own = word.kind() == KIND_MOVING && word.settled() == BEFORE;
-                    (own && word.until() <= exactly + HEADSTART).then(|| word.with_until(exactly))
-                });
+                live.array.correct(row, |word| Correction { row, what: What::Until(at_least) }.apply(word));
             }
         }
         for (id, old) in &self.outgrown {

@@ -184,14 +184,11 @@ impl Change {
     /// it is now; `refused` the second in which the service last refused to write a flow down.
     pub fn settle(&self, old: &[Row], refused: u32, returned: u32) -> Vec<Correction> {
         let shift = shift(old, self.words.len());
-        let exactly = returned + self.idle + MARGIN;
-        let in_full = What::Until(exactly);
+        let in_full = What::Until(returned + self.idle + MARGIN);
         let mut corrections = Vec::new();
         for (row, &new) in self.words.iter().enumerate().filter(|(_, new)| new.kind() == KIND_MOVING) {
             let old = old[row >> shift];
             let what = match self.fates[row] {
-                // The headstart is taken back: SYNs go to the old owner for a time that is counted from `until`.
-                Fate::Moved if new.until() > exactly => What::Becomes(new, new.with_until(exactly)),
                 Fate::Moved => in_full,
                 // While both arrays were in use, it had to go on writing flows down: a flow that opened by the new one
                 // is not to be found unknown by the old one.
@@ -312,9 +309,7 @@ mod tests {
         // The children that were copied learn of the extension, the one that moved of the second.
         let at_least = |row, until| Correction { row, what: What::Until(until) };
         let copied = [at_least(0, NOW + 10), at_least(3, NOW + 10)];
-        // The headstart was more than it took.
-        let exact = Correction { row: 5, what: What::Becomes(moved, moved.with_until(due)) };
-        assert_eq!(change.settle(&live, 0, NOW + 1), [copied[0], copied[1], exact]);
+        assert_eq!(change.settle(&live, 0, NOW + 1), copied);
         assert_eq!(change.settle(&live, 0, NOW + 9), [copied[0], copied[1], at_least(5, due + 8)]);
     }
 
@@ -355,11 +350,9 @@ mod tests {
         let change = plan(&live, &[2, 3, 1, 2], &UP, NOW);
         let pushed = NOW + 33;
         let old = [live[0], live[1].with_until(pushed), live[2].with_until(pushed), live[3].with_until(pushed)];
-        let moved = change.words[0];
-        let exact = What::Becomes(moved, moved.with_until(NOW + 1 + IDLE + MARGIN));
-        let expected = [(0, exact), (1, What::Until(pushed)), (2, What::Until(pushed)), (3, What::Ends(NOW + 1))];
+        let expected = [(1, What::Until(pushed)), (2, What::Until(pushed)), (3, What::Ends(NOW + 1))];
         let expected = expected.map(|(row, what)| Correction { row, what });
-        assert_eq!(change.settle(&old, NOW, NOW + 1), expected, "the headstart was more than row 0 needed");
+        assert_eq!(change.settle(&old, NOW, NOW + 1), expected, "the headstart suffices for row 0");
         let late = Correction { row: 0, what: What::Until(NOW + 5 + IDLE + MARGIN) };
         assert_eq!(change.settle(&old, NOW, NOW + 5)[0], late);
     }
