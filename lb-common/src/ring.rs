@@ -46,7 +46,7 @@ const FILTER_MASK: u64 = (1 << FILTER_BITS) - 1;
 /// the row.
 #[inline(always)]
 pub const fn filter_bit(hash: u32) -> u64 {
-    1 << ((hash & 0xffff) * FILTER_BITS >> 16)
+    1 << (((hash & 0xffff) * FILTER_BITS) >> 16)
 }
 
 /// One row's word.

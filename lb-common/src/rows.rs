@@ -228,7 +228,9 @@ pub fn answer<Q: Question, T: Table>(question: &Q, table: &mut T) -> Decision {
             let backend = table.backend(state.life().backend());
             let alive = backend.up && backend.life == state.life();
             let opens = matches!(sign, Sign::Opens);
-            if opens && alive && !expired && state.phase() != PHASE_CLOSING || !opens && alive && (tcp || !expired) {
+            // A SYN follows an entry that is neither closing nor expired; TCP in the middle any, UDP one not expired.
+            let follows = if opens { !expired && state.phase() != PHASE_CLOSING } else { tcp || !expired };
+            if alive && follows {
                 let next = FlowState::new(state.life(), next_phase(state.phase(), sign), question.now());
                 if next != state {
                     // Losing means that somebody else has just touched it, or claimed it: for the flow's next packet.
