@@ -190,7 +190,8 @@ impl Run<'_> {
         self.phase("failed over", "", &[VICTIM])?;
         self.run_for(Duration::from_secs(6))?;
 
-        self.phase("the backend returns", &format!("Starting {VICTIM}'s servers again."), &[VICTIM])?;
+        // Shares change in the middle of it.
+        self.begin("the backend returns", &format!("Starting {VICTIM}'s servers again."), Vec::new())?;
         let returning = Instant::now();
         self.lab.revive(VICTIM)?;
         self.wait("the backend is back", Duration::from_secs(10), |s| {
@@ -207,7 +208,6 @@ impl Run<'_> {
 
         let (edited, weight) = EDITED;
         let before = self.config.weights().into_iter().find(|(name, _)| *name == edited).map_or(0, |(_, w)| w);
-        let shares = self.config.shares(|_| true);
         self.config.set_weight(edited, weight);
         self.daemon.edit(&self.config.yaml())?;
         let reloading = Instant::now();
@@ -217,7 +217,7 @@ impl Run<'_> {
             "{edited}'s weight edited in the YAML, {before} → {weight}; `sluice reload` says:\n{}",
             indent(&said)
         );
-        self.begin("a weight is edited", &says, shares)?;
+        self.begin("a weight is edited", &says, Vec::new())?;
         self.run_for(Duration::from_secs(BITE))?;
         self.phase("a weight was edited", "New connections follow.", &[])?;
         self.run_for(Duration::from_secs(9))?;
