@@ -51,45 +51,16 @@ fn term(key: &impl Key, i: usize, word: u32) -> u64 {
     key.word(i).wrapping_mul(word as u64)
 }
 
-/// Hash of an IPv4 flow. The protocol is not a word: each protocol has a ring of its own.
+/// The sum over the addresses alone.
 #[inline(always)]
-pub fn flow4(key: &impl Key, f: &Flow4) -> u32 {
-    let sum = key
-        .word(0)
-        .wrapping_add(term(key, 1, f.source))
-        .wrapping_add(term(key, 2, f.destination))
-        .wrapping_add(term(key, 3, f.ports));
-    finalise((sum >> 32) as u32)
+fn addresses4(key: &impl Key, f: &Flow4) -> u64 {
+    key.word(0).wrapping_add(term(key, 1, f.source)).wrapping_add(term(key, 2, f.destination))
 }
 
-/// Hash of an IPv4 client of a VIP, whatever the ports.
+/// As [`addresses4`].
 #[inline(always)]
-pub fn client4(key: &impl Key, f: &Flow4) -> u32 {
-    let sum = key.word(0).wrapping_add(term(key, 1, f.source)).wrapping_add(term(key, 2, f.destination));
-    finalise((sum >> 32) as u32)
-}
-
-/// Hash of an IPv6 client of a VIP, whatever the ports.
-#[inline(always)]
-pub fn client6(key: &impl Key, f: &Flow6) -> u32 {
-    let sum = key
-        .word(0)
-        .wrapping_add(term(key, 1, f.source[0]))
-        .wrapping_add(term(key, 2, f.source[1]))
-        .wrapping_add(term(key, 3, f.source[2]))
-        .wrapping_add(term(key, 4, f.source[3]))
-        .wrapping_add(term(key, 5, f.destination[0]))
-        .wrapping_add(term(key, 6, f.destination[1]))
-        .wrapping_add(term(key, 7, f.destination[2]))
-        .wrapping_add(term(key, 8, f.destination[3]));
-    finalise((sum >> 32) as u32)
-}
-
-/// Hash of an IPv6 flow.
-#[inline(always)]
-pub fn flow6(key: &impl Key, f: &Flow6) -> u32 {
-    let sum = key
-        .word(0)
+fn addresses6(key: &impl Key, f: &Flow6) -> u64 {
+    key.word(0)
         .wrapping_add(term(key, 1, f.source[0]))
         .wrapping_add(term(key, 2, f.source[1]))
         .wrapping_add(term(key, 3, f.source[2]))
@@ -98,8 +69,30 @@ pub fn flow6(key: &impl Key, f: &Flow6) -> u32 {
         .wrapping_add(term(key, 6, f.destination[1]))
         .wrapping_add(term(key, 7, f.destination[2]))
         .wrapping_add(term(key, 8, f.destination[3]))
-        .wrapping_add(term(key, 9, f.ports));
-    finalise((sum >> 32) as u32)
+}
+
+/// Hash of an IPv4 flow. The protocol is not a word: each protocol has a ring of its own.
+#[inline(always)]
+pub fn flow4(key: &impl Key, f: &Flow4) -> u32 {
+    finalise((addresses4(key, f).wrapping_add(term(key, 3, f.ports)) >> 32) as u32)
+}
+
+/// Hash of an IPv6 flow.
+#[inline(always)]
+pub fn flow6(key: &impl Key, f: &Flow6) -> u32 {
+    finalise((addresses6(key, f).wrapping_add(term(key, 9, f.ports)) >> 32) as u32)
+}
+
+/// Hash of an IPv4 client of a VIP, whatever the ports: that of a flow whose ports are 0.
+#[inline(always)]
+pub fn client4(key: &impl Key, f: &Flow4) -> u32 {
+    finalise((addresses4(key, f) >> 32) as u32)
+}
+
+/// As [`client4`].
+#[inline(always)]
+pub fn client6(key: &impl Key, f: &Flow6) -> u32 {
+    finalise((addresses6(key, f) >> 32) as u32)
 }
 
 #[cfg(test)]

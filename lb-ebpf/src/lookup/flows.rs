@@ -537,7 +537,8 @@ pub fn prove6(packet: Packet, reverse: &Reverse6, l4: usize) {
     }
 }
 
-/// The word of a row. As [`super::row`], where time does not matter.
+/// The word of a row. As [`super::row`], where time does not matter; and its empty instructions, twice in one function,
+/// make line information that the kernel refuses.
 #[inline(always)]
 fn row(class: u32, slot: u32, hash: u32) -> Option<Word> {
     macro_rules! ring {

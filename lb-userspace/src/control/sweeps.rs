@@ -26,8 +26,6 @@ const LONGEST: Duration = Duration::from_secs(10);
 pub(super) struct Sweeps {
     under_way: Option<Sweep>,
     began: Option<Instant>,
-    /// Flows written down, when last counted.
-    pub(super) entries: u64,
     /// Backends whose flows are counted, by id.
     watched: BTreeMap<u16, Watched>,
 }
@@ -152,7 +150,6 @@ impl Controller {
     }
 
     fn swept(&mut self, swept: &Swept) {
-        self.sweeps.entries = swept.total();
         for watch in &swept.findings.watches {
             if let Some(watched) = self.sweeps.watched.get_mut(&watch.backend) {
                 watched.flows = Some(watch.flows);

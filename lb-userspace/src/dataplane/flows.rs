@@ -132,16 +132,19 @@ impl Dataplane {
         Ok(entries)
     }
 
+    /// The hash that chooses a flow's row. The entry has the flow's own; a ring may go by the client's.
+    pub(super) fn place_of(&self, key: &Key, entry: &FlowEntry) -> u32 {
+        let secret = &self.options.tunables.hash_key;
+        match (key, self.maps.rings.is_by_source(key.ring(entry.service))) {
+            (_, false) => entry.hash,
+            (Key::V4(flow), true) => hash::client4(secret, flow),
+            (Key::V6(flow), true) => hash::client6(secret, flow),
+        }
+    }
+
     /// The row of a flow, as it is now; `None` if its ring is gone.
     pub fn row_of(&self, key: &Key, entry: &FlowEntry) -> Option<Row> {
-        let id = key.ring(entry.service);
-        let (rings, secret) = (&self.maps.rings, &self.options.tunables.hash_key);
-        let hash = match key {
-            Key::V4(flow) if rings.is_by_source(id) => hash::client4(secret, flow),
-            Key::V6(flow) if rings.is_by_source(id) => hash::client6(secret, flow),
-            _ => entry.hash,
-        };
-        rings.row(id, hash)
+        self.maps.rings.row(key.ring(entry.service), self.place_of(key, entry))
     }
 
     /// Removes those of these entries whose state is what is said here; which of them are gone.
@@ -226,11 +229,6 @@ impl Dataplane {
     /// Adds to the number of entries a service is said to have: the sweep counted them.
     pub fn correct_flow_entries(&self, service: u32, by: i64) {
         self.maps.correct_entries(service, by);
-    }
-
-    /// Whether replies of a service are looked at: from before one of its rows moves until after the last one does.
-    pub fn set_moving(&self, service: u32, moving: bool) {
-        self.maps.set_moving(service, moving);
     }
 }
 

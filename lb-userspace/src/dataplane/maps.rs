@@ -253,10 +253,9 @@ impl Maps {
                 .insert(*i, *i, None, 0)
                 .map_err(|e| DataplaneError::Write { name: "DEVICES", why: super::loader::chain(&e) })
         })?;
-        self.rings.follow_timeouts(
-            &next.rings,
-            &Outside { backends: &w.backends, uses: &self.uses, policies: &self.policies },
-        );
+        self.rings.adopt_left(&next.rings)?;
+        let outside = Outside { backends: &w.backends, uses: &self.uses, policies: &self.policies };
+        self.rings.follow_timeouts(&next.rings, &outside);
         let is_up = |record: &Backend| record.state.flags & BACKEND_ALIVE != 0;
         for (id, record) in &backends {
             let was_up = w.backends.get(id).is_some_and(is_up);
@@ -265,17 +264,14 @@ impl Maps {
             } else if !was_up && is_up(record) {
                 // Not known since when: as if it had always been.
                 let since = self.down_since.remove(id).unwrap_or(0);
-                self.rings.recovered(
-                    *id,
-                    since,
-                    &Outside { backends: &w.backends, uses: &self.uses, policies: &self.policies },
-                );
+                self.rings.recovered(*id, since, &outside);
             }
         }
         put(&mut w.backends, &backends, |id, record| {
             store_backend(words, *id, record);
             Ok(())
         })?;
+        let outside = Outside { backends: &w.backends, uses: &self.uses, policies: &self.policies };
         let policies: BTreeMap<u32, FlowPolicy> =
             next.policies.iter().map(|(service, policy)| (*service, self.rings.in_force(*service, *policy))).collect();
         put(&mut w.policies, &policies, |service, policy| {
@@ -298,8 +294,7 @@ impl Maps {
             let key = Key::new(u32::from(*len), *addr);
             self.routes6.insert(&key, v, 0).map_err(|e| write_failed("ROUTES6", &e))
         })?;
-        self.rings
-            .publish(&next.rings, &Outside { backends: &w.backends, uses: &self.uses, policies: &self.policies })?;
+        self.rings.publish(&next.rings, &outside)?;
 
         // Replies first: the first packet of a service may be answered before the next line runs.
         put(&mut w.reverse4, &next.reverse4, |k, v| {
@@ -315,8 +310,7 @@ impl Maps {
             self.services6.insert(k, v, 0).map_err(|e| write_failed("SERVICES6", &e))
         })?;
 
-        self.rings
-            .change(&next.rings, &Outside { backends: &w.backends, uses: &self.uses, policies: &self.policies })?;
+        self.rings.change(&next.rings, &outside)?;
 
         // Now what nobody refers to, in reverse.
         prune(&mut w.services4, &next.services4, |k| gone(self.services4.remove(k), "SERVICES4"))?;

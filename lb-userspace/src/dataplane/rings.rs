@@ -22,7 +22,7 @@ use lb_common::rows::{BEFORE, MARGIN};
 
 use crate::rows::plan::{Change, HEADSTART, plan, split};
 use crate::rows::recovery::recovered;
-use crate::rows::timeout::{may_lower, raise};
+use crate::rows::timeout::{may_lower, raise, raised};
 use crate::rows::{Correction, Facts, Standing, What};
 
 use super::error::DataplaneError;
@@ -101,6 +101,9 @@ pub(super) struct Rings {
     fresh: BTreeSet<RingId>,
     /// Rings that may have rows that are not steady.
     restless: BTreeSet<RingId>,
+    /// Rings whose rows may have been pushed by too little since that second: the program did it by another timeout, or
+    /// in an array that an earlier controller did not live to copy from.
+    unsure: BTreeMap<RingId, u32>,
 }
 
 impl Rings {
@@ -113,6 +116,7 @@ impl Rings {
             before: BTreeMap::new(),
             fresh: BTreeSet::new(),
             restless: BTreeSet::new(),
+            unsure: BTreeMap::new(),
         }
     }
 
@@ -124,7 +128,7 @@ impl Rings {
         next: &BTreeMap<RingId, Ring>,
         outside: &dyn Outside,
     ) -> Result<(), DataplaneError> {
-        self.adopt_left(next)?;
+        self.remember_refusals(outside);
         let mut fresh = Vec::new();
         for (id, ring) in next {
             let (way, words): (Way, Vec<Row>) = match self.live.get(id) {
@@ -184,7 +188,7 @@ impl Rings {
             })
             .map(|(id, _)| *id)
             .collect();
-        // One slow round would do no harm; a second one is for rings whose rows ran out of time meanwhile.
+        // Most need one round; a second one is for rings that time or the program overtook. The last is not asked.
         for attempt in 1..=ATTEMPTS {
             let late = self.swap(&changed, next, outside, attempt == ATTEMPTS)?;
             if late.is_empty() {
@@ -281,7 +285,7 @@ impl Rings {
         Ok(())
     }
 
-    /// A timeout that is raised gives moving rows the difference before the program is told of it; one that is lowered
+    /// Before the program is told of timeouts: one that is raised gives moving rows the difference, one that is lowered
     /// waits until no row moves.
     pub(super) fn follow_timeouts(&mut self, next: &BTreeMap<RingId, Ring>, outside: &dyn Outside) {
         for (id, ring) in next {
@@ -289,6 +293,7 @@ impl Rings {
             let now = outside.now();
             live.wanted_idle = ring.idle;
             if ring.idle > live.idle {
+                self.unsure.entry(*id).or_insert(now);
                 let more = ring.idle - live.idle;
                 for rewrite in raise(&live.array.rows(), live.idle, ring.idle, now) {
                     // Pushed by the program meanwhile, it needs the difference all the same.
@@ -298,6 +303,17 @@ impl Rings {
                 live.idle = ring.idle;
             } else if ring.idle < live.idle && may_lower(&live.array.rows(), now) {
                 live.idle = ring.idle;
+            }
+        }
+    }
+
+    /// When the program goes by the timeouts in force: what it refused before counts with them, too.
+    fn remember_refusals(&mut self, outside: &dyn Outside) {
+        for (id, since) in std::mem::take(&mut self.unsure) {
+            let Some(live) = self.live.get(&id) else { continue };
+            let (refused, now) = (outside.refused(id.service), outside.now());
+            for correction in raised(&live.array.rows(), live.idle, refused, since, now) {
+                live.array.correct(correction.row, |row| correction.apply(row));
             }
         }
     }
@@ -384,16 +400,22 @@ impl Rings {
         self.live.iter().map(|(id, live)| (*id, live.array.rows())).collect()
     }
 
-    /// One row as it is now; `None` if the ring is gone or has fewer rows.
     /// The row a hash leads to.
     pub(super) fn row(&self, id: RingId, hash: u32) -> Option<Row> {
         let log2 = CLASSES[usize::from(self.live.get(&id)?.array.place.class)];
         self.word(id, row_index(hash, log2) as usize)
     }
 
+    /// One row as it is now; `None` if the ring is gone or has fewer rows.
     pub(super) fn word(&self, id: RingId, row: usize) -> Option<Row> {
         let array = &self.live.get(&id)?.array;
         (row < array.words.len()).then(|| Row(array.words.load(row)))
+    }
+
+    /// Backends that rows may still refer to by way of the ring before theirs.
+    pub(super) fn named_before(&self) -> BTreeSet<u16> {
+        let rows = self.before.values().flat_map(Array::rows);
+        rows.flat_map(|row| [Some(row.owner()), (row.kind() == KIND_MOVING).then(|| row.settled())]).flatten().collect()
     }
 
     /// Rings that have taken the place of another one, and whose rows do not refer to it any more.
@@ -435,9 +457,14 @@ impl Rings {
     /// The last second in which a flow that was not written down may show up and be this backend's, if there are rows
     /// whose flows would be.
     pub(super) fn settled_until(&self, backend: u16, now: u32) -> Option<u32> {
-        let rings = self.restless.iter().filter_map(|id| self.live.get(id));
-        let rows = rings.flat_map(|live| live.array.rows());
-        rows.filter(|row| row.is_moving(now) && row.settled() == backend).map(|row| row.until()).max()
+        let of_ring = |id: &RingId| {
+            let rows = self.live.get(id).map(|live| live.array.rows()).unwrap_or_default();
+            let before = self.before.get(id).map(Array::rows).unwrap_or_default();
+            let named = before.iter().any(|row| row.owner() == backend || row.settled() == backend);
+            let its = move |row: &Row| row.settled() == backend || named && row.settled() == BEFORE;
+            rows.into_iter().filter(move |row| row.is_moving(now) && its(row)).map(Row::until).max()
+        };
+        self.restless.iter().filter_map(of_ring).max()
     }
 
     /// Changes one row in place, if it still says what it said.

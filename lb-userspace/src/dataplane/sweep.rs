@@ -4,11 +4,10 @@
 //! packet path does not wait for it; those to be removed are handed to a program in the kernel that looks once more and
 //! removes in one step. A sweep frees memory and makes rows simpler; nothing depends on when it runs.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Instant;
 
-use lb_common::flow::Life;
-use lb_common::hash;
+use lb_common::flow::{FlowEntry, Life};
 use lb_common::ring::Row;
 use lb_common::rows::Timeouts;
 
@@ -38,12 +37,14 @@ pub struct Sweep {
 pub struct Swept {
     pub began: Instant,
     pub findings: Findings,
+    /// Backends that rows refer to by way of the ring before theirs.
+    before: BTreeSet<u16>,
 }
 
 impl Swept {
     /// No row and no entry names the backend, since before the sweep began.
     pub fn is_unnamed(&self, backend: u16) -> bool {
-        self.findings.is_unnamed(backend, 0)
+        self.findings.is_unnamed(backend, 0) && !self.before.contains(&backend)
     }
 
     /// Entries of a service that are left.
@@ -97,21 +98,11 @@ impl Dataplane {
         let now = clock::seconds();
         let present = Now { maps: &self.maps, rings: &sweep.rings };
         let (mut removable, mut judged) = (Vec::new(), Vec::new());
-        let secret = &self.options.tunables.hash_key;
-        let rings = &self.maps.rings;
-        let shown: Vec<Entry> = batch
-            .iter()
-            .map(|(key, entry)| {
-                let id = key.ring(entry.service);
-                // The entry has the flow's own hash; its row may be chosen by another one.
-                let hash = match key {
-                    Key::V4(flow) if rings.is_by_source(id) => hash::client4(secret, flow),
-                    Key::V6(flow) if rings.is_by_source(id) => hash::client6(secret, flow),
-                    _ => entry.hash,
-                };
-                Entry { ring: sweep.index.get(&id).copied(), hash, service: entry.service, state: entry.state }
-            })
-            .collect();
+        let show = |(key, entry): &(Key, FlowEntry)| {
+            let (ring, hash) = (sweep.index.get(&key.ring(entry.service)).copied(), self.place_of(key, entry));
+            Entry { ring, hash, service: entry.service, state: entry.state }
+        };
+        let shown: Vec<Entry> = batch.iter().map(show).collect();
         for (entry, shown) in batch.iter().zip(shown) {
             if sweep.scan.see(&shown, &present, now) == Verdict::Remove {
                 removable.push(*entry);
@@ -146,7 +137,7 @@ impl Dataplane {
         for service in self.maps.rings.rest(clock::seconds()) {
             self.maps.set_moving(service, false);
         }
-        Swept { began: sweep.began, findings }
+        Swept { began: sweep.began, findings, before: self.maps.rings.named_before() }
     }
 
     /// Whether a sweep has anything to do.

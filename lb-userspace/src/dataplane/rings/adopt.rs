@@ -49,13 +49,14 @@ impl Rings {
             found.sort_by_key(|r| (r.before.is_some(), r.place));
             let Some(now) = found.pop() else { continue };
             let array = self.take_left(now.place)?;
-            self.live.insert(*id, Live::found(array, idle.get(id), now.by_source));
-            self.restless.insert(*id);
+            self.take_over(*id, Live::found(array, idle.get(id), now.by_source));
             if let Some(before) = now.before.filter(|place| self.left.places.contains(place)) {
                 let array = self.take_left(before)?;
                 self.before.insert(*id, array);
-                // Some services may not refer to the new one yet.
-                self.fresh.insert(*id);
+                if !found.is_empty() {
+                    // Some services do not refer to the new one yet.
+                    self.fresh.insert(*id);
+                }
             } else if let Some(outgrown) = found.pop() {
                 let array = self.take_left(outgrown.place)?;
                 self.outgrown.insert(*id, array);
@@ -65,12 +66,12 @@ impl Rings {
     }
 
     /// A slot belongs to one ring, and to no other before it was cleared: what is in it is that ring's.
-    pub(super) fn adopt_left(&mut self, next: &BTreeMap<RingId, Ring>) -> Result<(), DataplaneError> {
+    pub(in super::super) fn adopt_left(&mut self, next: &BTreeMap<RingId, Ring>) -> Result<(), DataplaneError> {
         for (id, ring) in next {
             if !self.live.contains_key(id) && self.left.places.contains(&ring.place) {
                 let array = self.take_left(ring.place)?;
-                self.live.insert(*id, Live::found(array, self.left.idle.get(id), ring.by_source));
-                self.restless.insert(*id);
+                let live = Live::found(array, self.left.idle.get(id), ring.by_source);
+                self.take_over(*id, live);
             }
         }
         Ok(())
@@ -86,6 +87,12 @@ impl Rings {
             }
         }
         Ok(())
+    }
+
+    fn take_over(&mut self, id: RingId, live: Live) {
+        self.live.insert(id, live);
+        self.restless.insert(id);
+        self.unsure.insert(id, 0);
     }
 
     fn take_left(&mut self, place: RingPlace) -> Result<Array, DataplaneError> {
