@@ -87,7 +87,30 @@ pub struct ServiceStatus {
     pub fib_lookups: u64,
     /// By reason; only those that happened.
     pub drops: BTreeMap<String, u64>,
+    pub flows: FlowsStatus,
     pub backends: Vec<BackendStatus>,
+}
+
+/// The flows that are written down: those on rows that have not settled.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct FlowsStatus {
+    /// How many there are now.
+    pub entries: u64,
+    /// Packets whose flow was looked up, and those of them that went where it says.
+    pub lookups: u64,
+    pub hits: u64,
+    /// How often one was written down, by a client's packet or a backend's reply.
+    pub written: u64,
+    /// How often one that said nothing any more was overwritten.
+    pub replaced: u64,
+    /// How often one could not be written down: the service has its quota, has written enough in this second, the table is
+    /// full, or other CPUs were faster.
+    pub refused_quota: u64,
+    pub refused_gate: u64,
+    pub refused_full: u64,
+    pub refused_race: u64,
+    /// Packets answered with RST because their backend is down.
+    pub resets: u64,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use lb_common::counters::{BackendCounters, DropReason, ServiceCounters};
+use lb_common::counters::{BackendCounters, DropReason, FlowCounters, ServiceCounters};
 
 use crate::api::types::{
-    BackendStatus, ConfigStatus, Health, InterfaceStatus, RingStatus, ServiceState, ServiceStatus, Status, Traffic,
+    BackendStatus, ConfigStatus, FlowsStatus, Health, InterfaceStatus, RingStatus, ServiceState, ServiceStatus, Status,
+    Traffic,
 };
 use crate::dataplane::Mode;
 use crate::health::Key;
@@ -131,7 +132,24 @@ fn service(c: &Controller, service: &Service, degraded: &mut Vec<String>) -> Ser
         syns: count.syns,
         fib_lookups: count.fib_lookups,
         drops,
+        flows: flows(c, id, degraded),
         backends,
+    }
+}
+
+fn flows(c: &Controller, service: u32, degraded: &mut Vec<String>) -> FlowsStatus {
+    let count: FlowCounters = counters(c.dataplane.flow_counters(service), degraded);
+    FlowsStatus {
+        entries: c.dataplane.flow_use(service).entries,
+        lookups: count.lookups,
+        hits: count.hits,
+        written: count.written + count.proved,
+        replaced: count.replaced,
+        refused_quota: count.refused_quota,
+        refused_gate: count.refused_gate,
+        refused_full: count.refused_full,
+        refused_race: count.refused_race,
+        resets: count.resets,
     }
 }
 

@@ -66,6 +66,33 @@ pub fn render(status: &Status) -> String {
         }
     }
 
+    let flows: [(&'static Metric, OfService); 5] = [
+        (&names::SERVICE_FLOWS, |s| s.flows.entries),
+        (&names::SERVICE_FLOW_LOOKUPS, |s| s.flows.lookups),
+        (&names::SERVICE_FLOW_HITS, |s| s.flows.hits),
+        (&names::SERVICE_FLOWS_WRITTEN, |s| s.flows.written),
+        (&names::SERVICE_FLOWS_REPLACED, |s| s.flows.replaced),
+    ];
+    for (metric, value) in flows {
+        out.family(metric);
+        for service in services {
+            out.count(&[&service.name], value(service));
+        }
+    }
+    out.family(&names::SERVICE_FLOWS_REFUSED);
+    for service in services {
+        let f = &service.flows;
+        for (reason, count) in
+            [("quota", f.refused_quota), ("gate", f.refused_gate), ("full", f.refused_full), ("race", f.refused_race)]
+        {
+            out.count(&[&service.name, reason], count);
+        }
+    }
+    out.family(&names::SERVICE_RESETS);
+    for service in services {
+        out.count(&[&service.name], service.flows.resets);
+    }
+
     let rings = || services.iter().flat_map(|service| service.rings.iter().map(move |ring| (service, ring)));
     type OfRing = fn(&RingStatus) -> u32;
     let of_rings: [(&'static Metric, OfRing); 3] = [

@@ -71,6 +71,21 @@ metrics! {
         "Packets whose next hop was asked of the kernel (the slow path); many per second mean a missing neighbour.";
     SERVICE_DROPS = Counter "sluice_service_drops_total" ["service", "reason"]
         "Packets dropped, by reason; the reasons are listed below.";
+    SERVICE_FLOWS = Gauge "sluice_service_flows" ["service"]
+        "Flows that are written down: those on rows that have not settled.";
+    SERVICE_FLOW_LOOKUPS = Counter "sluice_service_flow_lookups_total" ["service"]
+        "Packets from clients whose flow was looked up, because its row has not settled.";
+    SERVICE_FLOW_HITS = Counter "sluice_service_flow_hits_total" ["service"]
+        "Packets of these that went where their flow's entry says.";
+    SERVICE_FLOWS_WRITTEN = Counter "sluice_service_flows_written_total" ["service"]
+        "Flows written down, because of a client's packet or a backend's reply.";
+    SERVICE_FLOWS_REPLACED = Counter "sluice_service_flows_replaced_total" ["service"]
+        "Entries that said nothing any more (backend down, silent for too long, closed), and were overwritten.";
+    SERVICE_FLOWS_REFUSED = Counter "sluice_service_flows_refused_total" ["service", "reason"]
+        "Flows not written down: quota (the service has as many as it may), gate (as many new ones in this \
+         second), full (the table), race (other CPUs were faster).";
+    SERVICE_RESETS = Counter "sluice_service_resets_total" ["service"]
+        "Packets answered with RST because their connection's backend is down (on_backend_down: reset).";
     RING_ROWS = Gauge "sluice_ring_rows" ["service", "family", "protocol"]
         "Rows in the ring, over which flows are spread.";
     RING_ROWS_MOVING = Gauge "sluice_ring_rows_moving" ["service", "family", "protocol"]
