@@ -135,12 +135,17 @@ fn connections_stay_when_each_client_gets_a_backend_of_its_own() {
 
 #[test]
 #[ignore = "needs root"]
-fn no_connection_breaks_while_ten_backends_become_two_hundred() {
+fn no_connection_breaks_while_ten_backends_become_two_thousand() {
     let _machine = alone();
     let mut run = Scenario::start(1, 10, |_| {}).unwrap();
     run.open(2000).unwrap();
     run.step("200 backends", |run| {
         run.config.add(10..200);
+        run.apply()
+    })
+    .unwrap();
+    run.step("2,000 backends", |run| {
+        run.config.add(200..2000);
         run.apply()
     })
     .unwrap();
