@@ -136,6 +136,7 @@ mod tests {
         let key = key(42);
         let f = Flow4 { source: 0x0a0b_0c0d, destination: 0xcb00_710a, ports: 0x9c40_01bb, protocol: 6 };
         assert_eq!(flow4(&key, &f), 0xe50d_e886);
+        assert_eq!(client4(&key, &f), 0x3a95_b19c);
         let f = Flow6 {
             source: [0x2001_0db8, 0x1111_2222, 0x3333_4444, 0x5555_6666],
             destination: [0x2001_0db9, 0x7777_8888, 0x9999_aaaa, 0xbbbb_cccc],
@@ -143,6 +144,7 @@ mod tests {
             protocol: 6,
         };
         assert_eq!(flow6(&key, &f), 0xc854_e231);
+        assert_eq!(client6(&key, &f), 0xe9a6_a5db);
     }
 
     #[test]

@@ -104,12 +104,13 @@ mod tests {
     use crate::backend::{BACKEND_ALIVE, BACKEND_V6, MAX_BACKENDS};
     use crate::event::EVENT_WANT_NEIGHBOUR;
     use crate::flow::{
-        FlowState, ORPHAN_DROP, ORPHAN_RESELECT, ORPHAN_RESET, PHASE_CLOSING, PHASE_ESTABLISHED, PHASE_OPENING,
+        FORGET_AT_ONCE, FlowState, ORPHAN_DROP, ORPHAN_RESELECT, ORPHAN_RESET, PHASE_CLOSING, PHASE_ESTABLISHED,
+        PHASE_OPENING,
     };
     use crate::ring::{CLASSES, KIND_EXCEPTIONS, KIND_MOVING, KIND_STEADY};
     use crate::route::{ROUTE_ASK_KERNEL, ROUTE_GATEWAY, ROUTE_ON_LINK};
     use crate::rows::{BEFORE, GRACE, MARGIN};
-    use crate::service::{FORWARD_IPIP, FORWARD_NAT};
+    use crate::service::{AFFINITY_SOURCE, BEFORE_SOURCE, FORWARD_IPIP, FORWARD_NAT, Service};
 
     /// A program that is attached and a controller that is newer must mean the same by them: another number here is
     /// another version.
@@ -118,6 +119,8 @@ mod tests {
         assert_eq!((ABI_VERSION, ROWS_VERSION), (2, 1));
         assert_eq!((BACKEND_ALIVE, BACKEND_V6, MAX_BACKENDS, BEFORE), (1, 2, 65_535, 0xffff));
         assert_eq!((FORWARD_NAT, FORWARD_IPIP), (1, 2));
+        assert_eq!((AFFINITY_SOURCE, BEFORE_SOURCE), (1, 2));
+        assert_eq!(Service::pack_before(2, 7), 0x0200_0008);
         assert_eq!((ROUTE_GATEWAY, ROUTE_ON_LINK, ROUTE_ASK_KERNEL), (1, 2, 3));
         assert_eq!((KIND_STEADY, KIND_MOVING, KIND_EXCEPTIONS), (0, 1, 2));
         assert_eq!((PHASE_OPENING, PHASE_ESTABLISHED, PHASE_CLOSING), (0, 1, 2));
@@ -125,6 +128,7 @@ mod tests {
         assert_eq!((ORPHAN_RESELECT, ORPHAN_DROP, ORPHAN_RESET), (0, 1, 2));
         assert_eq!(EVENT_WANT_NEIGHBOUR, 1);
         assert_eq!(CLASSES, [10, 12, 14, 17, 20]);
+        assert_eq!(FORGET_AT_ONCE, 128);
         // Rows were written for these.
         assert_eq!((GRACE, MARGIN), (4, 2));
     }

@@ -387,6 +387,24 @@ fn nobody_is_called_an_orphan_who_may_be_one_that_was_refused() {
 }
 
 #[test]
+fn nobody_is_told_an_orphan_while_flows_may_live_that_could_not_be_written_down() {
+    let down = Row::moving(OWNER, DOWN, NOW + IDLE + MARGIN);
+    for (refused, decision) in [
+        (0, Decision::Orphan),
+        (NOW - IDLE - MARGIN - 1, Decision::Orphan),
+        (NOW - IDLE - MARGIN, TO_OWNER),
+        (NOW, TO_OWNER),
+    ] {
+        let mut world = World { refused, ..world() };
+        assert_eq!(world.tells(down, DATA), decision, "refused in {refused}");
+    }
+    for (refused, decision) in [(0, Decision::Orphan), (1, TO_OWNER)] {
+        let mut world = World { refused, ..world() };
+        assert_eq!(decide(down, DATA, 7, TIMEOUTS, Orphans::Tell, &mut world), decision);
+    }
+}
+
+#[test]
 fn only_flows_that_the_filter_says_yes_to_are_looked_up() {
     let entry = state(THIRD, PHASE_ESTABLISHED, NOW);
     for bit in 0..FILTER_BITS {
