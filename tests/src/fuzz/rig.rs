@@ -207,6 +207,8 @@ fn load(world: &World) -> Result<Program> {
     program.set_devices(&world.devices)?;
     for entry in &world.next_hops {
         program.set("NEXT_HOPS", entry.index, next_hop(&entry.hop))?;
+        // Index 0 means none, whatever is there.
+        program.set("NEXT_HOPS", 0, next_hop(&entry.hop))?;
     }
     for backend in &world.backends {
         program.set("BACKENDS", u32::from(backend.id), record(backend))?;
@@ -305,11 +307,12 @@ fn insert_reply(program: &mut Program, reply: &Reply) -> Result<()> {
 }
 
 fn insert_route(program: &mut Program, route: &Route) -> Result<()> {
-    let none = RouteValue::default();
+    // Words that a kind of route does not have lead astray, so that whoever reads them is found out.
+    let astray = RouteValue { next_hop: 1, ifindex: network::LAN, ..RouteValue::default() };
     let value = match route.way {
-        Way::Gateway(next_hop) => RouteValue { kind: ROUTE_GATEWAY, next_hop, ..none },
-        Way::OnLink(ifindex) => RouteValue { kind: ROUTE_ON_LINK, ifindex, ..none },
-        Way::AskKernel => RouteValue { kind: ROUTE_ASK_KERNEL, ..none },
+        Way::Gateway(next_hop) => RouteValue { kind: ROUTE_GATEWAY, next_hop, ..astray },
+        Way::OnLink(ifindex) => RouteValue { kind: ROUTE_ON_LINK, ifindex, ..astray },
+        Way::AskKernel => RouteValue { kind: ROUTE_ASK_KERNEL, ..astray },
     };
     let length = u32::from(route.prefix.length);
     match route.prefix.address {

@@ -252,12 +252,13 @@ fn hop(destination: Mac, source: Mac, ifindex: u32, mtu: usize) -> NextHop {
     NextHop { destination_mac: destination.0, source_mac: source.0, mtu: mtu as u32, ifindex, reserved: 0 }
 }
 
-fn gateway(next_hop: u32) -> Route {
-    Route { kind: ROUTE_GATEWAY, next_hop, ifindex: 0, reserved: 0 }
+// Words that a kind of route does not have lead astray, so that whoever reads them is found out.
+const fn gateway(next_hop: u32) -> Route {
+    Route { kind: ROUTE_GATEWAY, next_hop, ifindex: LAN, reserved: 0 }
 }
 
-const ON_LAN: Route = Route { kind: ROUTE_ON_LINK, next_hop: 0, ifindex: LAN, reserved: 0 };
-const ASK: Route = Route { kind: ROUTE_ASK_KERNEL, next_hop: 0, ifindex: 0, reserved: 0 };
+const ON_LAN: Route = Route { kind: ROUTE_ON_LINK, next_hop: HOP_ROUTER2, ifindex: LAN, reserved: 0 };
+const ASK: Route = Route { kind: ROUTE_ASK_KERNEL, next_hop: HOP_ROUTER2, ifindex: LAN, reserved: 0 };
 
 /// Makes the links, addresses, routes and neighbours the kernel has. Call once, in a private namespace.
 pub fn network() -> Result<()> {
@@ -340,6 +341,8 @@ impl World {
 
     fn next_hops(&mut self) -> Result<()> {
         for (index, hop) in [
+            // Unused, so nobody may take it.
+            (0, hop(ROUTER2_MAC, DC_MAC, DC, 1500)),
             (HOP_B1, hop(B1_MAC, DC_MAC, DC, 1500)),
             (HOP_B2, hop(B2_MAC, DC_MAC, DC, 1500)),
             (HOP_ARM, hop(ARM_MAC, LAN_MAC, LAN, 1500)),
