@@ -84,7 +84,7 @@ impl Running {
 
 /// A change of the ring is everybody's when no SYN can be the second try of one that another backend has seen.
 fn until_it_bites() {
-    std::thread::sleep(Duration::from_secs(u64::from(lb_common::rows::GRACE) + 5));
+    std::thread::sleep(Duration::from_secs(u64::from(lb_common::rows::GRACE) + 2));
 }
 
 /// `count` requests that all have to be answered.

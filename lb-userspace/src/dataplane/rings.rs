@@ -18,12 +18,13 @@ use aya::maps::MapData;
 
 use lb_common::flow::FlowPolicy;
 use lb_common::ring::{CLASSES, KIND_MOVING, Row, row_index, rows};
-use lb_common::rows::{BEFORE, MARGIN};
+use lb_common::rows::BEFORE;
 
-use crate::rows::plan::{Change, HEADSTART, plan, split};
+use crate::rows::migration;
+use crate::rows::plan::{Change, plan, split};
 use crate::rows::recovery::recovered;
 use crate::rows::timeout::{may_lower, raise, raised};
-use crate::rows::{Correction, Facts, Standing, What};
+use crate::rows::{Correction, Facts, Standing};
 
 use super::error::DataplaneError;
 use super::sys;
@@ -137,14 +138,7 @@ impl Rings {
                 Some(live) if live.by_source == ring.by_source && live.array.place.class < ring.place.class => {
                     (Way::Split, split(&live.array.rows(), CLASSES[usize::from(ring.place.class)]))
                 }
-                Some(live) => {
-                    let until = outside.now() + live.idle + MARGIN + HEADSTART;
-                    let word = |owner: &u16| match live.idle {
-                        0 => Row::steady(*owner),
-                        _ => Row::moving(*owner, BEFORE, until),
-                    };
-                    (Way::Migrate, ring.owners.iter().map(word).collect())
-                }
+                Some(live) => (Way::Migrate, migration::begin(&ring.owners, live.idle, outside.now())),
             };
             fresh.push((*id, way, Array::new(ring.place, &words)?));
         }
@@ -250,9 +244,10 @@ impl Rings {
         for (id, change, array) in ready {
             let Some(live) = self.live.get_mut(&id) else { continue };
             let old = std::mem::replace(&mut live.array, array);
-            for correction in change.settle(&old.rows(), outside.refused(id.service), now) {
-                live.array.correct(correction.row, |row| correction.apply(row));
-            }
+            let settle = change.settle(&old.rows(), outside.refused(id.service), now);
+            settle.into_iter().for_each(|correction| live.array.follow(correction));
+            let again = change.settle_again(outside.refused(id.service), now);
+            again.into_iter().for_each(|correction| live.array.follow(correction));
         }
         Ok(late)
     }
@@ -266,10 +261,11 @@ impl Rings {
         let ids: Vec<RingId> = self.outgrown.keys().chain(&self.fresh).copied().collect();
         self.install(ids.iter().filter_map(|id| self.live.get(id)).map(|live| &live.array))?;
         let now = outside.now();
-        for live in std::mem::take(&mut self.fresh).iter().filter_map(|id| self.live.get(id)) {
-            let at_least = now + live.idle + MARGIN;
-            for row in 0..live.array.words.len() {
-                live.array.correct(row, |word| Correction { row, what: What::Until(at_least) }.apply(word));
+        for (id, live) in std::mem::take(&mut self.fresh).iter().filter_map(|id| Some((id, self.live.get(id)?))) {
+            // Once more for what is refused meanwhile.
+            for _ in 0..2 {
+                let settle = migration::settle(&live.array.rows(), live.idle, outside.refused(id.service), now);
+                settle.into_iter().for_each(|correction| live.array.follow(correction));
             }
         }
         for (id, old) in &self.outgrown {
@@ -420,10 +416,8 @@ impl Rings {
 
     /// Rings that have taken the place of another one, and whose rows do not refer to it any more.
     pub(super) fn migrated(&self, now: u32) -> Vec<RingId> {
-        let refers = |row: &Row| row.kind() == KIND_MOVING && row.settled() == BEFORE && row.until() >= now;
-        let ids =
-            self.before.keys().filter(|id| self.live.get(id).is_some_and(|live| !live.array.rows().iter().any(refers)));
-        ids.copied().collect()
+        let done = |id: &&RingId| self.live.get(id).is_some_and(|live| !migration::refers(&live.array.rows(), now));
+        self.before.keys().filter(done).copied().collect()
     }
 
     /// Whether the rows of a ring are chosen by the addresses alone.
@@ -537,6 +531,10 @@ impl Array {
 
     fn rows(&self) -> Vec<Row> {
         (0..self.words.len()).map(|i| Row(self.words.load(i))).collect()
+    }
+
+    fn follow(&self, correction: Correction) {
+        self.correct(correction.row, |row| correction.apply(row));
     }
 
     /// Changes a row in place, however often the program changes it meanwhile.

@@ -3,13 +3,15 @@
 //! The packet's part is `lb_common::rows`; docs/design/rows.md has the rules both follow. Everything here is pure:
 //! words in, words out, `now` a parameter, in whole seconds of the data plane's clock. Who calls it owns the maps.
 //!
-//! [`plan`] says how a change of owners is written, [`recovery`] what to do before a backend comes back, [`sweep`] which
-//! flows may be forgotten and which rows have become simpler, [`timeout`] what a changed timeout asks for.
+//! [`plan`] says how a change of owners is written, [`migration`] how a ring takes the place of one of another kind,
+//! [`recovery`] what to do before a backend comes back, [`sweep`] which flows may be forgotten and which rows have become
+//! simpler, [`timeout`] what a changed timeout asks for.
 //!
 //! The trap is time. Between two calls the program goes on: it pushes `until` in words that were read, it writes flows
 //! down, and during a swap half of the CPUs still do so by the old array. So every word is written by
 //! compare-and-swap from the one that was looked at, and nothing is decided on a row that changed meanwhile.
 
+pub mod migration;
 pub mod plan;
 pub mod recovery;
 pub mod sweep;

@@ -10,7 +10,8 @@
 //! A row whose owner changes begins to move: `settled` is the owner it had, and `until` the second from which on each
 //! of its flows has either shown a packet, and is written down, or been silent for longer than the idle timeout. That
 //! time counts from the moment when no CPU uses the old array any more, which is known only when the swap has
-//! returned: so `until` is written [`HEADSTART`] too late, and corrected upwards after it.
+//! returned: so `until` is written [`HEADSTART`] too late, and made exact after it. Too late is the safe side, should
+//! nobody live to correct it, but it also is the time for which SYNs still go to the old owner.
 //!
 //! The trap is a row that moves already. Its flows that are not written down belong to the backend that was its owner
 //! *before*, so `settled` and `until` stay what they are, and only the owner changes.
@@ -184,11 +185,13 @@ impl Change {
     /// it is now; `refused` the second in which the service last refused to write a flow down.
     pub fn settle(&self, old: &[Row], refused: u32, returned: u32) -> Vec<Correction> {
         let shift = shift(old, self.words.len());
-        let in_full = What::Until(returned + self.idle + MARGIN);
+        let exactly = self.exactly(refused, returned);
+        let in_full = What::Until(exactly);
         let mut corrections = Vec::new();
         for (row, &new) in self.words.iter().enumerate().filter(|(_, new)| new.kind() == KIND_MOVING) {
             let old = old[row >> shift];
             let what = match self.fates[row] {
+                Fate::Moved if new.until() > exactly => What::Becomes(new, new.with_until(exactly)),
                 Fate::Moved => in_full,
                 // While both arrays were in use, it had to go on writing flows down: a flow that opened by the new one
                 // is not to be found unknown by the old one.
@@ -210,6 +213,23 @@ impl Change {
             }
         }
         corrections
+    }
+
+    /// To be asked once more when these corrections are made: a refusal that came between the look at `refused` and
+    /// the correction has found an `until` that was late enough, and then it was taken back.
+    pub fn settle_again(&self, refused: u32, returned: u32) -> Vec<Correction> {
+        if refused <= returned {
+            return Vec::new();
+        }
+        let what = What::Until(self.exactly(refused, returned));
+        let moved = self.fates.iter().enumerate().filter(|(_, fate)| **fate == Fate::Moved);
+        moved.map(|(row, _)| Correction { row, what }).collect()
+    }
+
+    /// When rows that began to move by a swap that returned in second `returned` end. Refusals make them move for a
+    /// whole timeout more.
+    fn exactly(&self, refused: u32, returned: u32) -> u32 {
+        refused.max(returned) + self.idle + MARGIN
     }
 }
 
@@ -309,7 +329,9 @@ mod tests {
         // The children that were copied learn of the extension, the one that moved of the second.
         let at_least = |row, until| Correction { row, what: What::Until(until) };
         let copied = [at_least(0, NOW + 10), at_least(3, NOW + 10)];
-        assert_eq!(change.settle(&live, 0, NOW + 1), copied);
+        // The headstart was more than it took.
+        let exact = Correction { row: 5, what: What::Becomes(moved, moved.with_until(due)) };
+        assert_eq!(change.settle(&live, 0, NOW + 1), [copied[0], copied[1], exact]);
         assert_eq!(change.settle(&live, 0, NOW + 9), [copied[0], copied[1], at_least(5, due + 8)]);
     }
 
@@ -350,9 +372,18 @@ mod tests {
         let change = plan(&live, &[2, 3, 1, 2], &UP, NOW);
         let pushed = NOW + 33;
         let old = [live[0], live[1].with_until(pushed), live[2].with_until(pushed), live[3].with_until(pushed)];
-        let expected = [(1, What::Until(pushed)), (2, What::Until(pushed)), (3, What::Ends(NOW + 1))];
-        let expected = expected.map(|(row, what)| Correction { row, what });
-        assert_eq!(change.settle(&old, NOW, NOW + 1), expected, "the headstart suffices for row 0");
+        let moved = change.words[0];
+        let exact = |second: u32| What::Becomes(moved, moved.with_until(second + IDLE + MARGIN));
+        let expected = |second: u32| {
+            let corrections =
+                [(0, exact(second)), (1, What::Until(pushed)), (2, What::Until(pushed)), (3, What::Ends(NOW + 1))];
+            corrections.map(|(row, what)| Correction { row, what })
+        };
+        assert_eq!(change.settle(&old, NOW, NOW + 1), expected(NOW + 1), "the headstart was more than row 0 needed");
+        assert_eq!(change.settle(&old, NOW + 2, NOW + 1), expected(NOW + 2), "a flow was refused after the swap");
+        let again = Correction { row: 0, what: What::Until(NOW + 2 + IDLE + MARGIN) };
+        assert_eq!(change.settle_again(NOW + 1, NOW + 1), []);
+        assert_eq!(change.settle_again(NOW + 2, NOW + 1), [again], "after its correction, too");
         let late = Correction { row: 0, what: What::Until(NOW + 5 + IDLE + MARGIN) };
         assert_eq!(change.settle(&old, NOW, NOW + 5)[0], late);
     }

@@ -46,7 +46,20 @@ enum Work {
     /// Arrays are built and wait for their swap.
     Built { changes: Vec<Change>, ask: Ask, built_at: u64, swap_at: u64 },
     /// Both are in use.
-    Window { changes: Vec<Change>, ends_at: u64 },
+    Window { changes: Vec<Change>, ends_at: u64, settle: u64 },
+    /// The swap has returned, and `old` is what its arrays say for good; they are to be corrected.
+    Settling { changes: Vec<Change>, old: [Option<Vec<Row>>; RINGS], returned: u32, ends_at: u64 },
+}
+
+impl Work {
+    /// When a swap that was begun is settled.
+    const fn swapped_until(&self) -> Option<u64> {
+        match self {
+            Self::Window { ends_at, settle, .. } => Some(*ends_at + *settle),
+            Self::Settling { ends_at, .. } => Some(*ends_at),
+            Self::Idle | Self::Built { .. } => None,
+        }
+    }
 }
 
 /// A walk over the table in two parts; each is read, then removed from.
@@ -94,7 +107,7 @@ impl World {
         let work = match &self.controller.work {
             Work::Idle => None,
             Work::Built { swap_at, .. } => Some(*swap_at),
-            Work::Window { ends_at, .. } => Some(*ends_at),
+            Work::Window { ends_at, .. } | Work::Settling { ends_at, .. } => Some(*ends_at),
         };
         let sweep = self.controller.sweep.as_ref().map(Sweep::due);
         match (work, sweep) {
@@ -124,8 +137,15 @@ impl World {
                 hash.write_u64(ask.seed);
                 changes
             }
-            Work::Window { changes, ends_at } => {
+            Work::Window { changes, ends_at, settle } => {
                 hash.write_u64(10_000 + ends_at - self.now);
+                hash.write_u64(*settle);
+                changes
+            }
+            Work::Settling { changes, old, returned, ends_at } => {
+                hash.write_u64(20_000 + ends_at - self.now);
+                hash.write_u32(self.second() - returned);
+                old.iter().flatten().flatten().for_each(|word| row(hash, *word));
                 changes
             }
         };
@@ -145,7 +165,8 @@ impl World {
     /// Does what is due.
     pub fn proceed(&mut self) {
         match &self.controller.work {
-            Work::Window { ends_at, .. } if *ends_at <= self.now => self.swap_ends(true),
+            Work::Window { ends_at, .. } if *ends_at <= self.now => self.swap_ends(),
+            Work::Settling { ends_at, .. } if *ends_at <= self.now => self.settle(),
             Work::Built { swap_at, .. } if *swap_at <= self.now => self.swap_begins(),
             _ => self.sweep_on(),
         }
@@ -154,7 +175,7 @@ impl World {
     pub fn control(&mut self, step: Step) {
         match step {
             Step::Fail { backend, ask } => {
-                if let Work::Window { ends_at, .. } = self.controller.work {
+                if let Some(ends_at) = self.controller.work.swapped_until() {
                     if self.settings.dies_in_swaps {
                         self.died_in_swap = Some(self.now);
                     } else {
@@ -398,19 +419,31 @@ impl World {
                 |index: usize| world.rings[index].words.iter().map(|word| world.describe(*word)).collect::<Vec<_>>();
             format!("swap, both arrays for {} ms: {:?} {:?}", ask.window, ring(0), ring(1))
         });
-        self.controller.work = Work::Window { changes, ends_at: self.now + u64::from(ask.window) };
+        let ends_at = self.now + u64::from(ask.window);
+        self.controller.work = Work::Window { changes, ends_at, settle: ask.settle.into() };
         if ask.window == 0 {
-            self.swap_ends(true);
+            self.swap_ends();
         }
     }
 
-    /// The swap has returned. A controller that was killed meanwhile does nothing more.
-    fn swap_ends(&mut self, alive: bool) {
-        let Work::Window { changes, .. } = std::mem::take(&mut self.controller.work) else { return };
-        let now = self.second();
-        for (index, change) in changes.iter().enumerate() {
-            let Some(old) = self.rings[index].old.take() else { continue };
-            for correction in change.settle(&old, self.refused, now).into_iter().filter(|_| alive) {
+    /// The swap has returned.
+    fn swap_ends(&mut self) {
+        let Work::Window { changes, settle, .. } = std::mem::take(&mut self.controller.work) else { return };
+        let old = std::array::from_fn(|index| self.rings[index].old.take());
+        let ends_at = self.now + settle;
+        self.controller.work = Work::Settling { changes, old, returned: self.second(), ends_at };
+        if settle == 0 {
+            self.settle();
+        }
+    }
+
+    /// Rows get what could not be known before the swap had returned.
+    fn settle(&mut self) {
+        let Work::Settling { changes, old, returned, .. } = std::mem::take(&mut self.controller.work) else { return };
+        for (index, (change, old)) in changes.iter().zip(old).enumerate() {
+            let Some(old) = old else { continue };
+            let settle = change.settle(&old, self.refused, returned);
+            for correction in settle.into_iter().chain(change.settle_again(self.refused, returned)) {
                 if self.is(Broken::NoMargin) && change.fates[correction.row] == Fate::Moved {
                     continue;
                 }
@@ -443,7 +476,7 @@ impl World {
 
     /// Lets a change that is under way come to its end first.
     fn finish_work(&mut self) {
-        while let Work::Built { .. } | Work::Window { .. } = self.controller.work {
+        while !self.is_idle() {
             let Some(due) = self.due() else { return };
             self.now = self.now.max(due);
             self.proceed();
@@ -454,7 +487,7 @@ impl World {
 
     fn recover(&mut self, backend: u8) {
         // In the product, the thread that would do this waits for the swap.
-        if let Work::Window { ends_at, .. } = self.controller.work {
+        if let Some(ends_at) = self.controller.work.swapped_until() {
             self.wait_until(ends_at);
         }
         let (id, down) = (u16::from(backend), (self.backends[usize::from(backend)].went_down / 1000) as u32);
@@ -514,13 +547,12 @@ impl World {
         }
         // The kernel completes a swap that was begun; nobody is left to correct it.
         if let Work::Window { ends_at, .. } = self.controller.work {
-            self.controller.queued = None;
-            while self.due().is_some_and(|due| due < ends_at) {
-                self.proceed();
-            }
             self.now = self.now.max(ends_at);
+            self.rings.iter_mut().for_each(|ring| ring.old = None);
+        }
+        if self.controller.work.swapped_until().is_some() {
             self.killed_in_swap = Some(self.now);
-            self.swap_ends(false);
+            self.note_leavers();
         }
         let Controller { lower, .. } = std::mem::take(&mut self.controller);
         self.controller.lower = lower;
@@ -542,7 +574,7 @@ impl World {
             }
         }
         // It reads the file, and finds what has changed meanwhile.
-        self.ask(Ask { seed: 2, stall: 5, window: 0 });
+        self.ask(Ask { seed: 2, stall: 5, ..Ask::default() });
     }
 
     // Backends that leave.

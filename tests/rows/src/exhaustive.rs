@@ -102,7 +102,7 @@ fn steps(world: &World, case: &Case) -> Vec<Step> {
     }
     let swapping = world.rings[ring].old.is_some();
     // A change, a millisecond before its swap and one within it.
-    let ask = |seed| Ask { seed, stall: 1, window: 1 };
+    let ask = |seed| Ask { seed, stall: 1, window: 1, settle: 0 };
     if world.is_idle() {
         let mut seen: Vec<Vec<u16>> = Vec::new();
         for seed in (1..32).step_by(2) {

@@ -25,6 +25,14 @@ impl Fixture {
         let story = history.story();
         Self { found, history, story }
     }
+
+    /// Whether a flow moves in it, and does not if no rule is broken.
+    pub fn tells(&self) -> bool {
+        let mut kept = self.history.clone();
+        kept.settings.broken = None;
+        let found = self.history.run().0.map(|(_, violation)| format!("{violation:?}"));
+        found.as_ref() == Some(&self.found) && kept.run().0.is_none()
+    }
 }
 
 pub fn folder(name: &str) -> PathBuf {

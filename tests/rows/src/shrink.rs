@@ -63,7 +63,8 @@ fn plainer(step: Step) -> Vec<Step> {
     let cpus = |cpu: Cpu| [Cpu::default(), Cpu { refuse: false, ..cpu }, Cpu { old: false, ..cpu }];
     let asks = |ask: Ask| {
         [
-            Ask { stall: 0, window: 0, ..ask },
+            Ask { stall: 0, window: 0, settle: 0, ..ask },
+            Ask { settle: 0, ..ask },
             Ask { stall: 0, ..ask },
             Ask { window: 0, ..ask },
             Ask { seed: ask.seed % 16, ..ask },

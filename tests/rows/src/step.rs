@@ -41,6 +41,11 @@ const fn is_false(flag: &bool) -> bool {
     !*flag
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+const fn is_zero(ms: &u16) -> bool {
+    *ms == 0
+}
+
 /// A change of owners, as the controller is asked for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Ask {
@@ -52,6 +57,9 @@ pub struct Ask {
     /// Milliseconds for which both arrays are in use.
     #[serde(default)]
     pub window: u8,
+    /// Milliseconds from the swap's end to the corrections.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub settle: u16,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -167,6 +175,11 @@ pub fn draw(random: &mut Random, count: usize, habits: Habits) -> Vec<Step> {
                 _ => random.below(3500),
             } as u16,
             window: if habits.windows { random.below(40) as u8 } else { 0 },
+            settle: match random.below(10) {
+                8 if habits.windows => random.below(40),
+                9 if habits.windows => random.below(900),
+                _ => 0,
+            } as u16,
         };
         let backend = 1 + random.below(BACKENDS) as u8;
         let ring = random.below(RINGS) as u8;

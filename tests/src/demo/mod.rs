@@ -31,7 +31,7 @@ const REQUESTS: usize = 5_000;
 /// The backend that dies.
 const VICTIM: &str = "b2";
 /// Seconds until a change of the ring is everybody's: see [`lb_common::rows::GRACE`].
-const BITE: u64 = lb_common::rows::GRACE as u64 + 5;
+const BITE: u64 = lb_common::rows::GRACE as u64 + 2;
 
 /// The backend whose weight is edited, and its new weight.
 const EDITED: (&str, u32) = ("b3", 50);

@@ -21,7 +21,7 @@ struct Arguments {
     /// Go through everything that can happen in as many steps instead; 8 takes minutes
     #[arg(long, value_name = "STEPS", conflicts_with_all = ["steps", "seed"])]
     depth: Option<usize>,
-    /// Look for histories that tell broken rules from kept ones, and keep them as fixtures
+    /// Look for histories that tell broken rules from kept ones, where the fixtures do not do that any more
     #[arg(long)]
     renew: bool,
 }
@@ -35,7 +35,11 @@ fn main() -> anyhow::Result<ExitCode> {
     let seed = seed.unwrap_or_else(now);
     println!("seed {seed}");
     if renew {
+        let fixtures = fixture::all("broken")?;
         for (rule, broken) in Broken::ALL {
+            if fixtures.iter().any(|(name, fixture)| *name == broken.name() && fixture.tells()) {
+                continue;
+            }
             let Some((world, history)) = find(seed, Some(broken), 20_000) else {
                 println!("rule {rule}, {broken:?}: not found, the fixture stays as it is");
                 continue;
