@@ -21,7 +21,7 @@ pub struct Mutants {
     /// Go on with an interrupted run of the same sources and tests
     #[arg(long)]
     resume: bool,
-    /// Keep what an earlier run of the same sources found caught, with whatever tests; try the rest
+    /// Keep what an earlier run found caught in files that have not changed since; try the rest
     #[arg(long)]
     missed: bool,
 }

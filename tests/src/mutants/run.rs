@@ -1,9 +1,9 @@
 //! All mutants, one after the other on several copies of the checkout, and what became of each.
 //!
 //! Results are kept in `target/mutants/results.jsonl` as they come, with fingerprints of sources and of tests, so that an
-//! interrupted run goes on where it was (`--resume`). The trap: a result is about these sources and these tests. Where
-//! only tests were added, what was caught is still caught, and `--missed` tries the rest; where a test was taken away or
-//! a source has changed, only a whole run tells.
+//! interrupted run goes on where it was (`--resume`). The trap: a result is about these sources and these tests. What was
+//! caught in a file that has not changed since is taken to be caught still, and `--missed` tries the rest; where a test
+//! was taken away, only a whole run tells.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File as FsFile};
@@ -59,6 +59,9 @@ enum Outcome {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Record {
     id: Id,
+    /// Of the file that was changed.
+    #[serde(default)]
+    file: String,
     /// Of the program.
     sources: String,
     /// Of all that judges it.
@@ -90,7 +93,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let all = files()?;
     let files = selected(options)?;
     ensure!(files.iter().any(|file| !file.mutants.is_empty()), "no file in scope has {:?} in its path", options.files);
-    let mut results = Results::open(&options.directory, sources(&all)?, tests()?)?;
+    let mut results = Results::open(&options.directory, &all, tests()?)?;
     let chosen: Vec<(&File, &Mutant)> =
         files.iter().flat_map(|file| file.mutants.iter().map(move |mutant| (file, mutant))).collect();
     let mut todo = chosen.clone();
@@ -134,6 +137,12 @@ fn selected(options: &Options) -> Result<Vec<File>> {
     Ok(files)
 }
 
+fn fingerprint(file: &File) -> Result<String> {
+    let mut hash = Sha256::new();
+    hash.update(without_tests(&file.path, &file.source)?);
+    Ok(short(hash))
+}
+
 /// Of the program: what is changed, and what is built with it.
 fn sources(files: &[File]) -> Result<String> {
     let mut hash = Sha256::new();
@@ -172,6 +181,8 @@ fn short(hash: Sha256) -> String {
 #[derive(Debug)]
 struct Results {
     path: PathBuf,
+    /// By path.
+    files: HashMap<String, String>,
     sources: String,
     tests: String,
     records: HashMap<Id, Record>,
@@ -179,7 +190,8 @@ struct Results {
 }
 
 impl Results {
-    fn open(directory: &Path, sources: String, tests: String) -> Result<Self> {
+    fn open(directory: &Path, all: &[File], tests: String) -> Result<Self> {
+        let files = all.iter().map(|file| Ok((file.path.clone(), fingerprint(file)?))).collect::<Result<_>>()?;
         let path = directory.join("results.jsonl");
         let text = fs::read_to_string(&path).unwrap_or_default();
         // A run that was killed may have left half a line.
@@ -187,17 +199,17 @@ impl Results {
         let records = records.map(|record| (record.id.clone(), record)).collect();
         let file = FsFile::options().append(true).create(true).open(&path);
         let file = file.with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(Self { path, sources, tests, records, file })
+        Ok(Self { path, files, sources: sources(all)?, tests, records, file })
     }
 
-    /// What is known of a mutant of these sources.
+    /// What is known of a mutant of this file as it is.
     fn of(&self, id: &Id) -> Option<&Record> {
-        self.records.get(id).filter(|record| record.sources == self.sources)
+        self.records.get(id).filter(|record| self.files.get(&id.file) == Some(&record.file))
     }
 
-    /// As these tests judge it.
+    /// In these sources, as these tests judge it.
     fn is_current(&self, id: &Id) -> bool {
-        self.of(id).is_some_and(|record| record.tests == self.tests)
+        self.of(id).is_some_and(|record| record.sources == self.sources && record.tests == self.tests)
     }
 
     /// More tests will not change it.
@@ -222,7 +234,8 @@ impl Results {
 
     fn add(&mut self, id: &Id, outcome: Outcome, took: Duration) -> Result<()> {
         let (sources, tests) = (self.sources.clone(), self.tests.clone());
-        let record = Record { id: id.clone(), sources, tests, outcome, seconds: took.as_secs_f64() };
+        let file = self.files.get(&id.file).cloned().unwrap_or_default();
+        let record = Record { id: id.clone(), file, sources, tests, outcome, seconds: took.as_secs_f64() };
         writeln!(self.file, "{}", serde_json::to_string(&record)?)?;
         self.records.insert(id.clone(), record);
         Ok(())
