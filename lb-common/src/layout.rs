@@ -90,6 +90,7 @@ mod pod {
         FlowState,
         FlowPolicy,
         FlowUse,
+        Forget,
         ServiceCounters,
         BackendCounters,
         FlowCounters,

@@ -10,4 +10,5 @@ pub mod model;
 pub mod mutants;
 pub mod packet;
 pub mod progrun;
+pub mod rows;
 pub mod verifier;

@@ -64,6 +64,7 @@ pub fn packet(
         (Some(answered), _) => answered,
         (None, _) => None,
     };
+    world.decided = Some((sign, Some(decision)));
     (decision, other)
 }
 
@@ -89,6 +90,7 @@ pub fn reply(world: &mut World, flow: usize, backend: u16, cpu: Cpu) {
         expired_if: timeouts,
     };
     prove(row, backend, now, &mut eyes);
+    world.decided = Some((Sign::Middle, None));
 }
 
 /// What a packet's program sees of the world, and does to it.

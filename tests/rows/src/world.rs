@@ -5,7 +5,7 @@
 
 use lb_common::flow::{FlowState, Life, PHASE_OPENING};
 use lb_common::ring::{KIND_EXCEPTIONS, Row, filter_bit, row_index};
-use lb_common::rows::{Known, Orphans, Timeouts, is_expired};
+use lb_common::rows::{Decision, Known, Orphans, Sign, Timeouts, is_expired};
 use serde::{Deserialize, Serialize};
 
 use crate::broken::Broken;
@@ -137,6 +137,8 @@ pub struct World {
     pub controller: Controller,
     pub clients: [Client; FLOWS],
     pub violations: Vec<Violation>,
+    /// The last packet's sign and what was decided about it; nothing was about a reply.
+    pub decided: Option<(Sign, Option<Decision>)>,
     pub tally: Tally,
     /// What happened, line by line, if anybody wants to read it.
     pub story: Option<Vec<String>>,
@@ -177,6 +179,7 @@ impl World {
             controller: Controller::default(),
             clients: [Client::default(); FLOWS],
             violations: Vec::new(),
+            decided: None,
             tally: Tally::default(),
             story: None,
         }

@@ -16,6 +16,7 @@ use super::{Counts, objects};
 use lb_common::addr::words6;
 use lb_common::counters::{BackendCounters, FlowCounters, ServiceCounters};
 use lb_common::event::Event;
+use lb_common::flow::Forget;
 use lb_common::hash::{HashKey, KEY_WORDS};
 use lb_common::ring::{CLASSES, Row, rows};
 use lb_common::settings;
@@ -254,6 +255,11 @@ impl Program {
         Ok(())
     }
 
+    /// Writes one row of such a ring.
+    pub fn set_row(&mut self, class: usize, slot: u32, index: u32, row: Row) -> Result<()> {
+        Ok(self.rings.get_mut(&(class, slot)).context("no such ring")?.set(index, row.0, 0)?)
+    }
+
     /// The word of a row of a ring that [`Program::set_ring`] put there.
     pub fn row(&self, class: usize, slot: u32, index: u32) -> Result<Row> {
         Ok(Row(self.rings.get(&(class, slot)).context("no such ring")?.get(&index, 0)?))
@@ -343,6 +349,19 @@ impl Program {
             counts.backend(id, &sum);
         }
         Ok(counts)
+    }
+
+    /// Has the other program of the object remove an entry, if its state still is what is said here.
+    pub fn remove_flow(&mut self, flow: Forget) -> Result<bool> {
+        let mut lines: Array<_, Forget> = self.map("FORGET")?;
+        lines.set(0, flow, 0)?;
+        lines.set(1, Forget { family: 0, ..flow }, 0)?;
+        let program: &mut Xdp = self.ebpf.program_mut("forget").context("no program `forget`")?.try_into()?;
+        if program.fd().is_err() {
+            program.load()?;
+        }
+        program.test_run(TestRunOptions { data_in: Some(&[0; 64]), ..TestRunOptions::new() })?;
+        Ok(self.get::<Forget>("FORGET", 0)?.gone == 1)
     }
 
     fn program(&self) -> Result<&Xdp> {
