@@ -179,7 +179,7 @@ pub struct Forget {
 }
 
 /// How many entries one run removes at most: packets of that CPU wait so long.
-pub const FORGET_AT_ONCE: usize = 128;
+pub const FORGET_AT_ONCE: usize = 256;
 
 #[cfg(test)]
 mod tests {

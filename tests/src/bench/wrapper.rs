@@ -1,6 +1,7 @@
 //! The wrapper program around a program under test, and what a run through it costs.
 
 use std::fmt;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::{MapData, ProgramArray};
@@ -60,18 +61,17 @@ pub fn run(program: &Xdp, frame: &[u8], packets: u32) -> Result<(Outcome, f64)> 
     let mut output = vec![0; frame.len() + 256];
     let options =
         TestRunOptions { data_in: Some(frame), data_out: Some(&mut output), repeat: packets, ..TestRunOptions::new() };
-    let before = thread_nanoseconds()?;
+    let before = thread_time()?;
     let result = program.test_run(options);
-    let spent = thread_nanoseconds()? - before;
+    let spent = (thread_time()? - before).as_nanos() as f64;
     let result = result.context("BPF_PROG_TEST_RUN")?;
     output.truncate(result.data_size_out as usize);
     Ok((Outcome { verdict: Verdict::from(result.return_value), frame: output }, spent / f64::from(packets)))
 }
 
 /// CPU time of this thread. Wall-clock time would count what others did with the CPU.
-fn thread_nanoseconds() -> Result<f64> {
-    let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?;
-    Ok(time.tv_sec() as f64 * 1e9 + time.tv_nsec() as f64)
+pub fn thread_time() -> Result<Duration> {
+    Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
 }
 
 /// The CPUs this process may run on.
