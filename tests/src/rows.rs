@@ -8,7 +8,7 @@
 //! one, and a difference is found where it begins.
 //!
 //! Two things are the world's own. A row of a small ring is several of the kernel's, one for each flow: what a refusal
-//! wrote into one of them is copied to its siblings. And while two arrays are in use, the service says which of two
+//! wrote into one of them is copied to its siblings. And while two arrays are in use, the service says which of its
 //! slots a packet's CPU sees.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -22,11 +22,11 @@ use lb_common::flow::{
 };
 use lb_common::hash;
 use lb_common::ring::{CLASSES, KIND_EXCEPTIONS, KIND_MOVING, Row, filter_bit, row_index};
-use lb_common::rows::{Decision, Orphans, Sign};
-use lb_common::service::{FORWARD_NAT, Reverse4, Reverse6, Service};
+use lb_common::rows::{BEFORE, Decision, Orphans, Sign};
+use lb_common::service::{AFFINITY_SOURCE, BEFORE_SOURCE, FORWARD_NAT, Reverse4, Reverse6, Service};
 use lb_tests_rows::History;
 use lb_tests_rows::step::{Cpu, Step};
-use lb_tests_rows::world::{BACKENDS, FLOWS, Health, RINGS, TCP_FLOWS, World as Model};
+use lb_tests_rows::world::{BACKENDS, FLOWS, Hash, Health, RINGS, TCP_FLOWS, World as Model};
 
 use crate::golden::world::{DC, DC_MAC, HOP_B1, LAN, LAN_MAC, ROUTER_MAC, V6, VIP4, VIP6, World};
 use crate::packet::transport::{ACK, FIN, PSH, RST, SYN};
@@ -64,10 +64,12 @@ pub enum Fault {
     NothingIsForgotten,
     /// Corrections after a swap are not written.
     NotCorrected,
+    /// Services are not told of the ring before theirs.
+    BeforeUnknown,
 }
 
 impl Fault {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::ForgetsSettled,
         Self::ClockStands,
         Self::TimeoutsStay,
@@ -76,6 +78,7 @@ impl Fault {
         Self::QuotaUnknown,
         Self::NothingIsForgotten,
         Self::NotCorrected,
+        Self::BeforeUnknown,
     ];
 }
 
@@ -96,6 +99,9 @@ pub struct Compared {
     pub pushed: u64,
     pub removed: u64,
     pub swaps: u64,
+    pub migrations: u64,
+    /// On rows that refer to the ring before.
+    pub asked_before: u64,
     pub dropped: u64,
 }
 
@@ -114,6 +120,8 @@ impl std::ops::AddAssign for Compared {
             (&mut self.pushed, other.pushed),
             (&mut self.removed, other.removed),
             (&mut self.swaps, other.swaps),
+            (&mut self.migrations, other.migrations),
+            (&mut self.asked_before, other.asked_before),
             (&mut self.dropped, other.dropped),
         ];
         sums.into_iter().for_each(|(sum, more)| *sum += more);
@@ -123,12 +131,10 @@ impl std::ops::AddAssign for Compared {
 impl Compared {
     /// Whether each of these happened: a run that did not get somewhere proves nothing about it.
     pub fn is_complete(&self) -> bool {
-        let Self {
-            replies, steady, moving, exceptions, on_old, written, refused, pushed, removed, swaps, dropped, ..
-        } = *self;
-        [replies, steady, moving, exceptions, on_old, written, refused, pushed, removed, swaps, dropped]
-            .iter()
-            .all(|count| *count > 20)
+        let Self { steps: _, packets: _, replies, steady, moving, exceptions, on_old, written, refused, .. } = *self;
+        let Self { pushed, removed, swaps, migrations, asked_before, dropped, .. } = *self;
+        let often = [replies, steady, moving, exceptions, on_old, written, refused, pushed, removed, swaps, dropped];
+        often.iter().all(|count| *count > 20) && migrations > 5 && asked_before > 5
     }
 }
 
@@ -138,6 +144,7 @@ struct Ends {
     client: IpAddr,
     port: u16,
     hash: u32,
+    client_hash: u32,
 }
 
 /// The program and what its maps hold.
@@ -155,10 +162,26 @@ struct Run<'a> {
     fault: Option<Fault>,
     /// The world that the maps are like.
     shown: Model,
-    /// By ring: which of its slots holds the array in use. The other one's is the one before.
-    side: [u32; RINGS],
+    /// By ring: which of its slots hold its arrays.
+    places: [Places; RINGS],
     policy: Option<FlowPolicy>,
     compared: Compared,
+}
+
+/// Which of a ring's three slots hold the array in use, the one that is being swapped out, and that of the ring before.
+#[derive(Clone, Copy, Debug, Default)]
+struct Places {
+    live: u32,
+    old: Option<u32>,
+    before: Option<u32>,
+}
+
+impl Places {
+    /// One that holds none of them.
+    fn free(&self) -> u32 {
+        let taken = [Some(self.live), self.old, self.before];
+        (0..3).find(|slot| !taken.contains(&Some(*slot))).unwrap_or_default()
+    }
 }
 
 const fn protocol(flow: usize) -> u8 {
@@ -188,29 +211,41 @@ impl Ends {
         Some(Flow6 { source, destination, ports: ports(self.port), protocol: protocol.into() })
     }
 
+    /// The client first, which has a hash of its own, then its port.
     fn find(family: Family, flow: usize, settings: &Settings) -> Option<Self> {
-        let wanted = Model::hash_of(flow);
-        let client: IpAddr = match family {
-            Family::V4 => Ipv4Addr::new(100, 70, 0, flow as u8).into(),
-            Family::V6 => Ipv6Addr::new(0x2001, 0xdb8, 0xc, 0, 0, 0, 1, flow as u16).into(),
+        let alike = |hash: u32, by: Hash| {
+            let wanted = Model::hash_of(flow, by);
+            row_index(hash, BITS) == row_index(wanted, BITS) && filter_bit(hash) == filter_bit(wanted)
         };
-        let ends = (1024..u16::MAX).map(|port| {
-            let ends = Self { client, port, hash: 0 };
-            let hash = match (ends.key4(protocol(flow)), ends.key6(protocol(flow))) {
-                (Some(key), _) => hash::flow4(&settings.hash_key, &key),
-                (None, Some(key)) => hash::flow6(&settings.hash_key, &key),
-                (None, None) => 0,
+        let hashed = |client: IpAddr, port: u16| {
+            let ends = Self { client, port, hash: 0, client_hash: 0 };
+            let key = &settings.hash_key;
+            let (hash, client_hash) = match (ends.key4(protocol(flow)), ends.key6(protocol(flow))) {
+                (Some(flow), _) => (hash::flow4(key, &flow), hash::client4(key, &flow)),
+                (None, Some(flow)) => (hash::flow6(key, &flow), hash::client6(key, &flow)),
+                (None, None) => (0, 0),
             };
-            Self { hash, ..ends }
+            Self { hash, client_hash, ..ends }
+        };
+        let mut clients = (0..=u16::MAX).map(|n| -> IpAddr {
+            let [high, low] = n.to_be_bytes();
+            match family {
+                Family::V4 => Ipv4Addr::new(100, 70 + flow as u8, high, low).into(),
+                Family::V6 => Ipv6Addr::new(0x2001, 0xdb8, 0xc, 0, 0, 0, 1 + flow as u16, n).into(),
+            }
         });
-        let alike =
-            |hash: u32| row_index(hash, BITS) == row_index(wanted, BITS) && filter_bit(hash) == filter_bit(wanted);
-        { ends }.find(|ends| alike(ends.hash))
+        let client = clients.find(|client| alike(hashed(*client, 1).client_hash, Hash::Client))?;
+        let mut ends = (1024..u16::MAX).map(|port| hashed(client, port));
+        ends.find(|ends| alike(ends.hash, Hash::Flow))
     }
 
     /// Its row in the kernel's ring.
-    fn row(&self) -> u32 {
-        row_index(self.hash, CLASSES[0])
+    fn row(&self, by: Hash) -> u32 {
+        let hash = match by {
+            Hash::Flow => self.hash,
+            Hash::Client => self.client_hash,
+        };
+        row_index(hash, CLASSES[0])
     }
 }
 
@@ -218,10 +253,8 @@ impl Kernel {
     /// In a network namespace of the calling thread's own.
     pub fn new() -> Result<Self> {
         let settings = Settings::everything();
-        let mut kernel = Self {
-            world: World::furnished(&settings)?,
-            ends: [[Ends { client: VIP4.into(), port: 0, hash: 0 }; FLOWS]; 2],
-        };
+        let nobody = Ends { client: VIP4.into(), port: 0, hash: 0, client_hash: 0 };
+        let mut kernel = Self { world: World::furnished(&settings)?, ends: [[nobody; FLOWS]; 2] };
         for family in [Family::V4, Family::V6] {
             for flow in 0..FLOWS {
                 kernel.ends[family as usize][flow] =
@@ -262,8 +295,8 @@ impl Kernel {
         // The kernel takes an element out of the table in one step.
         settings.slow_removal = false;
         let shown = Model::new(settings);
-        let mut run =
-            Run { kernel: self, family, fault, shown, side: [0; RINGS], policy: None, compared: Compared::default() };
+        let places = [Places::default(); RINGS];
+        let mut run = Run { kernel: self, family, fault, shown, places, policy: None, compared: Compared::default() };
         run.begin()?;
         let mut model = run.shown.clone();
         for (index, step) in history.steps.iter().enumerate() {
@@ -292,7 +325,7 @@ impl Family {
     /// Of a backend, in the program.
     const fn id(self, backend: u16) -> u16 {
         match self {
-            _ if backend == 0 => 0,
+            _ if backend == 0 || backend == BEFORE => backend,
             Self::V4 => FIRST + backend,
             Self::V6 => FIRST + backend + V6,
         }
@@ -309,8 +342,8 @@ impl Family {
         45 + self as u32
     }
 
-    const fn slot(self, ring: usize, side: u32) -> u32 {
-        110 + self as u32 * 4 + ring as u32 * 2 + side
+    const fn slot(self, ring: usize, place: u32) -> u32 {
+        110 + self as u32 * 6 + ring as u32 * 3 + place
     }
 
     fn row(self, row: Row) -> Row {
@@ -347,7 +380,8 @@ impl Run<'_> {
         program.clear::<Flow6, FlowEntry>("FLOWS6")?;
         program.set("FLOW_USES", self.family.service(), FlowUse::default())?;
         for ring in 0..RINGS {
-            self.install(ring, 0, self.shown.rings[ring].words.clone())?;
+            let words = self.shown.rings[ring].words.clone();
+            self.install(ring, 0, &words, Hash::Flow)?;
         }
         for backend in 1..=BACKENDS {
             self.write_backend(&self.shown.clone(), backend)?;
@@ -356,15 +390,16 @@ impl Run<'_> {
     }
 
     /// An array of these words, in that slot of the ring's.
-    fn install(&mut self, ring: usize, side: u32, words: Vec<Row>) -> Result<()> {
-        let log2 = words.len().trailing_zeros();
+    fn install(&mut self, ring: usize, place: u32, words: &[Row], by: Hash) -> Result<()> {
         let rows: Vec<(u32, Row)> = Self::flows_of(ring)
-            .map(|flow| {
-                let word = words[row_index(Model::hash_of(flow), log2) as usize];
-                (self.ends(flow).row(), self.written(word))
-            })
+            .map(|flow| (self.ends(flow).row(by), self.written(Self::word(words, by, flow))))
             .collect();
-        self.kernel.world.program.set_ring(0, self.family.slot(ring, side), rows)
+        self.kernel.world.program.set_ring(0, self.family.slot(ring, place), rows)
+    }
+
+    /// A flow's word.
+    fn word(words: &[Row], by: Hash, flow: usize) -> Row {
+        words[row_index(Model::hash_of(flow, by), words.len().trailing_zeros()) as usize]
     }
 
     /// A word as the controller writes it.
@@ -411,35 +446,58 @@ impl Run<'_> {
                 self.write_backend(model, backend)?;
             }
         }
-        let swapped = self.shown.tally.changes < model.tally.changes;
         for ring in 0..RINGS {
-            let (was, now) = (&self.shown.rings[ring], &model.rings[ring]);
-            if swapped {
-                self.compared.swaps += 1;
-                if let Some(old) = &now.old {
-                    // It was corrected before it was swapped out.
-                    self.rewrite(ring, self.side[ring], None, old)?;
-                }
-                self.side[ring] ^= 1;
-                self.install(ring, self.side[ring], now.words.clone())?;
-            } else if was.words != now.words && self.fault != Some(Fault::NotCorrected) {
-                self.rewrite(ring, self.side[ring], Some(was.words.clone()), &now.words)?;
-            }
+            self.follow_ring(model, ring)?;
         }
         self.shown = model.clone();
         Ok(())
     }
 
+    fn follow_ring(&mut self, model: &Model, ring: usize) -> Result<()> {
+        let swapped = self.shown.tally.changes < model.tally.changes;
+        let (was, now) = (self.shown.rings[ring].clone(), &model.rings[ring]);
+        let mut places = self.places[ring];
+        places.old = places.old.filter(|_| now.old.is_some());
+        places.before = places.before.filter(|_| now.before.is_some());
+        let migrated = was.turn != now.turn;
+        if migrated {
+            self.compared.migrations += 1;
+            places = Places { live: places.live, old: None, before: now.before.as_ref().map(|_| places.live) };
+        }
+        if let (Some(before), Some(place)) = (&now.before, places.before) {
+            self.rewrite(ring, place, before.by, None, &before.words)?;
+        }
+        if swapped || migrated {
+            self.compared.swaps += u64::from(swapped);
+            if let Some(old) = now.old.as_ref().filter(|_| swapped) {
+                if migrated {
+                    let place = places.free();
+                    places.old = Some(place);
+                    self.install(ring, place, old, now.by)?;
+                } else {
+                    places.old = Some(places.live);
+                    // It was corrected before it was swapped out.
+                    self.rewrite(ring, places.live, now.by, None, old)?;
+                }
+            }
+            places.live = places.free();
+            self.install(ring, places.live, &now.words, now.by)?;
+        } else if was.words != now.words && self.fault != Some(Fault::NotCorrected) {
+            self.rewrite(ring, places.live, now.by, Some(&was.words), &now.words)?;
+        }
+        self.places[ring] = places;
+        Ok(())
+    }
+
     /// Changes an array in place. `was` is what it must say now.
-    fn rewrite(&mut self, ring: usize, side: u32, was: Option<Vec<Row>>, now: &[Row]) -> Result<()> {
-        let slot = self.family.slot(ring, side);
+    fn rewrite(&mut self, ring: usize, place: u32, by: Hash, was: Option<&[Row]>, now: &[Row]) -> Result<()> {
+        let slot = self.family.slot(ring, place);
         for flow in Self::flows_of(ring) {
-            let (row, hash) = (self.ends(flow).row(), Model::hash_of(flow));
-            let of = |words: &[Row]| words[row_index(hash, words.len().trailing_zeros()) as usize];
-            let to = self.written(of(now));
+            let row = self.ends(flow).row(by);
+            let to = self.written(Self::word(now, by, flow));
             let there = self.kernel.world.program.row(0, slot, row)?;
-            if let Some(was) = was.as_ref().map(|was| of(was)) {
-                let expected = self.written(was);
+            if let Some(was) = was {
+                let expected = self.written(Self::word(was, by, flow));
                 // Two flows may share a row.
                 ensure!(there == expected || there == to, "a row is {there:x?} and not {expected:x?}");
             }
@@ -448,6 +506,16 @@ impl Run<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The place of the array that a CPU uses.
+    fn place_on(&self, ring: usize, old: bool) -> u32 {
+        let (places, model) = (self.places[ring], &self.shown.rings[ring]);
+        match (places.old, places.before) {
+            (Some(place), _) if old => place,
+            (None, Some(place)) if old && model.migrating => place,
+            _ => places.live,
+        }
     }
 
     fn remove(&mut self, flow: usize, state: FlowState) -> Result<bool> {
@@ -500,16 +568,22 @@ impl Run<'_> {
     fn prepare(&mut self, flow: usize, cpu: Cpu) -> Result<()> {
         let model = &self.shown;
         let ring = Model::ring_of(flow);
-        let old = cpu.old && model.rings[ring].old.is_some();
+        let old = cpu.old && model.rings[ring].is_double();
         self.compared.on_old += u64::from(old);
-        let side = self.side[ring] ^ u32::from(old);
-        let service = Service {
+        let mut service = Service {
             id: self.family.service(),
-            ring: self.family.slot(ring, side),
+            ring: self.family.slot(ring, self.place_on(ring, old)),
             class: 0,
             forward: FORWARD_NAT,
-            ..Service::default()
+            flags: if model.rings[ring].by_on(old) == Hash::Client { AFFINITY_SOURCE } else { 0 },
+            before: 0,
         };
+        if let (Some(before), Some(place)) = (model.rings[ring].before_on(old), self.places[ring].before)
+            && self.fault != Some(Fault::BeforeUnknown)
+        {
+            service.before = Service::pack_before(0, self.family.slot(ring, place));
+            service.flags |= if before.by == Hash::Client { BEFORE_SOURCE } else { 0 };
+        }
         let stays = self.fault == Some(Fault::TimeoutsStay);
         let idle = |ring: usize| if stays { lb_tests_rows::world::IDLE[ring] } else { model.rings[ring].timeouts.idle };
         let quota = match self.fault {
@@ -615,9 +689,9 @@ impl Run<'_> {
             ensure!((hash, service) == whose, "the entry is not the flow's");
         }
         let ring = Model::ring_of(flow);
-        let old = cpu.old && before.rings[ring].old.is_some();
-        let slot = self.family.slot(ring, self.side[ring] ^ u32::from(old));
-        let word = self.kernel.world.program.row(0, slot, self.ends(flow).row())?;
+        let (place, by) = (self.place_on(ring, cpu.old), before.rings[ring].by_on(cpu.old));
+        let slot = self.family.slot(ring, place);
+        let word = self.kernel.world.program.row(0, slot, self.ends(flow).row(by))?;
         let (was, is) = (before.row_of(flow, cpu.old), after.row_of(flow, cpu.old));
         let expected = self.written(is);
         ensure!(word == expected, "the row is {word:x?}, not {expected:x?}");
@@ -628,11 +702,12 @@ impl Run<'_> {
         if was != is {
             self.compared.pushed += 1;
             let words = after.rings[ring].words_on(cpu.old).to_vec();
-            self.rewrite(ring, self.side[ring] ^ u32::from(old), None, &words)?;
+            self.rewrite(ring, place, by, None, &words)?;
         }
         let now = before.its_second();
         self.compared.steady += u64::from(was.is_steady());
         self.compared.moving += u64::from(was.is_moving(now));
+        self.compared.asked_before += u64::from(was.is_moving(now) && was.settled() == BEFORE);
         self.compared.exceptions += u64::from(!was.is_steady() && !was.is_moving(now));
         self.compared.written += u64::from(before.entries[flow].is_none() && after.entries[flow].is_some());
         self.compared.refused += after.tally.refused - before.tally.refused;

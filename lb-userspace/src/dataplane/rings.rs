@@ -24,7 +24,7 @@ use crate::rows::migration;
 use crate::rows::plan::{Change, plan, split};
 use crate::rows::recovery::recovered;
 use crate::rows::timeout::{may_lower, raise, raised};
-use crate::rows::{Correction, Facts, Standing};
+use crate::rows::{Correction, Facts, Rewrite, Standing};
 
 use super::error::DataplaneError;
 use super::sys;
@@ -138,7 +138,15 @@ impl Rings {
                 Some(live) if live.by_source == ring.by_source && live.array.place.class < ring.place.class => {
                     (Way::Split, split(&live.array.rows(), CLASSES[usize::from(ring.place.class)]))
                 }
-                Some(live) => (Way::Migrate, migration::begin(&ring.owners, live.idle, outside.now())),
+                Some(live) => {
+                    let now = outside.now();
+                    for rewrite in migration::extensions(&live.array.rows(), now) {
+                        live.array.correct(rewrite.row, |row| {
+                            row.is_moving(now).then(|| row.with_until(rewrite.to.until().max(row.until())))
+                        });
+                    }
+                    (Way::Migrate, migration::begin(&ring.owners, live.idle, now))
+                }
             };
             fresh.push((*id, way, Array::new(ring.place, &words)?));
         }
@@ -174,6 +182,10 @@ impl Rings {
         outside: &dyn Outside,
     ) -> Result<(), DataplaneError> {
         self.merge_replaced(outside)?;
+        for array in self.before.values() {
+            let hold = migration::hold(&array.rows(), outside.now());
+            hold.into_iter().for_each(|correction| array.follow(correction));
+        }
         let mut changed: BTreeSet<RingId> = next
             .iter()
             .filter(|(id, ring)| {
@@ -340,15 +352,22 @@ impl Rings {
 
     /// Before a backend that was down counts as up again: see rule 4 of docs/design/rows.md.
     pub(super) fn recovered(&mut self, backend: u16, down_since: u32, outside: &dyn Outside) {
-        let live = self.live.iter().map(|(id, live)| (id, &live.array));
-        for (id, array) in live.chain(&self.before) {
+        type Forget = fn(&[Row], u16, u32, u32) -> Vec<Rewrite>;
+        let live = self.live.iter().map(|(id, live)| (id, &live.array, recovered as Forget));
+        // Some services may use one by itself still, if the apply before failed.
+        let by_itself = |id: &RingId| self.fresh.contains(id);
+        let before = self.before.iter().map(|(id, array)| {
+            let forget: Forget = if by_itself(id) { recovered } else { migration::forget };
+            (id, array, forget)
+        });
+        for (id, array, forget) in live.chain(before) {
             loop {
                 // Asked first, because reading all rows for each of thousands that come up at once takes seconds.
                 let refused = outside.refused(id.service);
                 if refused == 0 || refused < down_since {
                     break;
                 }
-                let rewrites = recovered(&array.rows(), backend, refused, down_since);
+                let rewrites = forget(&array.rows(), backend, refused, down_since);
                 if rewrites.is_empty() {
                     break;
                 }

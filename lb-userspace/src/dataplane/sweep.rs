@@ -71,6 +71,10 @@ impl Present for Now<'_> {
     fn life(&self, id: u16) -> Option<Life> {
         self.maps.life(id)
     }
+
+    fn timeouts(&self, ring: usize) -> Timeouts {
+        self.rings.get(ring).map_or(Timeouts { opening: u32::MAX, idle: u32::MAX }, |id| self.maps.timeouts(*id))
+    }
 }
 
 impl Dataplane {
@@ -79,8 +83,7 @@ impl Dataplane {
         let maps = &self.maps;
         let snapshot: BTreeMap<RingId, Vec<Row>> = maps.rings.snapshot();
         let rings: Vec<RingId> = snapshot.keys().copied().collect();
-        let shown: Vec<Ring<'_>> =
-            snapshot.iter().map(|(id, words)| Ring { words, tcp: id.is_tcp(), timeouts: maps.timeouts(*id) }).collect();
+        let shown: Vec<Ring<'_>> = snapshot.iter().map(|(id, words)| Ring { words, tcp: id.is_tcp() }).collect();
         let services = maps.service_slots();
         Sweep {
             scan: Scan::begin(&shown, services, watches, clock::seconds()),

@@ -27,7 +27,7 @@ pub const HEADSTART: u32 = 3;
 /// A row that goes on to move must do so for this long from the moment of planning on, or is extended in place …
 const SOON: u32 = 5;
 /// … to move for this long: it may not come to its end between planning and the end of the swap.
-const EXTENSION: u32 = 10;
+pub(super) const EXTENSION: u32 = 10;
 
 /// How a row gets its word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -25,8 +25,6 @@ use super::Rewrite;
 pub struct Ring<'a> {
     pub words: &'a [Row],
     pub tcp: bool,
-    /// Those that the program goes by.
-    pub timeouts: Timeouts,
 }
 
 /// A written-down flow.
@@ -46,6 +44,8 @@ pub trait Present {
     fn word(&self, ring: usize, row: usize) -> Option<Row>;
     /// The life that a backend id lives, or has lived last; `None` for an id of nobody.
     fn life(&self, id: u16) -> Option<Life>;
+    /// Those that the program goes by: a longer one makes flows live that were about to expire.
+    fn timeouts(&self, ring: usize) -> Timeouts;
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +79,6 @@ pub struct Scan {
 struct Tracked {
     log2: u32,
     tcp: bool,
-    timeouts: Timeouts,
     /// Both empty if all rows were steady: nothing will become of those.
     words: Vec<Row>,
     /// What the filter of each row would be; 0 if none of its flows is left.
@@ -93,13 +92,7 @@ impl Scan {
         let track = |ring: &Ring<'_>| {
             ring.words.iter().for_each(|word| named.add_word(*word));
             let words = if ring.words.iter().all(|word| word.is_steady()) { Vec::new() } else { ring.words.to_vec() };
-            Tracked {
-                log2: ring.words.len().trailing_zeros(),
-                tcp: ring.tcp,
-                timeouts: ring.timeouts,
-                filters: vec![0; words.len()],
-                words,
-            }
+            Tracked { log2: ring.words.len().trailing_zeros(), tcp: ring.tcp, filters: vec![0; words.len()], words }
         };
         let rings = rings.iter().map(track).collect();
         Self { began: now, rings, named, entries: vec![0; services], watches, awaited: 0 }
@@ -129,15 +122,18 @@ impl Scan {
         if !entry.state.is_taken() {
             return true;
         }
-        let Some(ring) = entry.ring.and_then(|ring| self.rings.get(ring)) else { return true };
+        let Some((index, ring)) = entry.ring.and_then(|index| Some((index, self.rings.get(index)?))) else {
+            return true;
+        };
         let life = entry.state.life();
         // A backend that is down keeps its flows: it may come back.
-        if is_expired(entry.state, ring.tcp, now, ring.timeouts) || present.life(life.backend()) != Some(life) {
+        if is_expired(entry.state, ring.tcp, now, present.timeouts(index)) || present.life(life.backend()) != Some(life)
+        {
             return true;
         }
         let row = row_index(entry.hash, ring.log2) as usize;
         let then = ring.words.get(row);
-        let word = entry.ring.and_then(|ring| present.word(ring, row));
+        let word = present.word(index, row);
         match (then, word) {
             // Nobody asks for it, and should the row move it would be wrong.
             (None, Some(word)) => word.is_steady(),
@@ -277,10 +273,14 @@ mod tests {
         fn life(&self, id: u16) -> Option<Life> {
             (1..4).contains(&id).then(|| Life::new(id, 1))
         }
+
+        fn timeouts(&self, _: usize) -> Timeouts {
+            TIMEOUTS
+        }
     }
 
     fn begin(words: &[Row], now: u32) -> Scan {
-        Scan::begin(&[Ring { words, tcp: true, timeouts: TIMEOUTS }], 2, Vec::new(), now)
+        Scan::begin(&[Ring { words, tcp: true }], 2, Vec::new(), now)
     }
 
     /// A flow of row 0 of two.
@@ -418,7 +418,7 @@ mod tests {
         let words = [Row::moving(1, 2, NOW + 9); 2];
         let watch = |backend, since| Watch { backend, since, flows: 0 };
         let watches = vec![watch(2, NOW - 5), watch(2, NOW - 20), watch(1, 0)];
-        let mut scan = Scan::begin(&[Ring { words: &words, tcp: true, timeouts: TIMEOUTS }], 2, watches, NOW);
+        let mut scan = Scan::begin(&[Ring { words: &words, tcp: true }], 2, watches, NOW);
         for last in [NOW, NOW - 5, NOW - 6, NOW - 31] {
             scan.see(&entry(of(2, last)), &World(&words), NOW);
         }

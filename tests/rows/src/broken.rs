@@ -39,6 +39,8 @@ pub enum Broken {
     OldestIsEvicted,
     /// A backend comes back to rows whose flows were refused while it was away.
     ComesBackToTheRefused,
+    /// The ring before does not forget a backend that was away while flows were refused.
+    BeforeRemembers,
     /// The entry of a dead backend stays when its flow goes elsewhere.
     DeadEntryStays,
     /// What another CPU has just inserted is overwritten.
@@ -57,12 +59,18 @@ pub enum Broken {
     RemovesTheOwners,
     /// The scan acts on rows that moved while it was on.
     ScanTrustsItself,
+    /// The scan goes by the timeouts there were when it began.
+    ScansByOldTimeouts,
     /// A row moves for as long as a SYN may be silent, not an established flow.
     ShortestTimeout,
     /// A longer timeout leaves the rows that move as they are.
     RaiseForgets,
     /// A ring that grows is built anew.
     GrowsAnew,
+    /// A ring that takes another one's place begins steady.
+    MigratesAnew,
+    /// What moves in the ring before comes to its end while it is asked.
+    BeforeEnds,
     /// A controller that starts does not ask whether flows were refused while the one before was killed.
     RestartForgetsRefusals,
     /// A controller that starts writes rows as it would for an empty kernel.
@@ -71,7 +79,7 @@ pub enum Broken {
 
 impl Broken {
     /// Every one, with the rule of docs/design/rows.md that it breaks.
-    pub const ALL: [(u8, Self); 29] = [
+    pub const ALL: [(u8, Self); 33] = [
         (1, Self::NoMargin),
         (1, Self::ExpiredEarly),
         (2, Self::BeginsAnew),
@@ -87,6 +95,7 @@ impl Broken {
         (4, Self::RefusalDoesNotPush),
         (4, Self::OldestIsEvicted),
         (4, Self::ComesBackToTheRefused),
+        (4, Self::BeforeRemembers),
         (5, Self::DeadEntryStays),
         (5, Self::InsertOverwrites),
         (5, Self::ReplaceOverwrites),
@@ -96,9 +105,12 @@ impl Broken {
         (8, Self::RemovesUnseen),
         (8, Self::RemovesTheOwners),
         (8, Self::ScanTrustsItself),
+        (8, Self::ScansByOldTimeouts),
         (9, Self::ShortestTimeout),
         (9, Self::RaiseForgets),
         (9, Self::GrowsAnew),
+        (9, Self::MigratesAnew),
+        (9, Self::BeforeEnds),
         (10, Self::RestartForgetsRefusals),
         (10, Self::RestartForgets),
     ];

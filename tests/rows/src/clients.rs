@@ -4,8 +4,8 @@
 //! backend is down, gone, or another one by now; when it was silent for longer than its timeout; and nowhere else.
 
 use lb_common::flow::Life;
-use lb_common::ring::{Row, row_index};
-use lb_common::rows::{Decision, Sign};
+use lb_common::ring::{KIND_MOVING, Row};
+use lb_common::rows::{BEFORE, Decision, Sign};
 
 use crate::cpu::{self, Other};
 use crate::step::{Cpu, Sends};
@@ -202,8 +202,19 @@ impl World {
     /// dropped is sent once more, when there is one array again.
     fn had_nobody(&self, flow: usize) -> bool {
         let ring = &self.rings[Self::ring_of(flow)];
-        let row = |words: &[Row]| words[row_index(Self::hash_of(flow), words.len().trailing_zeros()) as usize];
-        ring.old.as_ref().is_some_and(|old| row(old).owner() == 0 || row(&ring.words).owner() == 0)
+        ring.is_double() && [false, true].iter().any(|old| self.row_of(flow, *old).owner() == 0)
+    }
+
+    /// The flow's row refers to the ring before, and that to nobody who is up. If it was refused it is the owner's, and the
+    /// next owner's: docs/design/rows.md says so among the limits.
+    fn had_nobody_before(&self, flow: usize) -> bool {
+        [false, true].into_iter().any(|old| {
+            let row = self.row_of(flow, old);
+            let before = self.rings[Self::ring_of(flow)].before_on(old).map(|before| before.row(flow));
+            let is_gone =
+                |row: Row| !self.is_up(row.owner()) || row.kind() == KIND_MOVING && !self.is_up(row.settled());
+            row.kind() == KIND_MOVING && row.settled() == BEFORE && before.is_some_and(is_gone)
+        })
     }
 
     fn live_at(&mut self, flow: usize, decision: Decision) {
@@ -234,6 +245,8 @@ impl World {
         let lately = |then: u64| then + 60_000 > self.now;
         if was_away && self.last_refusal > 0 && lately(self.last_refusal) {
             self.tally.flapped += 1;
+        } else if self.last_refusal > 0 && lately(self.last_refusal) && self.had_nobody_before(flow) {
+            self.tally.migrated_away += 1;
         } else if was_away && self.killed_in_swap.is_some_and(lately) {
             self.tally.killed += 1;
         } else if self.died_in_swap.is_some_and(lately) {

@@ -5,21 +5,23 @@
 use std::hash::Hasher as _;
 
 use lb_common::flow::{FlowState, Life, PHASE_CLOSING};
-use lb_common::ring::{KIND_MOVING, Row, row_index};
+use lb_common::ring::{KIND_MOVING, Row};
 use lb_common::rows::Timeouts;
+use sluice::rows::migration;
 use sluice::rows::plan::{Change, Fate, plan};
 use sluice::rows::recovery::{adopted, recovered};
 use sluice::rows::sweep::{Entry, Present, Ring as Swept, Scan, Verdict};
 use sluice::rows::timeout::{may_lower, raise, raised};
-use sluice::rows::{Facts, Rewrite, Standing};
+use sluice::rows::{Correction, Facts, Rewrite, Standing};
 
 use crate::broken::Broken;
 use crate::clients::Violation;
 use crate::exhaustive::Mix;
 use crate::step::{Ask, Step};
-use crate::world::{Backend, FLOWS, Health, OPENING, RINGS, World};
+use crate::world::{Backend, Before, FLOWS, Hash, Health, OPENING, RINGS, Ring, World};
 
 const LARGEST: usize = 16;
+const SMALLEST: usize = 2;
 /// The service's id, in entries.
 const SERVICE: u32 = 1;
 /// More than this many plans for one change, and it does not get done.
@@ -47,6 +49,12 @@ enum Work {
     Built { changes: Vec<Change>, ask: Ask, built_at: u64, swap_at: u64 },
     /// Both are in use.
     Window { changes: Vec<Change>, ends_at: u64, settle: u64 },
+    /// The array of a ring that will take the place of another one is there, and no service refers to it.
+    Published { ring: usize, words: Vec<Row>, by: Hash, ask: Ask, at: u64 },
+    /// Some services refer to it.
+    Following { ring: usize, ends_at: u64, settle: u64 },
+    /// All of them do; the rows are to be corrected.
+    Followed { ring: usize, returned: u32, ends_at: u64 },
     /// The swap has returned, and `old` is what its arrays say for good; they are to be corrected.
     Settling { changes: Vec<Change>, old: [Option<Vec<Row>>; RINGS], returned: u32, ends_at: u64 },
 }
@@ -55,9 +63,9 @@ impl Work {
     /// When a swap that was begun is settled.
     const fn swapped_until(&self) -> Option<u64> {
         match self {
-            Self::Window { ends_at, settle, .. } => Some(*ends_at + *settle),
-            Self::Settling { ends_at, .. } => Some(*ends_at),
-            Self::Idle | Self::Built { .. } => None,
+            Self::Window { ends_at, settle, .. } | Self::Following { ends_at, settle, .. } => Some(*ends_at + *settle),
+            Self::Settling { ends_at, .. } | Self::Followed { ends_at, .. } => Some(*ends_at),
+            Self::Idle | Self::Built { .. } | Self::Published { .. } => None,
         }
     }
 }
@@ -71,6 +79,7 @@ struct Sweep {
     stage: u8,
     candidates: Vec<(usize, Entry)>,
     sizes: [usize; RINGS],
+    timeouts: [Timeouts; RINGS],
     /// What the scan began with.
     words: Vec<Row>,
     seen: [Option<FlowState>; FLOWS],
@@ -88,6 +97,7 @@ impl Sweep {
 struct Now<'a> {
     world: &'a World,
     sizes: [usize; RINGS],
+    timeouts: [Timeouts; RINGS],
 }
 
 impl Present for Now<'_> {
@@ -99,6 +109,13 @@ impl Present for Now<'_> {
     fn life(&self, id: u16) -> Option<Life> {
         (self.world.backends[usize::from(id)].health != Health::Free).then(|| self.world.known(id).life)
     }
+
+    fn timeouts(&self, ring: usize) -> Timeouts {
+        let old = self.world.is(Broken::ScansByOldTimeouts);
+        let mut timeouts = if old { self.timeouts[ring] } else { self.world.rings[ring].timeouts };
+        timeouts.idle -= u32::from(self.world.is(Broken::ExpiredEarly));
+        timeouts
+    }
 }
 
 impl World {
@@ -107,7 +124,11 @@ impl World {
         let work = match &self.controller.work {
             Work::Idle => None,
             Work::Built { swap_at, .. } => Some(*swap_at),
-            Work::Window { ends_at, .. } | Work::Settling { ends_at, .. } => Some(*ends_at),
+            Work::Published { at, .. } => Some(*at),
+            Work::Window { ends_at, .. }
+            | Work::Settling { ends_at, .. }
+            | Work::Following { ends_at, .. }
+            | Work::Followed { ends_at, .. } => Some(*ends_at),
         };
         let sweep = self.controller.sweep.as_ref().map(Sweep::due);
         match (work, sweep) {
@@ -142,6 +163,22 @@ impl World {
                 hash.write_u64(*settle);
                 changes
             }
+            Work::Published { ring, words, by, ask, at } => {
+                hash.write_u64(30_000 + at - self.now);
+                hash.write_u64(ask.seed << 2 | (*ring as u64) << 1 | *by as u64);
+                words.iter().for_each(|word| row(hash, *word));
+                &[]
+            }
+            Work::Following { ring, ends_at, settle } => {
+                hash.write_u64(40_000 + ends_at - self.now);
+                hash.write_u64(*settle << 1 | *ring as u64);
+                &[]
+            }
+            Work::Followed { ring, returned, ends_at } => {
+                hash.write_u64(50_000 + ends_at - self.now);
+                hash.write_u64(u64::from(self.second() - returned) << 1 | *ring as u64);
+                &[]
+            }
             Work::Settling { changes, old, returned, ends_at } => {
                 hash.write_u64(20_000 + ends_at - self.now);
                 hash.write_u32(self.second() - returned);
@@ -168,6 +205,9 @@ impl World {
             Work::Window { ends_at, .. } if *ends_at <= self.now => self.swap_ends(),
             Work::Settling { ends_at, .. } if *ends_at <= self.now => self.settle(),
             Work::Built { swap_at, .. } if *swap_at <= self.now => self.swap_begins(),
+            Work::Published { at, .. } if *at <= self.now => self.services_follow(),
+            Work::Following { ends_at, .. } if *ends_at <= self.now => self.services_have_followed(),
+            Work::Followed { ends_at, .. } if *ends_at <= self.now => self.settle_migration(),
             _ => self.sweep_on(),
         }
     }
@@ -240,6 +280,7 @@ impl World {
                     self.ask(ask);
                 }
             }
+            Step::Migrate { ring, ask } => self.migrate(ring.into(), ask),
             Step::Timeout { ring, idle } => self.retime(ring.into(), idle.into()),
             Step::Sweep { takes } => self.sweep(takes.into()),
             Step::Restart => self.restart(),
@@ -293,9 +334,7 @@ impl World {
 
     /// Who shall own the rows of a ring: who owns them now, if it may and chance does not want it otherwise.
     pub fn wanted(&self, index: usize, seed: u64) -> Vec<u16> {
-        let able = |b: &Backend| b.health == Health::Up && !b.draining && !b.leaving && !b.elsewhere;
-        let able: Vec<u16> =
-            (1..self.backends.len()).filter(|id| able(&self.backends[*id])).map(|id| id as u16).collect();
+        let able = self.able();
         let words = &self.rings[index].words;
         let children = if self.controller.grow[index] { 2 } else { 1 };
         let rows = words.len() * children;
@@ -312,6 +351,19 @@ impl World {
             }
         };
         (0..rows).map(owner).collect()
+    }
+
+    /// Backends that may own rows.
+    fn able(&self) -> Vec<u16> {
+        let able = |b: &Backend| b.health == Health::Up && !b.draining && !b.leaving && !b.elsewhere;
+        (1..self.backends.len()).filter(|id| able(&self.backends[*id])).map(|id| id as u16).collect()
+    }
+
+    /// Who shall own as many rows of a ring that is built anew.
+    fn drawn(&self, index: usize, rows: usize, seed: u64) -> Vec<u16> {
+        let able = self.able();
+        let chance = |row: usize| mix(seed ^ ((index * 89 + row * 17) as u64)) as usize;
+        (0..rows).map(|row| if able.is_empty() { 0 } else { able[chance(row) % able.len()] }).collect()
     }
 
     fn build(&mut self, ask: Ask) {
@@ -450,13 +502,103 @@ impl World {
                 if self.is(Broken::LeavesMovingEarly) && change.fates[correction.row] == Fate::Kept {
                     continue;
                 }
-                let word = &mut self.rings[index].words[correction.row];
-                if let Some(corrected) = correction.apply(*word) {
-                    *word = corrected;
-                    self.tally.corrected += 1;
-                }
+                self.correct(index, correction);
             }
         }
+        self.is_done();
+    }
+
+    // A ring takes another one's place.
+
+    /// Builds its array, of another size or chosen by another hash. One at a time, as in the product.
+    fn migrate(&mut self, ring: usize, ask: Ask) {
+        if !self.is_idle() || self.rings[ring].before.is_some() || self.controller.grow[ring] {
+            return;
+        }
+        let Ring { words, by, timeouts, .. } = &self.rings[ring];
+        let other = if *by == Hash::Flow { Hash::Client } else { Hash::Flow };
+        let smaller = words.len() / 2;
+        let (rows, by) = match ask.seed % 4 {
+            0 if smaller >= SMALLEST => (smaller, *by),
+            1 => ((words.len() * 2).min(LARGEST), other),
+            _ => (words.len(), other),
+        };
+        let owners = self.drawn(ring, rows, ask.seed);
+        let idle = timeouts.idle;
+        for extension in migration::extensions(words, self.second()) {
+            self.tally.extended += 1;
+            self.rewrite(ring, extension);
+        }
+        let anew = self.is(Broken::MigratesAnew);
+        let words = migration::begin(&owners, if anew { 0 } else { idle }, self.second());
+        let at = self.now + u64::from(ask.stall.min(900));
+        self.tell(|_| format!("another ring {ring} of {rows} rows is there"));
+        self.controller.work = Work::Published { ring, words, by, ask, at };
+    }
+
+    fn services_follow(&mut self) {
+        let Work::Published { ring: index, words, by, ask, .. } = std::mem::take(&mut self.controller.work) else {
+            return;
+        };
+        let ring = &mut self.rings[index];
+        let before = Before { words: std::mem::replace(&mut ring.words, words), by: ring.by };
+        (ring.by, ring.before, ring.migrating) = (by, Some(before), true);
+        ring.turn += 1;
+        self.tally.migrated += 1;
+        self.tell(|world| {
+            let words: Vec<String> = world.rings[index].words.iter().map(|word| world.describe(*word)).collect();
+            format!("services follow to the other ring {index} for {} ms: {words:?}", ask.window)
+        });
+        let ends_at = self.now + u64::from(ask.window);
+        self.controller.work = Work::Following { ring: index, ends_at, settle: ask.settle.into() };
+        if ask.window == 0 {
+            self.services_have_followed();
+        }
+    }
+
+    fn services_have_followed(&mut self) {
+        let Work::Following { ring, settle, .. } = std::mem::take(&mut self.controller.work) else { return };
+        self.rings[ring].migrating = false;
+        self.controller.work = Work::Followed { ring, returned: self.second(), ends_at: self.now + settle };
+        if settle == 0 {
+            self.settle_migration();
+        }
+    }
+
+    fn settle_migration(&mut self) {
+        let Work::Followed { ring, returned, .. } = std::mem::take(&mut self.controller.work) else { return };
+        let words = &self.rings[ring].words;
+        for correction in migration::settle(words, self.rings[ring].timeouts.idle, self.refused, returned) {
+            self.correct(ring, correction);
+        }
+        self.hold();
+        self.is_done();
+    }
+
+    /// What moves in rings before goes on to move.
+    fn hold(&mut self) {
+        if self.is(Broken::BeforeEnds) {
+            return;
+        }
+        let now = self.second();
+        for before in self.rings.iter_mut().filter_map(|ring| ring.before.as_mut()) {
+            for correction in migration::hold(&before.words, now) {
+                let word = &mut before.words[correction.row];
+                *word = correction.apply(*word).unwrap_or(*word);
+            }
+        }
+    }
+
+    fn correct(&mut self, ring: usize, correction: Correction) {
+        let word = &mut self.rings[ring].words[correction.row];
+        if let Some(corrected) = correction.apply(*word) {
+            *word = corrected;
+            self.tally.corrected += 1;
+        }
+    }
+
+    /// A change is made; what was asked for meanwhile is next.
+    fn is_done(&mut self) {
         self.note_leavers();
         self.controller.tries = 0;
         if let Some(ask) = self.controller.queued.take() {
@@ -496,6 +638,14 @@ impl World {
                 for rewrite in recovered(&self.rings[ring].words, id, self.refused, down) {
                     self.tally.recovered += 1;
                     self.rewrite(ring, rewrite);
+                }
+                if let Some(before) = &mut self.rings[ring].before {
+                    let remembers = self.settings.broken == Some(Broken::BeforeRemembers);
+                    let forget = if remembers { recovered } else { migration::forget };
+                    for rewrite in forget(&before.words, id, self.refused, down) {
+                        before.words[rewrite.row] = rewrite.to;
+                        self.tally.recovered += 1;
+                    }
                 }
             }
         }
@@ -550,6 +700,11 @@ impl World {
             self.now = self.now.max(ends_at);
             self.rings.iter_mut().for_each(|ring| ring.old = None);
         }
+        // The next one makes the other services follow.
+        if let Work::Following { ring, ends_at, .. } = self.controller.work {
+            self.now = self.now.max(ends_at);
+            self.rings[ring].migrating = false;
+        }
         if self.controller.work.swapped_until().is_some() {
             self.killed_in_swap = Some(self.now);
             self.note_leavers();
@@ -573,6 +728,7 @@ impl World {
                 }
             }
         }
+        self.hold();
         // It reads the file, and finds what has changed meanwhile.
         self.ask(Ask { seed: 2, stall: 5, ..Ask::default() });
     }
@@ -600,17 +756,7 @@ impl World {
             return;
         }
         self.tally.sweeps += 1;
-        let rings: Vec<Swept<'_>> = self
-            .rings
-            .iter()
-            .map(|ring| {
-                let mut timeouts: Timeouts = ring.timeouts;
-                if self.is(Broken::ExpiredEarly) {
-                    timeouts.idle -= 1;
-                }
-                Swept { words: &ring.words, tcp: ring.tcp, timeouts }
-            })
-            .collect();
+        let rings: Vec<Swept<'_>> = self.rings.iter().map(|ring| Swept { words: &ring.words, tcp: ring.tcp }).collect();
         let scan = Scan::begin(&rings, 2, Vec::new(), self.second());
         let words = self.rings.iter().flat_map(|ring| ring.words.iter().copied()).collect();
         let sizes = std::array::from_fn(|ring| self.rings[ring].words.len());
@@ -621,6 +767,7 @@ impl World {
             stage: 0,
             candidates: Vec::new(),
             sizes,
+            timeouts: std::array::from_fn(|ring| self.rings[ring].timeouts),
             words,
             seen: [None; FLOWS],
         });
@@ -651,8 +798,13 @@ impl World {
             let Some(state) = self.entries[flow] else { continue };
             sweep.seen[flow] = Some(state);
             let ring = Self::ring_of(flow);
-            let entry = Entry { ring: Some(ring), hash: Self::hash_of(flow), service: SERVICE, state };
-            let mut verdict = sweep.scan.see(&entry, &Now { world: self, sizes: sweep.sizes }, self.second());
+            let entry =
+                Entry { ring: Some(ring), hash: Self::hash_of(flow, self.rings[ring].by), service: SERVICE, state };
+            let mut verdict = sweep.scan.see(
+                &entry,
+                &Now { world: self, sizes: sweep.sizes, timeouts: sweep.timeouts },
+                self.second(),
+            );
             if verdict == Verdict::Keep && self.also_removes(flow, state) {
                 verdict = Verdict::Remove;
                 // The scan has counted it; that it will be gone is the fault of whoever broke the rule.
@@ -666,8 +818,7 @@ impl World {
 
     /// What a broken sweep removes besides.
     fn also_removes(&self, flow: usize, state: FlowState) -> bool {
-        let words = &self.rings[Self::ring_of(flow)].words;
-        let word = words[row_index(Self::hash_of(flow), words.len().trailing_zeros()) as usize];
+        let word = self.row_of(flow, false);
         match self.settings.broken {
             Some(Broken::ClosingDiesYoung) => {
                 state.is_taken() && state.phase() == PHASE_CLOSING && self.second() > state.last() + 3
@@ -732,6 +883,7 @@ impl World {
             if let Some(left) = self.backends[id].left
                 && self.backends[id].leaving
                 && found.is_unnamed(id as u16, left)
+                && !self.is_named_before(id as u16)
             {
                 let b = &mut self.backends[id];
                 (b.health, b.leaving, b.left) = (Health::Free, false, None);
@@ -739,19 +891,29 @@ impl World {
                 self.tell(|_| format!("the id of {} is free", Self::name(id as u16)));
             }
         }
+        // The service is told that its rows do not refer to the ring before any more.
+        let now = self.second();
+        for ring in self.rings.iter_mut().filter(|ring| !ring.migrating && !migration::refers(&ring.words, now)) {
+            ring.before = None;
+        }
         self.tell(|_| "the sweep ends".to_owned());
+    }
+
+    /// Some row of a ring before names the backend.
+    fn is_named_before(&self, id: u16) -> bool {
+        let rows = self.rings.iter().filter_map(|ring| ring.before.as_ref()).flat_map(|before| &before.words);
+        rows.into_iter().any(|row| row.owner() == id || row.kind() == KIND_MOVING && row.settled() == id)
     }
 
     /// Rows without an exception that the scan saw are steady, whatever happened since it began.
     fn trust_the_scan(&mut self, began: u64) {
         let now = self.second();
         for ring in 0..RINGS {
-            let log2 = self.rings[ring].words.len().trailing_zeros();
             for row in 0..self.rings[ring].words.len() {
                 let word = self.rings[ring].words[row];
                 let seen = |flow: &usize| {
                     Self::ring_of(*flow) == ring
-                        && row_index(Self::hash_of(*flow), log2) as usize == row
+                        && self.rings[ring].index_on(false, *flow) == row
                         && self.entries[*flow].is_some_and(|state| {
                             state.life().backend() != word.owner() && u64::from(state.last()) * 1000 < began
                         })

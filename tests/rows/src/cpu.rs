@@ -2,8 +2,10 @@
 //! looks.
 
 use lb_common::flow::{FlowState, Life, PHASE_CLOSING};
-use lb_common::ring::{Row, row_index};
-use lb_common::rows::{Decision, Inserted, Known, MARGIN, Orphans, Packet, Sign, Table, Timeouts, decide, prove};
+use lb_common::ring::Row;
+use lb_common::rows::{
+    Decision, Inserted, Known, MARGIN, Orphans, Packet, Sign, Table, Timeouts, decide, prove, unwritten,
+};
 
 use crate::broken::Broken;
 use crate::step::Cpu;
@@ -28,11 +30,11 @@ pub fn packet(
 ) -> (Decision, Option<Decision>) {
     let ring = World::ring_of(flow);
     let tcp = world.rings[ring].tcp;
-    let words = world.rings[ring].words_on(cpu.old);
-    let index = row_index(World::hash_of(flow), words.len().trailing_zeros()) as usize;
-    let row = words[index];
+    let index = world.rings[ring].index_on(cpu.old, flow);
+    let row = world.rings[ring].words_on(cpu.old)[index];
+    let hash = World::hash_of(flow, world.rings[ring].by_on(cpu.old));
     let now = world.its_second();
-    world.count_row(row, flow, now);
+    world.count_row(row, hash, now);
     let mut timeouts = world.rings[ring].timeouts;
     if world.is(Broken::NoGrace) && sign == Sign::Opens {
         // As if the row had begun to move long ago.
@@ -53,7 +55,7 @@ pub fn packet(
         refused: false,
         expired_if: timeouts,
     };
-    let packet = Packet { hash: World::hash_of(flow), sign, tcp };
+    let packet = Packet { hash, sign, tcp };
     let mut decision = decide(row, packet, now, timeouts, orphans, &mut eyes);
     if eyes.refused && sign == Sign::Opens && eyes.world.is(Broken::RefusedToOwner) && eyes.world.is_up(row.owner()) {
         decision = Decision::Backend(row.owner());
@@ -70,9 +72,9 @@ pub fn packet(
 
 /// A reply shows whose the flow is.
 pub fn reply(world: &mut World, flow: usize, backend: u16, cpu: Cpu) {
-    let words = world.rings[World::ring_of(flow)].words_on(cpu.old);
-    let index = row_index(World::hash_of(flow), words.len().trailing_zeros()) as usize;
-    let row = words[index];
+    let ring = &world.rings[World::ring_of(flow)];
+    let index = ring.index_on(cpu.old, flow);
+    let row = ring.words_on(cpu.old)[index];
     let now = world.its_second();
     let timeouts = world.rings[World::ring_of(flow)].timeouts;
     let mut eyes = Eyes {
@@ -214,7 +216,13 @@ impl Table for Eyes<'_> {
     }
 
     fn before(&mut self) -> u16 {
-        unreachable!("no row is settled by another ring")
+        self.look();
+        self.world.tally.asked_before += 1;
+        let ring = &self.world.rings[World::ring_of(self.flow)];
+        match ring.before_on(self.cpu.old).map(|before| before.row(self.flow)) {
+            Some(row) => unwritten(row, self.now, self),
+            None => 0,
+        }
     }
 }
 

@@ -100,7 +100,7 @@ fn steps(world: &World, case: &Case) -> Vec<Step> {
     for flow in case.flows {
         packets(world, flow, &mut steps);
     }
-    let swapping = world.rings[ring].old.is_some();
+    let swapping = world.rings[ring].is_double();
     // A change, a millisecond before its swap and one within it.
     let ask = |seed| Ask { seed, stall: 1, window: 1, settle: 0 };
     if world.is_idle() {
@@ -153,7 +153,7 @@ fn packets(world: &World, flow: usize, steps: &mut Vec<Step>) {
         for old in [false, true] {
             let moving = world.row_of(flow, old).is_moving(world.second());
             for refuse in [false, true] {
-                if old && ring.old.is_none() || refuse && (!moving || world.entries[flow].is_some()) {
+                if old && !ring.is_double() || refuse && (!moving || world.entries[flow].is_some()) {
                     continue;
                 }
                 steps.push(Step::Packet { flow: flow as u8, sends, cpu: Cpu { old, refuse } });
@@ -186,6 +186,11 @@ fn digest(world: &World) -> u64 {
         ring.words.iter().for_each(|word| row(&mut hash, word));
         hash.write_u8(u8::from(ring.old.is_some()));
         ring.old.iter().flatten().for_each(|word| row(&mut hash, word));
+        hash.write_u8(ring.by as u8 | u8::from(ring.migrating) << 1);
+        if let Some(before) = &ring.before {
+            hash.write_u8(before.by as u8);
+            before.words.iter().for_each(|word| row(&mut hash, word));
+        }
     }
     world.entries.iter().for_each(|state| entry(&mut hash, *state));
     second_ago(&mut hash, world.refused);

@@ -175,6 +175,9 @@ mod tests {
             Broken::ReturnsAtOnce,
             Broken::TwoOwners,
             Broken::RestartForgetsRefusals,
+            Broken::BeforeRemembers,
+            Broken::BeforeEnds,
+            Broken::ScansByOldTimeouts,
         ];
         for (rule, broken) in Broken::ALL.into_iter().filter(|(_, broken)| !rare.contains(broken)) {
             assert!(find(20, Some(broken), 3_000).is_some(), "rule {rule}: {broken:?}");

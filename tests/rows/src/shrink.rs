@@ -93,6 +93,7 @@ fn plainer(step: Step) -> Vec<Step> {
         Step::Return { backend, ask } => asks(ask).map(|ask| Step::Return { backend, ask }).into(),
         Step::Add { ask } => asks(ask).map(|ask| Step::Add { ask }).into(),
         Step::Reweigh { ask } => asks(ask).map(|ask| Step::Reweigh { ask }).into(),
+        Step::Migrate { ring, ask } => asks(ask).map(|ask| Step::Migrate { ring, ask }).into(),
         Step::Grow { ring, ask } => asks(ask).map(|ask| Step::Grow { ring, ask }).into(),
         Step::Sweep { .. } => vec![Step::Sweep { takes: 0 }],
         _ => Vec::new(),

@@ -139,6 +139,11 @@ pub enum Step {
         ring: u8,
         ask: Ask,
     },
+    /// One of another size or hash takes its place.
+    Migrate {
+        ring: u8,
+        ask: Ask,
+    },
     /// Seconds.
     Timeout {
         ring: u8,
@@ -228,7 +233,8 @@ pub fn draw(random: &mut Random, count: usize, habits: Habits) -> Vec<Step> {
             939..946 => Step::Undrain { backend, ask: ask(random) },
             946..950 => Step::Remove { backend, ask: ask(random) },
             950..953 => Step::Return { backend, ask: ask(random) },
-            953..962 => Step::Add { ask: ask(random) },
+            953..960 => Step::Add { ask: ask(random) },
+            960..962 => Step::Migrate { ring, ask: ask(random) },
             962..964 => Step::AddElsewhere,
             964..966 => Step::Grow { ring, ask: ask(random) },
             966..968 => Step::Timeout { ring, idle: random.pick(if ring == 0 { &[12, 30, 45] } else { &[5, 8, 14] }) },

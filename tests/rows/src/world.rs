@@ -5,7 +5,7 @@
 
 use lb_common::flow::{FlowState, Life, PHASE_OPENING};
 use lb_common::ring::{KIND_EXCEPTIONS, Row, filter_bit, row_index};
-use lb_common::rows::{Decision, Known, Orphans, Sign, Timeouts, is_expired};
+use lb_common::rows::{BEFORE, Decision, Known, Orphans, Sign, Timeouts, is_expired};
 use serde::{Deserialize, Serialize};
 
 use crate::broken::Broken;
@@ -102,18 +102,74 @@ pub struct Ring {
     pub tcp: bool,
     pub timeouts: Timeouts,
     pub words: Vec<Row>,
+    /// What chooses its rows.
+    pub by: Hash,
     /// While a swap is on.
     pub old: Option<Vec<Row>>,
+    /// The ring that this one takes the place of.
+    pub before: Option<Before>,
+    /// Some services still refer to that one.
+    pub migrating: bool,
+    /// How often another one has taken its place.
+    pub turn: u32,
+}
+
+/// What a flow's row is chosen by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Hash {
+    #[default]
+    Flow,
+    Client,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Before {
+    pub words: Vec<Row>,
+    pub by: Hash,
 }
 
 impl Ring {
+    /// Two arrays are in use.
+    pub const fn is_double(&self) -> bool {
+        self.old.is_some() || self.migrating
+    }
+
+    /// The array that a CPU uses.
     pub fn words_on(&self, old: bool) -> &[Row] {
-        self.old.as_ref().filter(|_| old).unwrap_or(&self.words)
+        let before = self.before.as_ref().filter(|_| self.migrating).map(|before| &before.words);
+        self.old.as_ref().or(before).filter(|_| old).unwrap_or(&self.words)
     }
 
     pub fn words_on_mut(&mut self, old: bool) -> &mut [Row] {
-        self.old.as_mut().filter(|_| old).unwrap_or(&mut self.words)
+        let before = self.before.as_mut().filter(|_| self.migrating).map(|before| &mut before.words);
+        self.old.as_mut().or(before).filter(|_| old).unwrap_or(&mut self.words)
     }
+
+    /// What chooses the rows of that array.
+    pub fn by_on(&self, old: bool) -> Hash {
+        self.before.as_ref().filter(|_| old && self.migrating).map_or(self.by, |before| before.by)
+    }
+
+    /// The ring that the rows of that array may refer to.
+    pub fn before_on(&self, old: bool) -> Option<&Before> {
+        self.before.as_ref().filter(|_| !(old && self.migrating))
+    }
+
+    /// Where the flow's row is in that array.
+    pub fn index_on(&self, old: bool, flow: usize) -> usize {
+        place(self.words_on(old), self.by_on(old), flow)
+    }
+}
+
+impl Before {
+    /// The flow's row.
+    pub fn row(&self, flow: usize) -> Row {
+        self.words[place(&self.words, self.by, flow)]
+    }
+}
+
+fn place(words: &[Row], by: Hash, flow: usize) -> usize {
+    row_index(World::hash_of(flow, by), words.len().trailing_zeros()) as usize
 }
 
 #[derive(Clone, Debug)]
@@ -164,7 +220,11 @@ impl World {
             tcp: index == 0,
             timeouts: Timeouts { opening: if index == 0 { OPENING } else { IDLE[1] }, idle: IDLE[index] },
             words: (0..ROWS as u16).map(|row| Row::steady(1 + row)).collect(),
+            by: Hash::Flow,
             old: None,
+            before: None,
+            migrating: false,
+            turn: 0,
         };
         Self {
             settings,
@@ -193,9 +253,13 @@ impl World {
         if flow < TCP_FLOWS { 0 } else { 1 }
     }
 
-    /// Spread over rows and filters.
-    pub const fn hash_of(flow: usize) -> u32 {
-        ((flow as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16) as u32
+    /// Spread over rows and filters. Each client has two flows.
+    pub const fn hash_of(flow: usize, by: Hash) -> u32 {
+        let x = match by {
+            Hash::Flow => flow,
+            Hash::Client => 100 + flow / 2,
+        };
+        ((x as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16) as u32
     }
 
     pub const fn second(&self) -> u32 {
@@ -232,7 +296,7 @@ impl World {
         }
     }
 
-    pub fn count_row(&mut self, row: Row, flow: usize, now: u32) {
+    pub fn count_row(&mut self, row: Row, hash: u32, now: u32) {
         self.tally.packets += 1;
         if row.is_steady() {
             self.tally.steady += 1;
@@ -240,7 +304,7 @@ impl World {
             self.tally.moving += 1;
         } else {
             self.tally.exceptions += 1;
-            if row.kind() == KIND_EXCEPTIONS && row.filter() & filter_bit(Self::hash_of(flow)) == 0 {
+            if row.kind() == KIND_EXCEPTIONS && row.filter() & filter_bit(hash) == 0 {
                 self.tally.filtered += 1;
             }
         }
@@ -323,6 +387,7 @@ impl World {
     pub fn name(id: u16) -> String {
         match id {
             0 => "nobody".to_owned(),
+            BEFORE => "before".to_owned(),
             id => char::from_u32(u32::from(b'A') + u32::from(id) - 1).unwrap_or('?').to_string(),
         }
     }
@@ -356,16 +421,18 @@ impl World {
     }
 
     pub fn row_of(&self, flow: usize, old: bool) -> Row {
-        let words = self.rings[Self::ring_of(flow)].words_on(old);
-        words[row_index(Self::hash_of(flow), words.len().trailing_zeros()) as usize]
+        let ring = &self.rings[Self::ring_of(flow)];
+        ring.words_on(old)[ring.index_on(old, flow)]
     }
 
     pub fn describe_row(&self, flow: usize, old: bool) -> String {
         let ring = &self.rings[Self::ring_of(flow)];
-        let words = ring.words_on(old);
-        let index = row_index(Self::hash_of(flow), words.len().trailing_zeros()) as usize;
-        let which = if old && ring.old.is_some() { "old row" } else { "row" };
-        format!("{which} {}.{index} {}", Self::ring_of(flow), self.describe(words[index]))
+        let index = ring.index_on(old, flow);
+        let which = if old && ring.is_double() { "old row" } else { "row" };
+        let word = ring.words_on(old)[index];
+        let before = ring.before_on(old).filter(|_| word.settled() == BEFORE);
+        let before = before.map(|before| format!(", before: {}", self.describe(before.row(flow)))).unwrap_or_default();
+        format!("{which} {}.{index} {}{before}", Self::ring_of(flow), self.describe(word))
     }
 
     /// A new entry in the phase that a SYN leaves behind would be this.
