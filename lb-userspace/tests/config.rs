@@ -197,6 +197,7 @@ fn example() -> Model {
             tunnel_source4: None,
             tunnel_source6: None,
             min_ring_interval: seconds(1),
+            weight_hysteresis: 0.0,
         },
         admin: Admin { socket: "/run/sluice/admin.sock".into(), http: Some("127.0.0.1:9480".parse().unwrap()) },
         hash_key: "/etc/sluice/hash.key".into(),
@@ -332,6 +333,7 @@ node:
   run_dir: /run/lb
   tunnel_source: { ipv4: 192.0.2.0/24, ipv6: "2001:db8:f::/64" }
   min_ring_interval: 250ms
+  weight_hysteresis: 5%
 admin: { http: off }
 hash_key: /etc/lb/key
 limits: { flows: 2048, services: 2, backends: 65534 }
@@ -386,7 +388,7 @@ fn every_key_there_is_can_be_set() {
     assert_eq!((dns.affinity, web.affinity), (Affinity::Source, Affinity::Flow));
     assert_eq!(dns.limits, ServiceLimits { flows: 2_048, new_flows: 1_500 });
     assert_eq!(web.limits, ServiceLimits { flows: 1_024, new_flows: 100_000 }, "half of what there is");
-    assert_eq!(model.node.min_ring_interval, Duration::from_millis(250));
+    assert_eq!((model.node.min_ring_interval, model.node.weight_hysteresis), (Duration::from_millis(250), 0.05));
     let check = dns.health.as_ref().unwrap();
     assert_eq!((check.kind.clone(), check.port, check.rise, check.fall), (CheckKind::Tcp, Some(5353), 1, 5));
     assert_eq!(

@@ -68,6 +68,7 @@ pub(super) struct RawNode {
     pub tunnel_source4: Option<Spanned<Prefix>>,
     pub tunnel_source6: Option<Spanned<Prefix>>,
     pub min_ring_interval: Option<Spanned<Duration>>,
+    pub weight_hysteresis: Option<Spanned<f64>>,
 }
 
 #[derive(Debug, Default)]
@@ -554,6 +555,7 @@ impl Decoder<'_, '_> {
             raw.tunnel_source6 = fields.get("ipv6").and_then(|f| self.tunnel_source(&f));
         }
         raw.min_ring_interval = fields.get("min_ring_interval").and_then(|f| self.duration(&f));
+        raw.weight_hysteresis = fields.get("weight_hysteresis").and_then(|f| self.percent(&f));
         raw
     }
 

@@ -282,6 +282,13 @@ pub static NODE: Table = table(
             "least time between two changes of rings, 0 s to 60 s: what comes within it is applied together when it is \
              over, and a reload's answer waits for that. A backend's death, a drain and a rollback do not wait",
         ),
+        key(
+            "weight_hysteresis",
+            Value::Percent(50),
+            Is("0%"),
+            "part of its weight by which each backend's may change before a ring follows, 0 % to 50 %: what is less adds \
+             up. For weights that a program writes. Nodes that share traffic need 0 %, or their rings differ",
+        ),
     ],
 );
 

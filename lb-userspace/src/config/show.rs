@@ -26,6 +26,7 @@ pub fn show(model: &Model) -> Value {
             ("run_dir", word(&node.run_dir)),
             ("tunnel_source", Some(sources).filter(|s| s.as_object().is_some_and(|s| !s.is_empty()))),
             ("min_ring_interval", word(show_duration(node.min_ring_interval))),
+            ("weight_hysteresis", word(show_percent(node.weight_hysteresis))),
         ]),
         "admin": {
             "socket": model.admin.socket,

@@ -140,6 +140,7 @@ impl Validator<'_, '_> {
             tunnel_source4: raw.tunnel_source4.as_ref().map(|p| p.value),
             tunnel_source6: raw.tunnel_source6.as_ref().map(|p| p.value),
             min_ring_interval: or(&raw.min_ring_interval, Duration::from_secs(1)),
+            weight_hysteresis: or(&raw.weight_hysteresis, 0.0),
         }
     }
 

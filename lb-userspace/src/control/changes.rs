@@ -18,6 +18,10 @@ pub fn describe(old: &Model, new: &Model) -> Vec<String> {
         let (from, to) = (old.node.min_ring_interval, new.node.min_ring_interval);
         out.push(format!("min_ring_interval: {from:?} → {to:?}"));
     }
+    if old.node.weight_hysteresis != new.node.weight_hysteresis {
+        let percent = |m: &Model| m.node.weight_hysteresis * 100.0;
+        out.push(format!("weight_hysteresis: {} % → {} %", percent(old), percent(new)));
+    }
     if old.node.on_exit != new.node.on_exit {
         out.push(format!("on_exit: {:?} → {:?}", old.node.on_exit, new.node.on_exit).to_lowercase());
     }

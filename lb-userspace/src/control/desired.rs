@@ -353,7 +353,8 @@ pub fn compute(
         for family in families {
             for protocol in &service.protocols {
                 let key = RingKey { service: service.name.clone(), protocol: *protocol, family };
-                let ring = ring_for(service, &key, view, &out.tables.backends, seed, ids, known.get(&key), now)?;
+                let least = model.node.weight_hysteresis;
+                let ring = ring_for(service, &key, view, &out.tables.backends, seed, ids, known.get(&key), least, now)?;
                 let id = key.id(service_id);
                 let entry = RingEntry {
                     place: ring.place,
@@ -582,6 +583,18 @@ fn seconds(duration: Duration) -> u32 {
     u32::try_from(whole).unwrap_or(u32::MAX)
 }
 
+/// The same backends, with weights of which none has changed by more than this part of what it was. The ring keeps the
+/// weights it was built with, so that small changes add up. Weight 0 is near nothing else.
+fn is_near(known: &[(Member, u16)], members: &[(Member, u16)], least: f64) -> bool {
+    let near = |was: &(Member, u16), is: &(Member, u16)| {
+        let part = f64::from(was.0.weight.abs_diff(is.0.weight)) / f64::from(was.0.weight.max(1));
+        was.0.identity == is.0.identity
+            && was.1 == is.1
+            && (was.0.weight == is.0.weight || part <= least && was.0.weight.min(is.0.weight) > 0)
+    };
+    known.len() == members.len() && known.iter().zip(members).all(|(was, is)| near(was, is))
+}
+
 #[expect(clippy::too_many_arguments, reason = "a ring follows from the file, health, overrides, entries and ids")]
 fn ring_for(
     service: &Service,
@@ -591,6 +604,7 @@ fn ring_for(
     seed: &Seed,
     ids: &mut Ids,
     known: Option<&BuiltRing>,
+    least: f64,
     now: Instant,
 ) -> Result<BuiltRing, Failure> {
     let of_family = || service.backends.iter().filter(|b| Family::of(b.address) == key.family);
@@ -650,7 +664,7 @@ fn ring_for(
 
     if let Some(known) = known
         && known.place == place
-        && known.members == members
+        && is_near(&known.members, &members, least)
     {
         return Ok(BuiltRing { lineage, whole, ..known.clone() });
     }

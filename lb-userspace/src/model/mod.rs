@@ -36,6 +36,8 @@ pub struct Node {
     pub tunnel_source6: Option<Prefix>,
     /// Least time between two changes of rings; a backend's death does not wait.
     pub min_ring_interval: Duration,
+    /// Part of its weight by which a backend's may change without another ring: 0.1 for 10 %.
+    pub weight_hysteresis: f64,
 }
 
 /// An address prefix, host bits zero.

@@ -178,6 +178,33 @@ fn an_unchanged_ring_is_the_very_same() {
 }
 
 #[test]
+fn small_changes_of_weight_add_up_before_a_ring_follows() {
+    let weighing = |a: u32| {
+        let mut model = model(TWO);
+        model.node.weight_hysteresis = 0.1;
+        model.services[0].backends[0].weight = a;
+        model
+    };
+    let mut world = World::new().all_up(&model(TWO));
+    let mut v4 = |model: &Model| {
+        let rings = world.compute(model).tables.rings;
+        rings.into_iter().find(|(id, _)| id.family == 4).unwrap().1.owners
+    };
+    let built = v4(&weighing(100));
+    for near in [110, 90, 100, 91] {
+        assert!(Arc::ptr_eq(&built, &v4(&weighing(near))), "{near} is near 100");
+    }
+    let lighter = v4(&weighing(89));
+    assert!(!Arc::ptr_eq(&built, &lighter), "89 is not");
+    assert!(Arc::ptr_eq(&lighter, &v4(&weighing(82))), "82 is near 89, which is what the ring has now");
+    assert!(!Arc::ptr_eq(&lighter, &v4(&weighing(100))));
+    let none = v4(&weighing(0));
+    assert_eq!(none.iter().copied().collect::<BTreeSet<_>>().len(), 1, "nothing is near 0");
+    let one = v4(&weighing(1));
+    assert_eq!(one.iter().copied().collect::<BTreeSet<_>>().len(), 2);
+}
+
+#[test]
 fn order_in_the_file_changes_neither_ring_nor_fingerprint() {
     let turned = TWO
         .replace("name: a, address: 10.0.0.1", "name: x, address: 10.0.0.9")
