@@ -69,7 +69,7 @@ pub struct Rows {
     /// Repeat the run that printed this seed
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
-    /// Go through everything that can happen in as many steps instead; 8 takes minutes
+    /// Go through everything that can happen in as many steps instead; 8 take some minutes
     #[arg(long, value_name = "STEPS")]
     depth: Option<u64>,
     /// Look for histories that tell broken rules from kept ones, and keep them as fixtures

@@ -146,6 +146,7 @@ impl World {
     pub fn digest_controller(
         &self,
         hash: &mut Mix,
+        flows: [usize; 2],
         row: &mut dyn FnMut(&mut Mix, Row),
         entry: &mut dyn FnMut(&mut Mix, Option<FlowState>),
     ) {
@@ -195,7 +196,7 @@ impl World {
         if let Some(sweep) = sweep {
             hash.write_u64(u64::from(sweep.stage) << 32 | (self.now - sweep.began));
             sweep.words.iter().for_each(|word| row(hash, *word));
-            sweep.seen.iter().for_each(|state| entry(hash, *state));
+            flows.iter().for_each(|flow| entry(hash, sweep.seen[*flow]));
         }
     }
 
@@ -338,8 +339,12 @@ impl World {
         let words = &self.rings[index].words;
         let children = if self.controller.grow[index] { 2 } else { 1 };
         let rows = words.len() * children;
+        let stands = self.settings.only.is_some_and(|only| usize::from(only) != index);
         let owner = |row: usize| {
             let owner = words[row / children].owner();
+            if stands {
+                return owner;
+            }
             let chance = mix(seed ^ ((index * 97 + row * 13) as u64));
             let stays = if seed & 1 == 1 { !chance.is_multiple_of(3) } else { !chance.is_multiple_of(5) };
             if able.is_empty() {

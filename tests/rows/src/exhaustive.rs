@@ -2,25 +2,32 @@
 //!
 //! Breadth first: from every state that was not met before, every step that makes sense there. Time only stops where
 //! it makes a difference: at the ends of a row's moving and of a flow's timeout, a second, a millisecond of what the
-//! controller is doing. A state is what it looks like from its own moment on, so that what happens twice is looked at
-//! once.
+//! controller is doing. A state is what it looks like from its own moment on, and to two flows of which it makes no
+//! difference which is which, so that what happens twice is looked at once.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use lb_common::flow::FlowState;
-use lb_common::ring::{KIND_MOVING, Row};
+use lb_common::ring::{KIND_EXCEPTIONS, KIND_MOVING, Row, UNTIL_MAX, filter_bit};
 
 use crate::History;
 use crate::clients::Violation;
 use crate::step::{Ask, Cpu, Sends, Step};
-use crate::world::{Health, Settings, TCP_FLOWS, World};
+use crate::world::{Hash, Health, Settings, TCP_FLOWS, World};
+
+/// One of the four there are at first is taken away.
+const BACKENDS_IN_USE: usize = 3;
 
 /// A world to be looked through.
 #[derive(Clone, Copy, Debug)]
 pub struct Case {
     pub name: &'static str,
     pub flows: [usize; 2],
+    /// Another ring may take the place of theirs.
+    pub migrates: bool,
+    /// Their rows are the same by whatever chooses them, so it makes no difference which of them is which.
+    pub alike: bool,
     pub settings: Settings,
 }
 
@@ -33,23 +40,31 @@ pub struct Explored {
     pub found: Option<(Violation, Vec<Step>)>,
 }
 
-/// The states in the order in which they were met, each with the one it comes from and the step between.
-type Met = Vec<(u32, Step)>;
+/// The states in the order in which they were met: each is the one it comes from, and which of the steps there led to it.
+type Met = Vec<(u32, u8)>;
 
 /// Every state within `depth` steps, until something is wrong.
 pub fn explore(case: &Case, depth: usize) -> Explored {
     let mut known: HashSet<u64, BuildHasherDefault<Mix>> = HashSet::default();
     let mut transitions = 0;
     // The first one is the beginning.
-    let mut met: Met = vec![(0, Step::Wait(0))];
+    let mut met: Met = vec![(0, 0)];
     let mut level_starts = 0;
     for level in 1..=depth {
         let level_ends = met.len();
+        // Neighbours in this order have the same parent, which is made again once for all of them.
+        let mut parent = (usize::MAX, World::new(case.settings), Vec::new());
         for state in level_starts..level_ends {
-            let mut world = World::new(case.settings);
-            preparation().into_iter().chain(way(&met, state)).for_each(|step| world.step(step));
-            debug_assert_eq!(world.backends[4].health, Health::Free);
-            for step in steps(&world, case) {
+            let (from, step) = (met[state].0 as usize, met[state].1);
+            if parent.0 != from {
+                let world = made(case, &met, from);
+                parent = (from, world.clone(), steps(&world, case));
+            }
+            let mut world = parent.1.clone();
+            if state > 0 {
+                world.step(parent.2[usize::from(step)]);
+            }
+            for (index, step) in steps(&world, case).into_iter().enumerate() {
                 // The last step of all can only be noticed if it is a packet.
                 if level == depth && !matches!(step, Step::Packet { .. }) {
                     continue;
@@ -58,11 +73,11 @@ pub fn explore(case: &Case, depth: usize) -> Explored {
                 let mut after = world.clone();
                 after.step(step);
                 if let Some(violation) = after.violations.first() {
-                    let found = (*violation, way(&met, state).into_iter().chain([step]).collect());
-                    return Explored { states: known.len(), transitions, found: Some(found) };
+                    let steps = way(case, &met, state).into_iter().chain([step]).collect();
+                    return Explored { states: known.len(), transitions, found: Some((*violation, steps)) };
                 }
-                if level < depth && known.insert(digest(&after)) {
-                    met.push((state as u32, step));
+                if level < depth && known.insert(digest(&after, case)) {
+                    met.push((state as u32, index as u8));
                 }
             }
         }
@@ -71,16 +86,38 @@ pub fn explore(case: &Case, depth: usize) -> Explored {
     Explored { states: known.len(), transitions, found: None }
 }
 
+/// The world at the beginning.
+fn prepared(case: &Case) -> World {
+    let mut world = World::new(case.settings);
+    preparation().into_iter().for_each(|step| world.step(step));
+    debug_assert_eq!(world.backends[4].health, Health::Free);
+    world
+}
+
+/// The world in a state.
+fn made(case: &Case, met: &Met, state: usize) -> World {
+    let mut world = prepared(case);
+    way(case, met, state).into_iter().for_each(|step| world.step(step));
+    world
+}
+
 /// The steps to a state.
-fn way(met: &Met, mut state: usize) -> Vec<Step> {
-    let mut steps = Vec::new();
+fn way(case: &Case, met: &Met, mut state: usize) -> Vec<Step> {
+    let mut choices = Vec::new();
     while state > 0 {
-        let (parent, step) = met[state];
-        steps.push(step);
+        let (parent, choice) = met[state];
+        choices.push(choice);
         state = parent as usize;
     }
-    steps.reverse();
-    steps
+    let mut world = prepared(case);
+    let choices = choices.into_iter().rev();
+    choices
+        .map(|choice| {
+            let step = steps(&world, case)[usize::from(choice)];
+            world.step(step);
+            step
+        })
+        .collect()
 }
 
 /// The history of a way, to be told.
@@ -115,7 +152,11 @@ fn steps(world: &World, case: &Case) -> Vec<Step> {
             }
         }
     }
-    for backend in 1..=3_u8 {
+    if case.migrates && world.is_idle() && world.rings[ring].before.is_none() {
+        // Another hash, and who owns the rows.
+        steps.extend([2, 3].map(|seed| Step::Migrate { ring: ring as u8, ask: ask(seed) }));
+    }
+    for backend in 1..=BACKENDS_IN_USE as u8 {
         match world.backends[usize::from(backend)].health {
             Health::Up if !swapping => steps.push(Step::Fail { backend, ask: ask(0) }),
             Health::Down if !swapping => steps.push(Step::Recover { backend, ask: ask(1) }),
@@ -130,7 +171,9 @@ fn steps(world: &World, case: &Case) -> Vec<Step> {
     }
     // Moments that may make a difference.
     let mut moments = vec![world.now + 1000];
-    for word in world.rings[ring].words.iter().filter(|word| word.kind() == KIND_MOVING) {
+    let before = world.rings[ring].before.iter().flat_map(|before| &before.words);
+    let held = |word: &&Row| word.until() < UNTIL_MAX;
+    for word in before.filter(held).chain(&world.rings[ring].words).filter(|word| word.kind() == KIND_MOVING) {
         let until = u64::from(word.until()) * 1000;
         moments.extend([until - 1, until, until + 2000]);
     }
@@ -163,47 +206,62 @@ fn packets(world: &World, flow: usize, steps: &mut Vec<Step>) {
 }
 
 /// A number for a state, from its own moment on.
-fn digest(world: &World) -> u64 {
+fn digest(world: &World, case: &Case) -> u64 {
+    let [one, two] = case.flows;
+    let first = digest_of(world, [one, two]);
+    // Of two that mirror each other, one is enough.
+    if case.alike { first.min(digest_of(world, [two, one])) } else { first }
+}
+
+fn digest_of(world: &World, flows: [usize; 2]) -> u64 {
     let mut hash = Mix::default();
     let second = world.second();
-    let row = |hash: &mut Mix, word: &Row| {
-        let ahead = if word.kind() == KIND_MOVING { (i64::from(word.until()) - i64::from(second)).max(-3) } else { 0 };
-        hash.write_i64(ahead);
-        hash.write_u64(if word.kind() == KIND_MOVING { word.with_until(0).0 } else { word.0 });
+    let ring = &world.rings[World::ring_of(flows[0])];
+    let row = |hash: &mut Mix, word: Row| {
+        match word.kind() {
+            KIND_MOVING => {
+                let ahead = (i64::from(word.until()) - i64::from(second)).clamp(-3, 100);
+                hash.write_u64(word.with_until((ahead + 3) as u32).0);
+            }
+            // What a filter says of others is nobody's business.
+            KIND_EXCEPTIONS => {
+                let knows = |flow| [Hash::Flow, Hash::Client].map(|by| filter_bit(World::hash_of(flow, by)));
+                let knows = flows.map(|flow| knows(flow).map(|bit| word.filter() & bit != 0));
+                hash.write_u64(word.kind() << 62 | u64::from(word.owner()));
+                knows.into_iter().flatten().for_each(|knows| hash.write_u8(knows.into()));
+            }
+            _ => hash.write_u64(word.0),
+        }
     };
     let entry = |hash: &mut Mix, state: Option<FlowState>| match state.filter(|state| state.is_taken()) {
         None => hash.write_u64(state.map_or(1, |state| state.0)),
         Some(state) => {
-            hash.write_u64(u64::from(state.life().0) << 8 | u64::from(state.phase()));
-            hash.write_u32((second - state.last()).min(100));
+            let silent = u64::from((second - state.last()).min(100));
+            hash.write_u64(silent << 48 | u64::from(state.life().0) << 8 | u64::from(state.phase()));
         }
     };
-    let second_ago =
-        |hash: &mut Mix, then: u32| hash.write_u32(if then == 0 { 1000 } else { (second - then).min(100) });
+    let ago = |then: u64, most: u64| if then == 0 { most + 1 } else { (world.now - then).min(most) };
 
     hash.write_u64(world.now % 1000);
-    for ring in &world.rings {
-        ring.words.iter().for_each(|word| row(&mut hash, word));
-        hash.write_u8(u8::from(ring.old.is_some()));
-        ring.old.iter().flatten().for_each(|word| row(&mut hash, word));
-        hash.write_u8(ring.by as u8 | u8::from(ring.migrating) << 1);
-        if let Some(before) = &ring.before {
-            hash.write_u8(before.by as u8);
-            before.words.iter().for_each(|word| row(&mut hash, word));
-        }
+    ring.words.iter().for_each(|word| row(&mut hash, *word));
+    hash.write_u8(ring.by as u8 | u8::from(ring.migrating) << 1 | u8::from(ring.old.is_some()) << 2);
+    ring.old.iter().flatten().for_each(|word| row(&mut hash, *word));
+    if let Some(before) = &ring.before {
+        hash.write_u8(before.by as u8);
+        before.words.iter().for_each(|word| row(&mut hash, *word));
     }
-    world.entries.iter().for_each(|state| entry(&mut hash, *state));
-    second_ago(&mut hash, world.refused);
-    for backend in &world.backends {
-        hash.write_u64(backend.health as u64 | u64::from(backend.generation) << 8 | u64::from(backend.leaving) << 32);
-        hash.write_u64(if backend.went_down == 0 { 1 << 40 } else { (world.now - backend.went_down).min(100_000) });
+    hash.write_u64(ago(u64::from(world.refused) * 1000, 100_000) / 1000);
+    hash.write_u64(ago(world.killed_in_swap.unwrap_or(0), 60_000));
+    for backend in &world.backends[1..=BACKENDS_IN_USE] {
+        hash.write_u64(backend.health as u64 | ago(backend.went_down, 100_000) << 8);
     }
-    for client in &world.clients {
-        let (state, home, since, lost, lived) = client.essence(world.now);
+    for flow in flows {
+        entry(&mut hash, world.entries[flow]);
+        let (state, home, since, lost, lived) = world.clients[flow].essence(world.now);
         hash.write_u64(u64::from(state) | u64::from(home) << 8 | u64::from(lost) << 40 | u64::from(lived) << 41);
         hash.write_u64(since);
     }
-    world.digest_controller(&mut hash, &mut |hash, word| row(hash, &word), &mut |hash, state| entry(hash, state));
+    world.digest_controller(&mut hash, flows, &mut |hash, word| row(hash, word), &mut |hash, state| entry(hash, state));
     hash.finish()
 }
 
@@ -242,11 +300,42 @@ impl Hasher for Mix {
 }
 
 /// The worlds that the suite looks through.
-pub fn cases() -> [Case; 3] {
+pub fn cases() -> [Case; 5] {
     let settings = Settings { quota: 1000, ..Settings::default() };
+    let tcp = Settings { only: Some(0), ..settings };
+    let udp = Settings { only: Some(1), ..settings };
+    let case = |name, flows, alike, settings| Case { name, flows, migrates: false, alike, settings };
     [
-        Case { name: "two TCP flows of one row", flows: [0, 2], settings },
-        Case { name: "two TCP flows of two rows", flows: [0, 1], settings },
-        Case { name: "two UDP flows of one row", flows: [8, 10], settings },
+        case("two TCP flows of one row", [0, 2], true, tcp),
+        case("two TCP flows of two rows", [0, 1], false, tcp),
+        case("two UDP flows of one row", [8, 10], true, udp),
+        Case { migrates: true, ..case("two TCP flows and another ring", [0, 1], false, tcp) },
+        Case { migrates: true, ..case("two UDP flows and another ring", [8, 9], false, udp) },
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flows_are_alike_only_if_no_row_tells_them_apart() {
+        for case in cases() {
+            let row = |flow| World::new(case.settings).rings[World::ring_of(flow)].index_on(false, flow);
+            assert!(!case.alike || row(case.flows[0]) == row(case.flows[1]) && !case.migrates, "{}", case.name);
+        }
+    }
+
+    #[test]
+    fn a_rule_that_is_broken_is_found_in_few_steps() {
+        use crate::broken::Broken;
+        let [one_row, .., migrates] = cases();
+        let table = [(one_row, Broken::SynStartsAnew), (one_row, Broken::NoGrace), (migrates, Broken::MigratesAnew)];
+        for (case, broken) in table {
+            let case = Case { settings: Settings { broken: Some(broken), ..case.settings }, ..case };
+            let explored = explore(&case, 6);
+            let (violation, steps) = explored.found.unwrap_or_else(|| panic!("{broken:?} is not found"));
+            assert_eq!(history(&case, steps).run().0.map(|(_, found)| found), Some(violation), "{broken:?}");
+        }
+    }
 }

@@ -41,6 +41,9 @@ pub struct Settings {
     pub dies_in_swaps: bool,
     /// An entry that is being removed is seen to be so for a while.
     pub slow_removal: bool,
+    /// The owners of no other ring change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub only: Option<u8>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub broken: Option<Broken>,
 }
@@ -53,6 +56,7 @@ impl Default for Settings {
             late: false,
             dies_in_swaps: false,
             slow_removal: false,
+            only: None,
             broken: None,
         }
     }

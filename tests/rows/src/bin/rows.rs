@@ -18,7 +18,7 @@ struct Arguments {
     /// Where random numbers start; the same seed is the same run
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
-    /// Go through everything that can happen in as many steps instead; 8 takes minutes
+    /// Go through everything that can happen in as many steps instead; 8 take some minutes
     #[arg(long, value_name = "STEPS", conflicts_with_all = ["steps", "seed"])]
     depth: Option<usize>,
     /// Look for histories that tell broken rules from kept ones, where the fixtures do not do that any more
