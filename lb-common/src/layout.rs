@@ -129,7 +129,7 @@ mod tests {
         assert_eq!((ORPHAN_RESELECT, ORPHAN_DROP, ORPHAN_RESET), (0, 1, 2));
         assert_eq!(EVENT_WANT_NEIGHBOUR, 1);
         assert_eq!(CLASSES, [10, 12, 14, 17, 20]);
-        assert_eq!(FORGET_AT_ONCE, 128);
+        assert_eq!(FORGET_AT_ONCE, 256);
         // Rows were written for these.
         assert_eq!((GRACE, MARGIN), (4, 2));
     }

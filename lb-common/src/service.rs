@@ -7,9 +7,9 @@ pub const FORWARD_NAT: u8 = 1;
 pub const FORWARD_IPIP: u8 = 2;
 
 /// Flag: the row is chosen by the addresses alone, so that a client stays with one backend whatever its ports.
-pub const AFFINITY_SOURCE: u16 = 1 << 0;
+pub const AFFINITY_SOURCE: u16 = 1;
 /// Flag: [`Service::before`] names a ring, and its rows were chosen by the addresses alone.
-pub const BEFORE_SOURCE: u16 = 1 << 1;
+pub const BEFORE_SOURCE: u16 = 2;
 
 /// Value of `services4` and `services6`. The map's key is the VIP endpoint in the packet's destination.
 #[repr(C)]
@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn the_ring_before_is_none_or_the_one_that_was_packed() {
         assert_eq!(Service::default().before(), None);
-        for (class, slot) in [(0, 0), (4, 0), (2, 7), (3, 262_139)] {
+        for (class, slot) in [(0, 0), (4, 0), (2, 7), (3, 262_139), (1, (1 << 24) - 2)] {
             let service = Service { before: Service::pack_before(class, slot), ..Service::default() };
             assert_eq!(service.before(), Some((class, slot)));
         }

@@ -681,6 +681,24 @@ pub fn tests() -> Vec<Test> {
     played.chain(proofs).collect()
 }
 
+/// The second that the entry of a flow on a moving row says, in a world where the clock is the kernel's.
+pub fn second_written(world: &mut World) -> Result<u32> {
+    let stage = Stage {
+        family: Family::V4,
+        protocol: PROTO_TCP,
+        // Until the end of time: what the scenes' clock says means nothing here.
+        row: Row::moving(OWNER, SETTLED, (1 << 30) - 1),
+        flags: 0,
+        before: None,
+        entry: None,
+    };
+    stage.set(world, FORWARD_NAT, policy(), FlowUse::default(), 0)?;
+    let packet = ethernet(ROUTER_MAC, LAN_MAC) / ipv4(CLIENT4, VIP4) / tcp(CLIENT_PORT, PORT).flags(ACK);
+    world.program.run(&packet.bytes(), LAN)?;
+    let entry: Option<FlowEntry> = world.program.find("FLOWS4", &key4(PROTO_TCP))?;
+    Ok(entry.context("the flow is not written down")?.state.last())
+}
+
 /// Whether a scene shows a packet that is dropped for this reason.
 #[cfg(test)]
 pub fn shows(reason: DropReason) -> bool {

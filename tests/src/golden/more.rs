@@ -9,7 +9,7 @@ use lb_common::event::EVENT_WANT_NEIGHBOUR;
 use super::cases::{outer4, outer6};
 use super::oracle::{hash4, hash6};
 use super::world::*;
-use super::{Case, Expect, case};
+use super::{Case, Expect, case, flows};
 use crate::packet::{decode, ethernet, ipv4, ipv6, tcp, udp};
 use crate::progrun::wire::Wire;
 use crate::progrun::{Program, Settings, Verdict};
@@ -195,6 +195,16 @@ fn seconds_are_the_kernel_s(_: &mut World) -> Result<()> {
         matches!(used[..], [second] if (before..=after).contains(&second)),
         "between {before} and {after} one event was sent: {budgets:?}"
     );
+
+    // Entries go by the coarse clock, a tick behind at most.
+    let coarse = || -> Result<u64> {
+        let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC_COARSE)?;
+        Ok(u64::try_from(now.tv_sec())?)
+    };
+    let before = coarse()?;
+    let second = u64::from(flows::second_written(&mut world)?);
+    let after = coarse()?;
+    ensure!((before..=after).contains(&second), "between {before} and {after} a flow is written down in {second}");
     Ok(())
 }
 

@@ -65,6 +65,9 @@ pub const KERNEL_CLIENT6: Ipv6Addr = v6(0x1a, 0x78);
 /// On the link, and nobody knows its MAC.
 pub const SILENT_CLIENT4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 79);
 pub const SILENT_CLIENT6: Ipv6Addr = v6(0x1a, 0x79);
+/// Whose packets the kernel routes to [`SLOW`] by a rule about their source: through the gateway.
+pub const RULED_CLIENT4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 8);
+pub const RULED_CLIENT6: Ipv6Addr = v6(0xc, 8);
 /// In a prefix with a route of its own, by the second router.
 pub const SPECIFIC_CLIENT4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 200);
 pub const SPECIFIC_CLIENT6: Ipv6Addr = v6(0xcc, 7);
@@ -289,6 +292,9 @@ pub fn network() -> Result<()> {
          route add 100.64.0.0/16 via 192.0.2.1
          route add 10.13.0.0/16 via 10.0.0.1 mtu lock {SLOW_MTU}
          route add 2001:db8:d13::/64 via 2001:db8:d::1 mtu lock {SLOW_MTU}
+         rule add from {RULED_CLIENT4} lookup 77
+         route add {slow4} via 10.0.0.1 table 77
+         route add {slow6} via 2001:db8:d::1 table 77
         ",
         lan_far = LAN + 1,
         dc_far = DC + 1,
@@ -296,6 +302,7 @@ pub fn network() -> Result<()> {
         slow4 = backend4(SLOW),
         slow6 = backend6(SLOW),
     ))?;
+    netns::ip6(&format!("rule add from {RULED_CLIENT6} lookup 77\n"))?;
     for far in ["lan-far", "dc-far"] {
         netns::receive_redirects(far)?;
     }

@@ -15,7 +15,17 @@ pub fn enter_private() -> Result<()> {
 
 /// Runs `ip` commands, one per line, in the calling thread's namespace; stops at the first that fails.
 pub fn ip(script: &str) -> Result<()> {
+    batch(&[], script)
+}
+
+/// As [`ip`], where the family does not follow from an address.
+pub fn ip6(script: &str) -> Result<()> {
+    batch(&["-6"], script)
+}
+
+fn batch(options: &[&str], script: &str) -> Result<()> {
     let mut child = Command::new("ip")
+        .args(options)
         .args(["-batch", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())

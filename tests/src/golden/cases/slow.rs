@@ -16,7 +16,31 @@ pub fn cases(key: &HashKey) -> Vec<Case> {
 
 fn to_backends(key: &HashKey) -> Vec<Case> {
     let hash = hash6(key, (CLIENT6, 40_000), (VIP6, 9004));
+    let ruled = hash6(key, (RULED_CLIENT6, 40_000), (VIP6, 9004));
     vec![
+        case("the kernel's FIB is asked with the client as source, who may have a route of its own")
+            .enters(LAN, from_router() / ipv4(RULED_CLIENT4, VIP4) / tcp(40_000, 9003))
+            .leaves(DC, to_dc(GATEWAY_MAC) / ipv4(RULED_CLIENT4, backend4(SLOW)).ttl(63) / tcp(40_000, 9003))
+            .forwarded(ASKING.id, SLOW)
+            .counting(ASKING.id, "fib_lookups"),
+        case("the kernel's FIB is asked with the IPv6 client as source, who may have a route of its own")
+            .enters(LAN, from_router() / ipv6(RULED_CLIENT6, VIP6) / tcp(40_000, 9003))
+            .leaves(DC, to_dc(GATEWAY_MAC) / ipv6(RULED_CLIENT6, backend6(SLOW)).hop_limit(63) / tcp(40_000, 9003))
+            .forwarded(ASKING.id + ID6, SLOW + V6)
+            .counting(ASKING.id + ID6, "fib_lookups"),
+        case("the kernel's FIB is asked with a tunnel's source for what is in it")
+            .enters(LAN, from_router() / ipv4(RULED_CLIENT4, VIP4) / udp(40_000, 9004))
+            .leaves(DC, to_dc(SLOW_MAC) / outer4(SLOW, 0) / ipv4(RULED_CLIENT4, VIP4).ttl(63) / udp(40_000, 9004))
+            .forwarded(ASKING_TUNNEL.id, SLOW)
+            .counting(ASKING_TUNNEL.id, "fib_lookups"),
+        case("the kernel's FIB is asked with an IPv6 tunnel's source for what is in it")
+            .enters(LAN, from_router() / ipv6(RULED_CLIENT6, VIP6) / udp(40_000, 9004))
+            .leaves(
+                DC,
+                to_dc(SLOW_MAC) / outer6(SLOW, 0, ruled) / ipv6(RULED_CLIENT6, VIP6).hop_limit(63) / udp(40_000, 9004),
+            )
+            .forwarded(ASKING_TUNNEL.id + ID6, SLOW + V6)
+            .counting(ASKING_TUNNEL.id + ID6, "fib_lookups"),
         case("a backend without a next hop is reached by the kernel's FIB")
             .enters(LAN, from_router() / ipv4(CLIENT4, VIP4) / tcp(40_000, 9003))
             .leaves(DC, to_dc(SLOW_MAC) / ipv4(CLIENT4, backend4(SLOW)).ttl(63) / tcp(40_000, 9003))
