@@ -181,6 +181,47 @@ impl FlowCounters {
     }
 }
 
+/// Value of the per-CPU `tracked_counters`, by service id: what the tables of tracked flows did for the service.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TrackedCounters {
+    /// Packets from clients of tracked flows on rows that are steady, or steady for them.
+    pub lookups: u64,
+    /// Of these, packets that went where an entry says.
+    pub hits: u64,
+    /// Of these, TCP packets in the middle of a connection that nobody knew any more: they went where the ring says.
+    pub fallbacks: u64,
+    /// Flows written down that were not.
+    pub written: u64,
+    /// Entries that said nothing any more (backend down, silent for too long, closed), or something else than the row,
+    /// and were overwritten.
+    pub replaced: u64,
+    /// Not written: the service has as many tracked flows of this address family as it may.
+    pub refused_quota: u64,
+    /// Not written: the service has written as many in this second as it may.
+    pub refused_gate: u64,
+    /// Not written: the table had no room, and nobody to push out.
+    pub refused_full: u64,
+    /// Not written: other CPUs were faster, twice.
+    pub refused_race: u64,
+    pub reserved: [u64; 7],
+}
+
+impl TrackedCounters {
+    /// Adds another CPU's share.
+    pub fn add(&mut self, other: &Self) {
+        self.lookups += other.lookups;
+        self.hits += other.hits;
+        self.fallbacks += other.fallbacks;
+        self.written += other.written;
+        self.replaced += other.replaced;
+        self.refused_quota += other.refused_quota;
+        self.refused_gate += other.refused_gate;
+        self.refused_full += other.refused_full;
+        self.refused_race += other.refused_race;
+    }
+}
+
 /// Value of the per-CPU `backend_counters`, by backend id.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -274,6 +315,22 @@ mod tests {
             refused_race: n * 19,
             resets: n * 23,
             reserved: [0; 6],
+        };
+        let mut sum = counters(1);
+        sum.add(&counters(100));
+        assert_eq!(sum, counters(101));
+
+        let counters = |n: u64| TrackedCounters {
+            lookups: n,
+            hits: n * 2,
+            fallbacks: n * 3,
+            written: n * 5,
+            replaced: n * 7,
+            refused_quota: n * 11,
+            refused_gate: n * 13,
+            refused_full: n * 17,
+            refused_race: n * 19,
+            reserved: [0; 7],
         };
         let mut sum = counters(1);
         sum.add(&counters(100));

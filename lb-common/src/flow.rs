@@ -1,4 +1,4 @@
-//! A flow: its 5-tuple in the words that are hashed, and what is written down about it while its row moves.
+//! A flow: its 5-tuple in the words that are hashed, and what is written down about it while its row moves, or always.
 //!
 //! Keep the order of the words, the ring depends on it.
 
@@ -25,7 +25,8 @@ pub struct Flow6 {
 }
 
 /// Value of `flows4` and `flows6`: the key is [`Flow4`] or [`Flow6`]. A plain hash map, never LRU: what is written
-/// down here is what tells a flow's backend, and nobody may push it out.
+/// down here is what tells a flow's backend, and nobody may push it out. Value also of `tracked4` and `tracked6`, which
+/// are LRU: what those say is welcome, and nothing is promised by it.
 ///
 /// The first word never changes. It is read *after* `state`: an element that is freed may become another flow's at
 /// once, and the kernel copies a value from its first byte on, so whoever sees the other flow's state sees its hash.
@@ -139,6 +140,11 @@ pub struct FlowPolicy {
     /// In a word of its own: set before a ring with moving rows is shown to anybody, cleared after the last one is gone.
     pub moving: u32,
     pub reserved: u32,
+    /// Most flows the service may have in each of `tracked4` and `tracked6`; [`FlowPolicy::new_per_second`] holds for
+    /// them, too.
+    pub tracked_quota4: u32,
+    pub tracked_quota6: u32,
+    pub more: [u64; 3],
 }
 
 /// They go to the row's owner, who answers with RST: the client learns within a round trip.
@@ -159,7 +165,12 @@ pub struct FlowUse {
     pub gate: u64,
     /// The second in which an entry was last refused; 0 for never.
     pub refused: u64,
-    pub reserved: u64,
+    /// Flows in `tracked4` and in `tracked6`. Who is pushed out tells nobody, so they are too many until a sweep.
+    pub tracked4: u64,
+    pub tracked6: u64,
+    /// As `gate`, for both of these.
+    pub tracked_gate: u64,
+    pub reserved: [u64; 2],
 }
 
 /// An entry to be removed, in the hands of the program that does it. Value of `forget`, by position: the controller writes
@@ -171,7 +182,7 @@ pub struct Forget {
     pub flow: Flow6,
     /// The state it must still have.
     pub state: FlowState,
-    /// 4 or 6.
+    /// 4 or 6; [`FORGET_TRACKED`] more in a table of tracked flows.
     pub family: u32,
     /// Written by the program: 1 if it is gone.
     pub gone: u32,
@@ -180,6 +191,8 @@ pub struct Forget {
 
 /// How many entries one run removes at most: packets of that CPU wait so long.
 pub const FORGET_AT_ONCE: usize = 256;
+/// See [`Forget::family`].
+pub const FORGET_TRACKED: u32 = 16;
 
 #[cfg(test)]
 mod tests {

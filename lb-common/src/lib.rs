@@ -21,3 +21,4 @@ pub mod route;
 pub mod rows;
 pub mod service;
 pub mod settings;
+pub mod tracked;

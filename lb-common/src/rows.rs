@@ -94,9 +94,9 @@ pub enum Inserted {
     Refused,
 }
 
-/// Everything outside the row that the decision looks at, for one packet of one flow.
-pub trait Table {
-    /// The flow's entry, if somebody's name is in it. What [`Table::replace`] and [`Table::touch`] act on.
+/// A flow's place in a table, for one packet.
+pub trait Entries {
+    /// The flow's entry, if somebody's name is in it. What [`Entries::replace`] acts on.
     fn find(&mut self) -> Option<FlowState>;
     /// Writes the flow down if it has no entry; one that is vacant is none.
     fn insert(&mut self, state: FlowState) -> Inserted;
@@ -104,6 +104,10 @@ pub trait Table {
     fn replace(&mut self, from: FlowState, to: FlowState) -> bool;
     /// What is known of a backend; 0 is never up.
     fn backend(&mut self, id: u16) -> Known;
+}
+
+/// Everything outside the row that the decision looks at, for one packet of one flow.
+pub trait Table: Entries {
     /// The second in which the service last refused to write a flow down; 0 for never.
     fn refused(&mut self) -> u32;
     /// A flow was not written down: remembers the second, and sees to it that the row moves until `until` at least.
@@ -133,7 +137,7 @@ pub enum Decision {
 
 impl Decision {
     #[inline(always)]
-    const fn of(backend: u16) -> Self {
+    pub(crate) const fn of(backend: u16) -> Self {
         if backend == 0 { Self::NoBackend } else { Self::Backend(backend) }
     }
 }
@@ -287,7 +291,7 @@ pub fn answer<Q: Question, T: Table>(question: &Q, table: &mut T) -> Decision {
 
 /// Whether the packet is told from others when its flow's backend is down: TCP, in the middle of a connection.
 #[inline(always)]
-fn orphaned(question: &impl Question) -> bool {
+pub(crate) fn orphaned(question: &impl Question) -> bool {
     let Packet { sign, tcp, .. } = question.packet();
     tcp && !matches!(sign, Sign::Opens) && matches!(question.orphans(), Orphans::Tell)
 }
@@ -368,7 +372,7 @@ pub const fn is_expired(state: FlowState, tcp: bool, now: u32, timeouts: Timeout
 }
 
 #[inline(always)]
-const fn next_phase(phase: u8, sign: Sign) -> u8 {
+pub(crate) const fn next_phase(phase: u8, sign: Sign) -> u8 {
     match sign {
         Sign::Finishes | Sign::Resets => PHASE_CLOSING,
         Sign::Middle if phase == PHASE_OPENING => PHASE_ESTABLISHED,
@@ -377,7 +381,7 @@ const fn next_phase(phase: u8, sign: Sign) -> u8 {
 }
 
 #[inline(always)]
-const fn first_phase(packet: Packet) -> u8 {
+pub(crate) const fn first_phase(packet: Packet) -> u8 {
     match packet.sign {
         Sign::Opens => PHASE_OPENING,
         Sign::Middle => PHASE_ESTABLISHED,

@@ -10,6 +10,8 @@ pub const FORWARD_IPIP: u8 = 2;
 pub const AFFINITY_SOURCE: u16 = 1;
 /// Flag: [`Service::before`] names a ring, and its rows were chosen by the addresses alone.
 pub const BEFORE_SOURCE: u16 = 2;
+/// Flag: every flow is written down, whatever its row (see [`crate::tracked`]).
+pub const TRACKED: u16 = 4;
 
 /// Value of `services4` and `services6`. The map's key is the VIP endpoint in the packet's destination.
 #[repr(C)]
@@ -23,7 +25,7 @@ pub struct Service {
     pub class: u8,
     /// One of the `FORWARD_*` constants.
     pub forward: u8,
-    /// `AFFINITY_*` and `BEFORE_*`.
+    /// `AFFINITY_*`, `BEFORE_*` and [`TRACKED`].
     pub flags: u16,
     /// The ring that this one takes the place of, as long as rows refer to it ([`crate::rows::BEFORE`]): class in the
     /// upper 8 bits, slot in the others, plus one; 0 for none.

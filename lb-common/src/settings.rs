@@ -11,6 +11,8 @@ pub const IPV6: &str = "SETTING_IPV6";
 pub const NAT: &str = "SETTING_NAT";
 /// `u8`: some service forwards by IP in IP.
 pub const IPIP: &str = "SETTING_IPIP";
+/// `u8`: flows of some service are tracked.
+pub const TRACKING: &str = "SETTING_TRACKING";
 /// `u8`: log every decision through aya-log. For debugging in a lab, never in service.
 pub const LOG: &str = "SETTING_LOG";
 /// `u8`: time comes from the `clock` map, which a test owns, not from the kernel.

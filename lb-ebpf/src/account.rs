@@ -1,8 +1,8 @@
 //! Counting: one service line and one backend line per packet, both this CPU's own.
 
-use lb_common::counters::{BackendCounters, DropReason, FlowCounters, ServiceCounters};
+use lb_common::counters::{BackendCounters, DropReason, FlowCounters, ServiceCounters, TrackedCounters};
 
-use crate::maps::{BACKEND_COUNTERS, FLOW_COUNTERS, SERVICE_COUNTERS};
+use crate::maps::{BACKEND_COUNTERS, FLOW_COUNTERS, SERVICE_COUNTERS, TRACKED_COUNTERS};
 
 #[inline(always)]
 fn service(id: u32, count: impl FnOnce(&mut ServiceCounters)) {
@@ -79,6 +79,15 @@ pub fn passed(bytes: u64) {
 #[inline(always)]
 pub fn flows(service_id: u32, count: impl FnOnce(&mut FlowCounters)) {
     if let Some(counters) = FLOW_COUNTERS.get_ptr_mut(service_id) {
+        // SAFETY: as above.
+        count(unsafe { &mut *counters });
+    }
+}
+
+/// What the tables of tracked flows did for a service.
+#[inline(always)]
+pub fn tracked(service_id: u32, count: impl FnOnce(&mut TrackedCounters)) {
+    if let Some(counters) = TRACKED_COUNTERS.get_ptr_mut(service_id) {
         // SAFETY: as above.
         count(unsafe { &mut *counters });
     }

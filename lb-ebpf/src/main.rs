@@ -118,7 +118,17 @@ fn client4(packet: Packet, ip: &Ipv4, service: &Service) -> Result<u32, DropReas
         protocol: u32::from(ip.protocol),
     };
     let hash = hash::flow4(&settings::LoadedKey, &flow);
-    let look_up = |row| flows::v4(packet, service, row, u64::from(hash) | (ip.l4 as u64) << 32);
+    let place = u64::from(hash) | (ip.l4 as u64) << 32;
+    let look_up = |alone: Option<u16>, row| match alone {
+        Some(owner) => flows::tracked4(packet, service, owner, place),
+        None => {
+            let answer = flows::v4(packet, service, row, place);
+            if lookup::is_tracked(service) {
+                flows::record4(service, answer);
+            }
+            answer
+        }
+    };
     let (id, backend) = match lookup::backend(service, hash, look_up)? {
         Found::Backend(id, backend) => (id, backend),
         Found::Orphan if reset::ipv4(packet, ip.l4, ip.length) => {
@@ -213,7 +223,17 @@ fn client6(packet: Packet, ip: &Ipv6, service: &Service) -> Result<u32, DropReas
         protocol: u32::from(ip.protocol),
     };
     let hash = hash::flow6(&settings::LoadedKey, &flow);
-    let look_up = |row| flows::v6(packet, service, row, u64::from(hash) | (ipv6::L4 as u64) << 32);
+    let place = u64::from(hash) | (ipv6::L4 as u64) << 32;
+    let look_up = |alone: Option<u16>, row| match alone {
+        Some(owner) => flows::tracked6(packet, service, owner, place),
+        None => {
+            let answer = flows::v6(packet, service, row, place);
+            if lookup::is_tracked(service) {
+                flows::record6(service, answer);
+            }
+            answer
+        }
+    };
     let (id, backend) = match lookup::backend(service, hash, look_up)? {
         Found::Backend(id, backend) => (id, backend),
         Found::Orphan if reset::ipv6(packet, ipv6::L4, ip.length) => {

@@ -3,11 +3,11 @@
 //! Sizes marked *limits* are the defaults here; the loader overrides them from the configuration.
 
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_fib_lookup};
-use aya_ebpf::btf_maps::{Array, ArrayOfMaps, DevMapHash, HashMap, LpmTrie, PerCpuArray, RingBuf};
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, DevMapHash, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use lb_common::addr::{Endpoint4, Endpoint6};
 use lb_common::backend::Backend;
-use lb_common::counters::{BackendCounters, FlowCounters, ServiceCounters};
+use lb_common::counters::{BackendCounters, FlowCounters, ServiceCounters, TrackedCounters};
 use lb_common::event::Event;
 use lb_common::flow::{FORGET_AT_ONCE, Flow4, Flow6, FlowEntry, FlowPolicy, FlowUse, Forget};
 use lb_common::route::{Neighbour4, Neighbour6, NextHop, Route};
@@ -81,8 +81,17 @@ pub static FLOWS4: HashMap<Flow4, FlowEntry, 65536> = HashMap::new();
 #[btf_map]
 pub static FLOWS6: HashMap<Flow6, FlowEntry, 65536> = HashMap::new();
 
+/// Flow → its entry, for tracked services whatever the row. Written here; `forget` removes, on the controller's behalf.
+/// LRU: nothing is promised by it. Full: the kernel takes out somebody who was not looked up lately. Size: limits, and 1
+/// where no service is tracked.
+#[btf_map]
+pub static TRACKED4: LruHashMap<Flow4, FlowEntry, 1024> = LruHashMap::new();
+/// As [`TRACKED4`].
+#[btf_map]
+pub static TRACKED6: LruHashMap<Flow6, FlowEntry, 1024> = LruHashMap::new();
+
 /// Service id → how its flows are written down. Written by the controller through a mapping, word by word; read for
-/// packets of rows that are not steady, and for replies. Size: limits + 1.
+/// packets of rows that are not steady or of tracked flows, and for replies. Size: limits + 1.
 #[btf_map]
 pub static FLOW_POLICIES: Array<FlowPolicy, 1025, MMAPABLE> = Array::new();
 
@@ -95,7 +104,7 @@ pub static FLOW_USES: Array<FlowUse, 1025, MMAPABLE> = Array::new();
 #[btf_map]
 pub static FORGET: Array<Forget, FORGET_AT_ONCE, MMAPABLE> = Array::new();
 
-/// What is remembered while a row that is not steady is asked. Written and read within one packet.
+/// What is remembered while a row that is not steady, or a table of tracked flows, is asked. Written and read within one packet.
 #[btf_map]
 pub static FLOW_SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 
@@ -138,6 +147,10 @@ pub static BACKEND_COUNTERS: PerCpuArray<BackendCounters, 8192> = PerCpuArray::n
 /// Service id → what the tables of flows did for it. Written here, read by the controller. Size: limits + 1.
 #[btf_map]
 pub static FLOW_COUNTERS: PerCpuArray<FlowCounters, 1025> = PerCpuArray::new();
+
+/// Service id → what the tables of tracked flows did for it. Written here, read by the controller. Size: limits + 1.
+#[btf_map]
+pub static TRACKED_COUNTERS: PerCpuArray<TrackedCounters, 1025> = PerCpuArray::new();
 
 /// What the controller should know now. Written here, read by the controller. Full: the event is lost, and the
 /// next packet tells again.

@@ -21,6 +21,7 @@ setting!(ipv4: u8 = SETTING_IPV4);
 setting!(ipv6: u8 = SETTING_IPV6);
 setting!(nat: u8 = SETTING_NAT);
 setting!(ipip: u8 = SETTING_IPIP);
+setting!(tracking: u8 = SETTING_TRACKING);
 setting!(log: u8 = SETTING_LOG);
 setting!(test_clock: u8 = SETTING_TEST_CLOCK);
 setting!(tunnel_source_mask4: u32 = SETTING_TUNNEL_SOURCE_MASK4);

@@ -17,6 +17,7 @@ pub mod net;
 pub mod ring;
 pub mod rows;
 pub mod systemd;
+pub mod tracked;
 
 #[cfg(test)]
 mod snapshot;

@@ -8,7 +8,7 @@ use sluice::dataplane::{Dataplane, Features, Options, Sizes, Tunables};
 fn options(name: &str) -> Options {
     Options {
         bpf_dir: PathBuf::from(format!("/sys/fs/bpf/sluice-test-{name}-{}", std::process::id())),
-        sizes: Sizes { services: 64, backends: 256, flows4: 1024, flows6: 1024 },
+        sizes: Sizes { services: 64, backends: 256, flows4: 1024, flows6: 1024, tracked4: 1024, tracked6: 1024 },
         tunables: Tunables { hash_key: HashKey([7; 12]), tunnel_source_mask4: 0, tunnel_source_mask6: 0 },
     }
 }

@@ -599,7 +599,7 @@ impl Run<'_> {
             quota,
             new_per_second: 1_000_000,
             moving: 1,
-            reserved: 0,
+            ..FlowPolicy::default()
         };
         let second = u64::from(model.its_second());
         let program = &mut self.kernel.world.program;

@@ -47,15 +47,17 @@ fn variants() -> impl Iterator<Item = Features> {
     let families = [(true, false), (false, true), (true, true)];
     families.into_iter().flat_map(move |(ipv4, ipv6)| {
         families.into_iter().flat_map(move |(nat, ipip)| {
-            switch.map(|log| Features { ipv4, ipv6, nat, ipip, log, ..Features::default() })
+            switch.into_iter().flat_map(move |tracking| {
+                switch.map(|log| Features { ipv4, ipv6, nat, ipip, tracking, log, ..Features::default() })
+            })
         })
     })
 }
 
 fn variant_name(features: Features) -> String {
     // Taken apart, so that a new feature cannot be forgotten here and in `variants`. The clock is a test's.
-    let Features { ipv4, ipv6, nat, ipip, log, test_clock: _ } = features;
-    let named = [(ipv4, "ipv4"), (ipv6, "ipv6"), (nat, "nat"), (ipip, "ipip"), (log, "log")];
+    let Features { ipv4, ipv6, nat, ipip, tracking, log, test_clock: _ } = features;
+    let named = [(ipv4, "ipv4"), (ipv6, "ipv6"), (nat, "nat"), (ipip, "ipip"), (tracking, "tracking"), (log, "log")];
     named.into_iter().filter(|(on, _)| *on).map(|(_, name)| name).collect::<Vec<_>>().join("+")
 }
 
@@ -229,8 +231,8 @@ mod tests {
     #[test]
     fn variants_are_all_that_a_configuration_can_ask_for() {
         let names: Vec<String> = variants().map(variant_name).collect();
-        assert_eq!(names.len(), 18);
-        for name in ["ipv4+nat", "ipv6+ipip+log", "ipv4+ipv6+nat+ipip"] {
+        assert_eq!(names.len(), 36);
+        for name in ["ipv4+nat", "ipv6+ipip+log", "ipv4+ipv6+nat+ipip", "ipv6+nat+tracking+log"] {
             assert!(names.contains(&name.to_owned()), "{name}");
         }
     }

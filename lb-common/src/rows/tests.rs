@@ -65,7 +65,7 @@ impl World {
     }
 }
 
-impl Table for World {
+impl Entries for World {
     fn find(&mut self) -> Option<FlowState> {
         self.entry.filter(|state| state.is_taken())
     }
@@ -94,7 +94,9 @@ impl Table for World {
     fn backend(&mut self, id: u16) -> Known {
         Known { life: Life::new(id, GENERATION), up: !self.down.contains(&id) }
     }
+}
 
+impl Table for World {
     fn refused(&mut self) -> u32 {
         self.refused
     }

@@ -1,11 +1,11 @@
-//! Flows that are written down: where the row alone does not say which backend. [`lb_common::rows`] decides; here is
-//! what it decides by.
+//! Flows that are written down: where the row alone does not say which backend, and where they are tracked.
+//! [`lb_common::rows`] and [`lb_common::tracked`] decide; here is what they decide by.
 //!
 //! These are functions of their own in the object, because a steady row must not pay for them with a register or a
 //! byte of stack; together with the stack of `sluice` theirs must fit 512 bytes.
 //!
 //! The trap is that an element of a preallocated hash map is somebody else's as soon as it is deleted, without a grace
-//! period. What is found is therefore believed only if its hash is the flow's own, read after its state; it is changed
+//! period; and one of an LRU map may be deleted by the kernel at any time. What is found is therefore believed only if its hash is the flow's own, read after its state; it is changed
 //! by compare-and-swap only; and who deletes ([`crate::forget`]) swaps the state for `LEAVING` first.
 
 use core::arch::asm;
@@ -17,18 +17,19 @@ use network_types::tcp::TcpHdr;
 
 use lb_common::addr::{Endpoint4, Endpoint6, PROTO_TCP};
 use lb_common::backend::State;
-use lb_common::flow::{Flow4, Flow6, FlowEntry, FlowPolicy, FlowState, ORPHAN_RESELECT, ORPHAN_RESET};
+use lb_common::flow::{Flow4, Flow6, FlowEntry, FlowPolicy, FlowState, FlowUse, ORPHAN_RESELECT, ORPHAN_RESET};
 use lb_common::hash;
 use lb_common::ring::{self, CLASSES, Row};
-use lb_common::rows::{self, Decision, Inserted, Known, Orphans, Question, Sign, Table, Timeouts};
+use lb_common::rows::{self, Decision, Entries, Inserted, Known, Orphans, Question, Sign, Table, Timeouts};
 use lb_common::service::{AFFINITY_SOURCE, BEFORE_SOURCE, Reverse4, Reverse6, Service};
+use lb_common::tracked::{self, Note, Tracked};
 
 use lb_ebpf::packet::Packet;
 
 use crate::atomic::Word;
 use crate::maps::{
     BACKENDS, FLOW_POLICIES, FLOW_SCRATCH, FLOW_USES, FLOWS4, FLOWS6, RINGS_10, RINGS_12, RINGS_14, RINGS_17, RINGS_20,
-    SERVICES4, SERVICES6,
+    SERVICES4, SERVICES6, TRACKED4, TRACKED6,
 };
 use crate::parse::IP;
 use crate::{account, clock, settings};
@@ -40,7 +41,7 @@ pub const ORPHAN_TO_DROP: u32 = 2 << 16;
 /// A service that the tables by service id have no room for.
 pub const CONTRADICTION: u32 = 3 << 16;
 
-/// The table of one address family.
+/// A flow's key in one of the tables.
 trait Key {
     fn is_tcp(&self) -> bool;
     fn find(&self) -> Option<*mut FlowEntry>;
@@ -49,41 +50,72 @@ trait Key {
     fn hash(&self) -> u32;
     /// What chooses its row where ports do not count.
     fn client_hash(&self) -> u32;
+    /// Most entries a service may have in this table.
+    fn quota(policy: &FlowPolicy) -> u32;
+    /// Where a service's entries in this table are counted, and those of this second.
+    fn counts(uses: *mut FlowUse) -> (*mut u64, *mut u64);
 }
 
+/// A flow in the table of tracked ones.
+#[repr(transparent)]
+struct Tracked4(Flow4);
+
+/// As [`Tracked4`].
+#[repr(transparent)]
+struct Tracked6(Flow6);
+
 macro_rules! key {
-    ($flow:ty, $map:ident, $hash:ident, $client_hash:ident) => {
-        impl Key for $flow {
+    ($key:ty, |$this:ident| $flow:expr, $map:ident, $hash:ident, $client_hash:ident,
+     $quota:ident, $entries:ident, $gate:ident) => {
+        impl Key for $key {
             #[inline(always)]
             fn is_tcp(&self) -> bool {
-                self.protocol == u32::from(PROTO_TCP)
+                let $this = self;
+                $flow.protocol == u32::from(PROTO_TCP)
             }
 
             #[inline(always)]
             fn find(&self) -> Option<*mut FlowEntry> {
-                $map.get_ptr_mut(self)
+                let $this = self;
+                $map.get_ptr_mut(&$flow)
             }
 
             #[inline(always)]
             fn create(&self, entry: &FlowEntry) -> Result<(), i32> {
-                $map.insert(self, entry, BPF_NOEXIST)
+                let $this = self;
+                $map.insert(&$flow, entry, BPF_NOEXIST)
             }
 
             #[inline(always)]
             fn hash(&self) -> u32 {
-                hash::$hash(&settings::LoadedKey, self)
+                let $this = self;
+                hash::$hash(&settings::LoadedKey, &$flow)
             }
 
             #[inline(always)]
             fn client_hash(&self) -> u32 {
-                hash::$client_hash(&settings::LoadedKey, self)
+                let $this = self;
+                hash::$client_hash(&settings::LoadedKey, &$flow)
+            }
+
+            #[inline(always)]
+            fn quota(policy: &FlowPolicy) -> u32 {
+                policy.$quota
+            }
+
+            #[inline(always)]
+            fn counts(uses: *mut FlowUse) -> (*mut u64, *mut u64) {
+                // SAFETY: the caller's is a pointer to a whole record.
+                unsafe { (&raw mut (*uses).$entries, &raw mut (*uses).$gate) }
             }
         }
     };
 }
 
-key!(Flow4, FLOWS4, flow4, client4);
-key!(Flow6, FLOWS6, flow6, client6);
+key!(Flow4, |flow| *flow, FLOWS4, flow4, client4, quota, entries, gate);
+key!(Flow6, |flow| *flow, FLOWS6, flow6, client6, quota, entries, gate);
+key!(Tracked4, |flow| flow.0, TRACKED4, flow4, client4, tracked_quota4, tracked4, tracked_gate);
+key!(Tracked6, |flow| flow.0, TRACKED6, flow6, client6, tracked_quota6, tracked6, tracked_gate);
 
 /// `bpf_map_update_elem` of linux/bpf.h: only if there is none.
 const BPF_NOEXIST: u64 = 1;
@@ -122,9 +154,11 @@ pub struct Scratch {
     refused: bool,
     written: bool,
     replaced: bool,
+    /// [`Note`]s, each a bit.
+    noted: u8,
 }
 
-/// A service's [`lb_common::flow::FlowUse`], as every CPU works on it.
+/// A service's [`FlowUse`], as every CPU works on it.
 struct Uses {
     entries: Word,
     gate: Word,
@@ -133,13 +167,14 @@ struct Uses {
 
 impl Uses {
     #[inline(always)]
-    fn of(service: u32) -> Option<Self> {
+    fn of<K: Key>(service: u32) -> Option<Self> {
         let uses = FLOW_USES.get_ptr_mut(service)?;
+        let (entries, gate) = K::counts(uses);
         // SAFETY: array elements live as long as the program, are aligned, and everybody changes them atomically.
         unsafe {
             Some(Self {
-                entries: Word::new(&raw mut (*uses).entries),
-                gate: Word::new(&raw mut (*uses).gate),
+                entries: Word::new(entries),
+                gate: Word::new(gate),
                 refused: Word::new(&raw mut (*uses).refused),
             })
         }
@@ -182,14 +217,19 @@ impl Uses {
     }
 }
 
-/// One flow's place in the table, and everything else its row may ask for.
-struct Flows<K> {
+/// One flow's place in a table.
+struct Place<K> {
     scratch: *mut Scratch,
-    /// The row's own word.
-    row: Word,
     /// Of the flow's element, if there is one and it is not about to be removed.
     state: Option<Word>,
-    family: PhantomData<K>,
+    table: PhantomData<K>,
+}
+
+/// That, and everything else its row may ask for.
+struct Flows<K> {
+    place: Place<K>,
+    /// The row's own word.
+    row: Word,
 }
 
 /// A field of the scratch memory, read or written where it is named: kept in a register it would end up on the stack.
@@ -253,9 +293,9 @@ impl Question for Asked {
     }
 }
 
-impl<K: Key> Flows<K> {
+impl<K: Key> Place<K> {
     #[inline(always)]
-    fn new(scratch: *mut Scratch, hash: u32, service: &Service, policy: &FlowPolicy, row: Word) -> Self {
+    fn new(scratch: *mut Scratch, hash: u32, service: &Service, policy: &FlowPolicy, row: Row) -> Self {
         let by_source = |flag: u16| service.flags & flag != 0;
         let own = if by_source(AFFINITY_SOURCE) { key::<K>(scratch).hash() } else { hash };
         scratch!(scratch, entry = FlowEntry { hash: own, service: service.id, state: FlowState::VACANT });
@@ -266,15 +306,21 @@ impl<K: Key> Flows<K> {
             scratch!(scratch, before_hash = before);
         }
         scratch!(scratch, found = FlowState::VACANT);
-        scratch!(scratch, row = Row(row.load()));
+        scratch!(scratch, row = row);
         scratch!(scratch, now = clock::coarse_seconds());
-        scratch!(scratch, quota = policy.quota);
+        Self::again(scratch, policy)
+    }
+
+    /// The flow of whom everything else is known.
+    #[inline(always)]
+    fn again(scratch: *mut Scratch, policy: &FlowPolicy) -> Self {
+        scratch!(scratch, quota = K::quota(policy));
         scratch!(scratch, new_per_second = policy.new_per_second);
         scratch!(scratch, refusal = REFUSED_RACE);
         scratch!(scratch, refused = false);
         scratch!(scratch, written = false);
         scratch!(scratch, replaced = false);
-        Self { scratch, row, state: None, family: PhantomData }
+        Self { scratch, state: None, table: PhantomData }
     }
 
     #[inline(always)]
@@ -284,7 +330,7 @@ impl<K: Key> Flows<K> {
 
     #[inline(always)]
     fn uses(&self) -> Option<Uses> {
-        Uses::of(scratch!(self.scratch, entry).service)
+        Uses::of::<K>(scratch!(self.scratch, entry).service)
     }
 
     #[inline(always)]
@@ -294,7 +340,7 @@ impl<K: Key> Flows<K> {
     }
 }
 
-impl<K: Key> Table for Flows<K> {
+impl<K: Key> Entries for Place<K> {
     #[inline(always)]
     fn find(&mut self) -> Option<FlowState> {
         self.state = None;
@@ -372,17 +418,48 @@ impl<K: Key> Table for Flows<K> {
         let state: State = unsafe { core::mem::transmute(Word::new((&raw mut (*backend).state).cast()).load()) };
         state.known(id)
     }
+}
+
+impl<K: Key> Tracked for Place<K> {
+    #[inline(always)]
+    fn note(&mut self, what: Note) {
+        scratch!(self.scratch, noted = scratch!(self.scratch, noted) | what as u8);
+    }
+}
+
+impl<K: Key> Entries for Flows<K> {
+    #[inline(always)]
+    fn find(&mut self) -> Option<FlowState> {
+        self.place.find()
+    }
 
     #[inline(always)]
+    fn insert(&mut self, state: FlowState) -> Inserted {
+        self.place.insert(state)
+    }
+
+    #[inline(always)]
+    fn replace(&mut self, from: FlowState, to: FlowState) -> bool {
+        self.place.replace(from, to)
+    }
+
+    #[inline(always)]
+    fn backend(&mut self, id: u16) -> Known {
+        self.place.backend(id)
+    }
+}
+
+impl<K: Key> Table for Flows<K> {
+    #[inline(always)]
     fn refused(&mut self) -> u32 {
-        self.uses().map_or(0, |uses| uses.refused.load() as u32)
+        self.place.uses().map_or(0, |uses| uses.refused.load() as u32)
     }
 
     #[inline(always)]
     fn refuse(&mut self, until: u32) {
-        scratch!(self.scratch, refused = true);
-        let now = scratch!(self.scratch, now);
-        if let Some(uses) = self.uses()
+        scratch!(self.place.scratch, refused = true);
+        let now = scratch!(self.place.scratch, now);
+        if let Some(uses) = self.place.uses()
             && uses.refused.load() < u64::from(now)
         {
             uses.refused.store(u64::from(now));
@@ -398,21 +475,19 @@ impl<K: Key> Table for Flows<K> {
 
     #[inline(always)]
     fn before(&mut self) -> u16 {
-        let service = Service { before: scratch!(self.scratch, before), ..Service::default() };
+        let scratch = self.place.scratch;
+        let service = Service { before: scratch!(scratch, before), ..Service::default() };
         let Some((class, slot)) = service.before() else { return 0 };
-        let row = row_before(u32::from(class), slot, scratch!(self.scratch, before_hash));
-        rows::unwritten(row, scratch!(self.scratch, now), self)
+        let row = row_before(u32::from(class), slot, scratch!(scratch, before_hash));
+        rows::unwritten(row, scratch!(scratch, now), self)
     }
 }
 
-/// The backend id of a flow whose row asks for the table, or one of the constants above. `place`: the flow's hash, and
-/// above it the offset of the L4 header.
-#[cold]
-#[inline(never)]
-pub fn v4(packet: Packet, service: &Service, row: Word, place: u64) -> u32 {
-    let Some(scratch) = FLOW_SCRATCH.get_ptr_mut(0) else { return CONTRADICTION };
-    let Some(ip) = packet.header::<Ipv4Hdr>(IP) else { return CONTRADICTION };
-    let Some(ports) = packet.header::<[u8; 4]>((place >> 32) as usize) else { return CONTRADICTION };
+/// Writes the packet's flow to the scratch memory.
+#[inline(always)]
+fn fill4(scratch: *mut Scratch, packet: Packet, l4: usize) -> bool {
+    let Some(ip) = packet.header::<Ipv4Hdr>(IP) else { return false };
+    let Some(ports) = packet.header::<[u8; 4]>(l4) else { return false };
     // SAFETY: as above.
     unsafe {
         let flow = (&raw mut (*scratch).key).cast::<Flow4>();
@@ -421,16 +496,26 @@ pub fn v4(packet: Packet, service: &Service, row: Word, place: u64) -> u32 {
         (*flow).ports = ports.u32::<0>();
         (*flow).protocol = u32::from(ip.u8::<{ offset_of!(Ipv4Hdr, proto) }>());
     }
+    true
+}
+
+/// The backend id of a flow whose row asks for the table, or one of the constants above. `place`: the flow's hash, and
+/// above it the offset of the L4 header.
+#[cold]
+#[inline(never)]
+pub fn v4(packet: Packet, service: &Service, row: Word, place: u64) -> u32 {
+    let Some(scratch) = FLOW_SCRATCH.get_ptr_mut(0) else { return CONTRADICTION };
+    if !fill4(scratch, packet, (place >> 32) as usize) {
+        return CONTRADICTION;
+    }
     decide::<Flow4>(packet, scratch, service, row, place)
 }
 
-/// As [`v4`].
-#[cold]
-#[inline(never)]
-pub fn v6(packet: Packet, service: &Service, row: Word, place: u64) -> u32 {
-    let Some(scratch) = FLOW_SCRATCH.get_ptr_mut(0) else { return CONTRADICTION };
-    let Some(ip) = packet.header::<Ipv6Hdr>(IP) else { return CONTRADICTION };
-    let Some(ports) = packet.header::<[u8; 4]>((place >> 32) as usize) else { return CONTRADICTION };
+/// Writes the packet's flow to the scratch memory.
+#[inline(always)]
+fn fill6(scratch: *mut Scratch, packet: Packet, l4: usize) -> bool {
+    let Some(ip) = packet.header::<Ipv6Hdr>(IP) else { return false };
+    let Some(ports) = packet.header::<[u8; 4]>(l4) else { return false };
     // SAFETY: as above.
     unsafe {
         let flow = (&raw mut (*scratch).key).cast::<Flow6>();
@@ -439,34 +524,93 @@ pub fn v6(packet: Packet, service: &Service, row: Word, place: u64) -> u32 {
         (*flow).ports = ports.u32::<0>();
         (*flow).protocol = u32::from(ip.u8::<{ offset_of!(Ipv6Hdr, next_hdr) }>());
     }
+    true
+}
+
+/// As [`v4`].
+#[cold]
+#[inline(never)]
+pub fn v6(packet: Packet, service: &Service, row: Word, place: u64) -> u32 {
+    let Some(scratch) = FLOW_SCRATCH.get_ptr_mut(0) else { return CONTRADICTION };
+    if !fill6(scratch, packet, (place >> 32) as usize) {
+        return CONTRADICTION;
+    }
     decide::<Flow6>(packet, scratch, service, row, place)
 }
 
+/// A tracked flow whose row says by its word alone that it is the owner's. `place` and answers as of [`v4`].
+#[cold]
+#[inline(never)]
+pub fn tracked4(packet: Packet, service: &Service, owner: u16, place: u64) -> u32 {
+    let Some(scratch) = FLOW_SCRATCH.get_ptr_mut(0) else { return CONTRADICTION };
+    if !fill4(scratch, packet, (place >> 32) as usize) {
+        return CONTRADICTION;
+    }
+    decide_tracked::<Tracked4>(packet, scratch, service, owner, place)
+}
+
+/// As [`tracked4`].
+#[cold]
+#[inline(never)]
+pub fn tracked6(packet: Packet, service: &Service, owner: u16, place: u64) -> u32 {
+    let Some(scratch) = FLOW_SCRATCH.get_ptr_mut(0) else { return CONTRADICTION };
+    if !fill6(scratch, packet, (place >> 32) as usize) {
+        return CONTRADICTION;
+    }
+    decide_tracked::<Tracked6>(packet, scratch, service, owner, place)
+}
+
+/// Notes what [`v4`] has just answered about a tracked flow.
+#[cold]
+#[inline(never)]
+pub fn record4(service: &Service, answer: u32) {
+    record::<Tracked4>(service, answer);
+}
+
+/// As [`record4`], after [`v6`].
+#[cold]
+#[inline(never)]
+pub fn record6(service: &Service, answer: u32) {
+    record::<Tracked6>(service, answer);
+}
+
+/// What the packet and its service say, into the scratch memory. `None`: the packet ends too early.
 #[inline(always)]
-fn decide<K: Key>(packet: Packet, scratch: *mut Scratch, service: &Service, row: Word, place: u64) -> u32 {
-    let (hash, l4) = (place as u32, (place >> 32) as usize);
-    let Some(policy) = FLOW_POLICIES.get(service.id) else { return CONTRADICTION };
+fn ask<K: Key>(packet: Packet, scratch: *mut Scratch, policy: &FlowPolicy, l4: usize) -> Option<()> {
     let tcp = key::<K>(scratch).is_tcp();
     let sign = if tcp {
         const FLAGS: usize = 13;
-        let Some(tcp) = packet.header::<TcpHdr>(l4) else { return CONTRADICTION };
-        Sign::of_tcp(tcp.u8::<FLAGS>())
+        Sign::of_tcp(packet.header::<TcpHdr>(l4)?.u8::<FLAGS>())
     } else {
         Sign::Middle
     };
-    let mut flows = Flows::<K>::new(scratch, hash, service, policy, row);
     scratch!(scratch, tcp = tcp);
     scratch!(scratch, sign = sign);
     scratch!(scratch, opening = if tcp { policy.tcp_opening } else { policy.udp });
     scratch!(scratch, idle = if tcp { policy.tcp } else { policy.udp });
     scratch!(scratch, orphans = if policy.orphans == ORPHAN_RESELECT { Orphans::Reselect } else { Orphans::Tell });
-    let answer = match rows::answer(&Asked(scratch), &mut flows) {
+    Some(())
+}
+
+#[inline(always)]
+fn answer(decision: Decision, scratch: *mut Scratch, policy: &FlowPolicy) -> u32 {
+    match decision {
         Decision::Backend(id) => u32::from(id),
         Decision::NoBackend => 0,
         // A RST is never answered with one.
         Decision::Orphan if policy.orphans == ORPHAN_RESET && scratch!(scratch, sign) != Sign::Resets => ORPHAN_TO_TELL,
         Decision::Orphan => ORPHAN_TO_DROP,
-    };
+    }
+}
+
+#[inline(always)]
+fn decide<K: Key>(packet: Packet, scratch: *mut Scratch, service: &Service, row: Word, place: u64) -> u32 {
+    let Some(policy) = FLOW_POLICIES.get(service.id) else { return CONTRADICTION };
+    if ask::<K>(packet, scratch, policy, (place >> 32) as usize).is_none() {
+        return CONTRADICTION;
+    }
+    let mut flows = Flows { place: Place::<K>::new(scratch, place as u32, service, policy, Row(row.load())), row };
+    let answer = answer(rows::answer(&Asked(scratch), &mut flows), scratch, policy);
 
     let found = scratch!(scratch, found);
     let replaced = scratch!(scratch, replaced);
@@ -485,6 +629,57 @@ fn decide<K: Key>(packet: Packet, scratch: *mut Scratch, service: &Service, row:
         }
     });
     answer
+}
+
+#[inline(always)]
+fn decide_tracked<K: Key>(packet: Packet, scratch: *mut Scratch, service: &Service, owner: u16, place: u64) -> u32 {
+    let Some(policy) = FLOW_POLICIES.get(service.id) else { return CONTRADICTION };
+    if ask::<K>(packet, scratch, policy, (place >> 32) as usize).is_none() {
+        return CONTRADICTION;
+    }
+    let mut flow = Place::<K>::new(scratch, place as u32, service, policy, Row::steady(owner));
+    scratch!(scratch, noted = 0);
+    let answer = answer(tracked::answer(&Asked(scratch), &mut flow), scratch, policy);
+    account_tracked(scratch, true);
+    answer
+}
+
+#[inline(always)]
+fn record<K: Key>(service: &Service, answer: u32) {
+    // Nobody's, or one of the constants.
+    if answer == 0 || answer > u32::from(u16::MAX) {
+        return;
+    }
+    let Some(scratch) = FLOW_SCRATCH.get_ptr_mut(0) else { return };
+    let Some(policy) = FLOW_POLICIES.get(service.id) else { return };
+    let mut flow = Place::<K>::again(scratch, policy);
+    scratch!(scratch, noted = 0);
+    tracked::record(&Asked(scratch), answer as u16, &mut flow);
+    account_tracked(scratch, false);
+}
+
+#[inline(always)]
+fn account_tracked(scratch: *mut Scratch, asked: bool) {
+    account::tracked(scratch!(scratch, entry).service, |c| {
+        let noted = scratch!(scratch, noted);
+        let is = |note: Note| noted & note as u8 != 0;
+        let hit = is(Note::Hit);
+        if asked {
+            c.lookups += 1;
+            c.hits += u64::from(hit);
+            let midway = scratch!(scratch, tcp) && scratch!(scratch, sign) != Sign::Opens;
+            c.fallbacks += u64::from(midway && is(Note::Missed) && !hit);
+        }
+        c.written += u64::from(scratch!(scratch, written));
+        c.replaced += u64::from(scratch!(scratch, replaced));
+        if is(Note::Lost) {
+            let why = scratch!(scratch, refusal);
+            c.refused_race += u64::from(why == REFUSED_RACE);
+            c.refused_quota += u64::from(why == REFUSED_QUOTA);
+            c.refused_gate += u64::from(why == REFUSED_GATE);
+            c.refused_full += u64::from(why == REFUSED_FULL);
+        }
+    });
 }
 
 /// Some row of the service may be moving, so its replies prove something.
@@ -571,7 +766,7 @@ fn prove<K: Key>(scratch: *mut Scratch, service: &Service, backend: u16) {
     let hash = if service.flags & AFFINITY_SOURCE != 0 { flow.client_hash() } else { flow.hash() };
     let Some(policy) = FLOW_POLICIES.get(service.id) else { return };
     let Some(row) = row(u32::from(service.class), service.ring, hash) else { return };
-    let mut flows = Flows::<K>::new(scratch, hash, service, policy, row);
+    let mut flows = Flows { place: Place::<K>::new(scratch, hash, service, policy, Row(row.load())), row };
     rows::prove(scratch!(scratch, row), backend, scratch!(scratch, now), &mut flows);
     if scratch!(scratch, written) {
         account::flows(service.id, |c| c.proved += 1);

@@ -8,10 +8,11 @@ use lb_common::backend::Backend;
 use lb_common::counters::DropReason;
 use lb_common::ring::{self, CLASSES, Row};
 use lb_common::rows;
-use lb_common::service::Service;
+use lb_common::service::{Service, TRACKED};
 
 use crate::atomic::Word;
 use crate::maps::{BACKENDS, RINGS_10, RINGS_12, RINGS_14, RINGS_17, RINGS_20};
+use crate::settings;
 
 /// The word of the flow's row, and where it is. One arm per class, so that each lookup names one map and the kernel
 /// inlines it.
@@ -49,13 +50,24 @@ pub enum Found {
     Orphan,
 }
 
-/// The backend for a flow with this hash. `look_up` is asked where the row alone does not say.
+/// The service's flows are tracked.
 #[inline(always)]
-pub fn backend(service: &Service, hash: u32, look_up: impl FnOnce(Word) -> u32) -> Result<Found, DropReason> {
+pub fn is_tracked(service: &Service) -> bool {
+    settings::tracking() != 0 && service.flags & TRACKED != 0
+}
+
+/// The backend for a flow with this hash. `look_up` is asked where the row alone does not say, and about flows that are
+/// tracked; it is told whose the flow is by the row alone.
+#[inline(always)]
+pub fn backend(
+    service: &Service,
+    hash: u32,
+    look_up: impl FnOnce(Option<u16>, Word) -> u32,
+) -> Result<Found, DropReason> {
     let (row, place) = row(service, hash).ok_or(DropReason::NoRing)?;
     let id = match rows::by_row_alone(row, hash) {
-        Some(owner) => owner,
-        None => match look_up(place) {
+        Some(owner) if !is_tracked(service) => owner,
+        alone => match look_up(alone, place) {
             flows::ORPHAN_TO_TELL => return Ok(Found::Orphan),
             flows::ORPHAN_TO_DROP => return Err(DropReason::BackendDown),
             flows::CONTRADICTION => return Err(DropReason::Internal),

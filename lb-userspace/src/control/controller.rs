@@ -410,6 +410,7 @@ impl Controller {
         for id in std::mem::take(&mut ids.fresh_services) {
             self.dataplane.reset_service_counters(id)?;
             self.dataplane.reset_flow_counters(id)?;
+            self.dataplane.reset_tracked_counters(id)?;
         }
         for id in std::mem::take(&mut ids.fresh_backends) {
             self.dataplane.reset_backend_counters(id)?;

@@ -157,7 +157,8 @@ impl Controller {
                 watched.done = watch.flows == 0 && watched.ruled_out.is_some_and(|since| swept.began > since);
             }
         }
-        debug!("swept: {} flows are written down", swept.total());
+        let (rows, tracked) = swept.total();
+        debug!("swept: {rows} flows are written down, {tracked} are tracked");
         self.ids.scanned(swept.began, |service| swept.entries(service) > 0, |backend| !swept.is_unnamed(backend));
         let Self { leaving, model, ids, .. } = self;
         let gone = leaving.scanned(swept.began, |name, backend| {

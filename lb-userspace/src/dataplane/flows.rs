@@ -5,10 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd as _;
 
 use lb_common::addr::{PROTO_TCP, PROTO_UDP, octets6};
-use lb_common::counters::FlowCounters;
-use lb_common::flow::{FORGET_AT_ONCE, Flow4, Flow6, FlowEntry, FlowUse};
+use lb_common::counters::{FlowCounters, TrackedCounters};
+use lb_common::flow::{FORGET_AT_ONCE, FORGET_TRACKED, Flow4, Flow6, FlowEntry, FlowUse};
 use lb_common::hash;
 use lb_common::ring::Row;
+use lb_common::rows;
 
 use super::maps::FORGET_WORDS;
 use super::tables::RingId;
@@ -18,8 +19,18 @@ use super::{Dataplane, DataplaneError, sys};
 /// has at hand.
 const BATCH: usize = 1024;
 
+/// Which tables, of both families.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Table {
+    /// Of the flows that rows have written down.
+    #[default]
+    Rows,
+    /// Of those that are written down whatever their row.
+    Tracked,
+}
+
 /// Whose an entry is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Key {
     V4(Flow4),
     V6(Flow6),
@@ -54,9 +65,10 @@ impl Key {
     }
 }
 
-/// How far a walk over all entries has come.
+/// How far a walk over all entries of a table has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cursor {
+    table: Table,
     family: Walk,
     from: Option<u32>,
 }
@@ -70,6 +82,14 @@ enum Walk {
 }
 
 impl Cursor {
+    pub fn new(table: Table) -> Self {
+        Self { table, ..Self::default() }
+    }
+
+    pub const fn table(&self) -> Table {
+        self.table
+    }
+
     pub fn is_done(&self) -> bool {
         self.family == Walk::Done
     }
@@ -115,11 +135,13 @@ impl Dataplane {
     pub fn read_flows(&self, cursor: &mut Cursor) -> Result<Vec<(Key, FlowEntry)>, DataplaneError> {
         let (entries, next): (Vec<(Key, FlowEntry)>, _) = match cursor.family {
             Walk::V4 => {
-                let (entries, next) = read::<Flow4>("FLOWS4", &self.maps.flows4, cursor.from)?;
+                let (name, map) = self.maps.flow_table(cursor.table, 4);
+                let (entries, next) = read::<Flow4>(name, map, cursor.from)?;
                 (entries.into_iter().map(|(key, entry)| (Key::V4(key), entry)).collect(), next)
             }
             Walk::V6 => {
-                let (entries, next) = read::<Flow6>("FLOWS6", &self.maps.flows6, cursor.from)?;
+                let (name, map) = self.maps.flow_table(cursor.table, 6);
+                let (entries, next) = read::<Flow6>(name, map, cursor.from)?;
                 (entries.into_iter().map(|(key, entry)| (Key::V6(key), entry)).collect(), next)
             }
             Walk::Done => (Vec::new(), None),
@@ -129,7 +151,7 @@ impl Dataplane {
             (None, Walk::V4) => Walk::V6,
             (None, _) => Walk::Done,
         };
-        *cursor = Cursor { family, from: next };
+        *cursor = Cursor { family, from: next, ..*cursor };
         Ok(entries)
     }
 
@@ -148,8 +170,17 @@ impl Dataplane {
         self.maps.rings.row(key.ring(entry.service), self.place_of(key, entry))
     }
 
+    /// Whether a tracked flow is one that its row has written down, too.
+    pub fn is_written_down(&self, key: &Key, entry: &FlowEntry) -> Result<bool, DataplaneError> {
+        let asks = |row| rows::by_row_alone(row, self.place_of(key, entry)).is_none();
+        if !self.row_of(key, entry).is_some_and(asks) {
+            return Ok(false);
+        }
+        Ok(self.maps.flow(Table::Rows, key)?.is_some_and(|entry| entry.state.is_taken()))
+    }
+
     /// Removes those of these entries whose state is what is said here; which of them are gone.
-    pub fn forget(&mut self, entries: &[(Key, FlowEntry)]) -> Result<Vec<bool>, DataplaneError> {
+    pub fn forget(&mut self, table: Table, entries: &[(Key, FlowEntry)]) -> Result<Vec<bool>, DataplaneError> {
         let mut gone = Vec::with_capacity(entries.len());
         for chunk in entries.chunks(FORGET_AT_ONCE) {
             let lines = &self.maps.forget;
@@ -167,7 +198,8 @@ impl Dataplane {
                     lines.store(base + word, u64::from(pair[0]) | u64::from(pair[1]) << 32);
                 }
                 lines.store(base + 5, entry.state.0);
-                lines.store(base + 6, family);
+                let family = if table == Table::Tracked { FORGET_TRACKED + family } else { family };
+                lines.store(base + 6, u64::from(family));
             }
             if chunk.len() < FORGET_AT_ONCE {
                 lines.store(chunk.len() * FORGET_WORDS + 6, 0);
@@ -181,11 +213,19 @@ impl Dataplane {
 
     /// Gives a backend's UDP flows to the owners of their rows, busy or not; how many were written down.
     pub fn evict_udp(&mut self, backend: u16) -> Result<u64, DataplaneError> {
+        self.tracking.disturb();
         // Rows first: who is not written down any more must not come back by way of them, nor by a late reply.
         for service in self.maps.rings.unsettle(backend, |id| !id.is_tcp()) {
             self.maps.set_moving(service, false);
         }
-        let (mut cursor, mut count) = (Cursor::default(), 0);
+        let rows = self.evict_udp_from(Table::Rows, backend)?;
+        // Then those that rows do not ask for. One that both know is counted once, or a few times if it is busy.
+        let tracked = self.evict_udp_from(Table::Tracked, backend)?;
+        Ok(rows.max(tracked))
+    }
+
+    fn evict_udp_from(&mut self, table: Table, backend: u16) -> Result<u64, DataplaneError> {
+        let (mut cursor, mut count) = (Cursor::new(table), 0);
         while !cursor.is_done() {
             let entries = self.read_flows(&mut cursor)?;
             let mut theirs: Vec<(Key, FlowEntry)> = entries
@@ -194,12 +234,12 @@ impl Dataplane {
                 .collect();
             // A busy flow is touched once a second: the second try finds it as it is.
             for _ in 0..3 {
-                let gone = self.forget(&theirs)?;
+                let gone = self.forget(table, &theirs)?;
                 count += gone.iter().filter(|gone| **gone).count() as u64;
                 let mut gone = gone.into_iter();
                 theirs.retain(|_| !gone.next().unwrap_or(true));
                 for (key, entry) in &mut theirs {
-                    if let Some(now) = self.maps.flow(key)? {
+                    if let Some(now) = self.maps.flow(table, key)? {
                         entry.state = now.state;
                     }
                 }
@@ -220,6 +260,17 @@ impl Dataplane {
     /// Starts counting from zero for an id that is given to somebody new.
     pub fn reset_flow_counters(&mut self, service: u32) -> Result<(), DataplaneError> {
         self.maps.reset_flow_counters(service)
+    }
+
+    /// What the tables of tracked flows did for a service, summed over CPUs.
+    pub fn tracked_counters(&self, service: u32) -> Result<TrackedCounters, DataplaneError> {
+        self.maps.tracked_counters(service)
+    }
+
+    /// As [`Self::reset_flow_counters`].
+    pub fn reset_tracked_counters(&mut self, service: u32) -> Result<(), DataplaneError> {
+        self.tracking.forget(service);
+        self.maps.reset_tracked_counters(service)
     }
 
     /// How much a service has used of its policy.

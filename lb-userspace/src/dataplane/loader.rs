@@ -22,6 +22,8 @@ pub struct Features {
     pub ipv6: bool,
     pub nat: bool,
     pub ipip: bool,
+    /// Flows of some service are tracked.
+    pub tracking: bool,
     /// Log every decision. For debugging in a lab.
     pub log: bool,
     /// Time comes from a map that a test owns.
@@ -38,6 +40,7 @@ impl std::ops::BitOr for Features {
             ipv6: self.ipv6 | other.ipv6,
             nat: self.nat | other.nat,
             ipip: self.ipip | other.ipip,
+            tracking: self.tracking | other.tracking,
             log: self.log | other.log,
             test_clock: self.test_clock | other.test_clock,
         }
@@ -52,6 +55,9 @@ pub struct Sizes {
     /// Flows that can be written down, by address family.
     pub flows4: u32,
     pub flows6: u32,
+    /// Flows that can be tracked; 1 where none is, because a map has one entry at least.
+    pub tracked4: u32,
+    pub tracked6: u32,
 }
 
 impl Sizes {
@@ -64,7 +70,7 @@ impl Sizes {
             (_, false) => (flows, 1),
         };
         // A map has one entry at least.
-        Self { services, backends, flows4: flows4.max(1), flows6: flows6.max(1) }
+        Self { services, backends, flows4: flows4.max(1), flows6: flows6.max(1), tracked4: 1, tracked6: 1 }
     }
 
     /// Of the map called `name`; `None` where the object's own figure holds.
@@ -79,8 +85,10 @@ impl Sizes {
             "NEXT_HOPS" => Some(self.backends.saturating_add(1024)),
             "FLOWS4" => Some(self.flows4),
             "FLOWS6" => Some(self.flows6),
+            "TRACKED4" => Some(self.tracked4),
+            "TRACKED6" => Some(self.tracked6),
             // Id 0 is for packets of no service.
-            "SERVICE_COUNTERS" | "FLOW_COUNTERS" | "FLOW_POLICIES" | "FLOW_USES" => {
+            "SERVICE_COUNTERS" | "FLOW_COUNTERS" | "TRACKED_COUNTERS" | "FLOW_POLICIES" | "FLOW_USES" => {
                 Some(self.services.saturating_add(1))
             }
             _ => None,
@@ -90,7 +98,7 @@ impl Sizes {
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self { services: 1024, backends: 8192, flows4: 65_536, flows6: 65_536 }
+        Self { services: 1024, backends: 8192, flows4: 65_536, flows6: 65_536, tracked4: 1, tracked6: 1 }
     }
 }
 
@@ -106,8 +114,9 @@ pub struct Tunables {
 /// Loads the object on the maps pinned in the directory `maps` below ours, making those that are missing; its programs
 /// are not verified yet.
 pub(super) fn load(options: &Options, maps: &str, features: Features) -> Result<Ebpf, DataplaneError> {
-    let [ipv4, ipv6, nat, ipip, log, test_clock] =
-        [features.ipv4, features.ipv6, features.nat, features.ipip, features.log, features.test_clock].map(u8::from);
+    let Features { ipv4, ipv6, nat, ipip, tracking, log, test_clock } = features;
+    let [ipv4, ipv6, nat, ipip, tracking, log, test_clock] =
+        [ipv4, ipv6, nat, ipip, tracking, log, test_clock].map(u8::from);
     let key = options.tunables.hash_key;
 
     let mut loader = EbpfLoader::new();
@@ -116,6 +125,7 @@ pub(super) fn load(options: &Options, maps: &str, features: Features) -> Result<
         .override_global(settings::IPV6, &ipv6, true)
         .override_global(settings::NAT, &nat, true)
         .override_global(settings::IPIP, &ipip, true)
+        .override_global(settings::TRACKING, &tracking, true)
         .override_global(settings::LOG, &log, true)
         .override_global(settings::TEST_CLOCK, &test_clock, true)
         .override_global(settings::HASH_KEY, &key, true)

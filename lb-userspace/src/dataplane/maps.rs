@@ -17,16 +17,18 @@ use aya::maps::{Array, DevMapHash, HashMap, LpmTrie, Map, MapData, MapError, Per
 
 use lb_common::addr::{Endpoint4, Endpoint6};
 use lb_common::backend::{BACKEND_ALIVE, Backend};
-use lb_common::counters::{BackendCounters, FlowCounters, ServiceCounters};
+use lb_common::counters::{BackendCounters, FlowCounters, ServiceCounters, TrackedCounters};
 use lb_common::flow::{FORGET_AT_ONCE, FlowEntry, FlowPolicy, FlowUse, Forget, Life};
 use lb_common::ring::CLASSES;
 use lb_common::route::{Neighbour4, Neighbour6, NextHop, ROUTE_ASK_KERNEL, ROUTE_GATEWAY, ROUTE_ON_LINK, Route};
 use lb_common::service::{Reverse4, Reverse6, Service};
 
 use crate::rows::Standing;
+use crate::tracked::ByFamily;
 
 use super::error::DataplaneError;
 use super::events::Events;
+use super::flows::{self, Table};
 use super::loader::Sizes;
 use super::next_hops::NextHops;
 use super::rings::{self, Rings};
@@ -34,7 +36,7 @@ use super::tables::{RingId, RouteTo, Tables};
 use super::{clock, stats, sys};
 
 /// Every map of the load balancer, by its name in the object.
-pub const NAMES: [&str; 32] = [
+pub const NAMES: [&str; 35] = [
     "SERVICES4",
     "SERVICES6",
     "REVERSE4",
@@ -48,6 +50,8 @@ pub const NAMES: [&str; 32] = [
     "RINGS_20",
     "FLOWS4",
     "FLOWS6",
+    "TRACKED4",
+    "TRACKED6",
     "FLOW_POLICIES",
     "FLOW_USES",
     "FORGET",
@@ -62,6 +66,7 @@ pub const NAMES: [&str; 32] = [
     "SERVICE_COUNTERS",
     "BACKEND_COUNTERS",
     "FLOW_COUNTERS",
+    "TRACKED_COUNTERS",
     "EVENTS",
     "EVENT_BUDGET",
     "CLOCK",
@@ -76,12 +81,14 @@ const MAX_DEVICES: usize = 256;
 
 /// 8-byte words per backend record.
 const BACKEND_WORDS: usize = size_of::<Backend>() / 8;
-/// The same of a policy; [`FlowPolicy::moving`] is in the last.
+/// The same of a policy; [`FlowPolicy::moving`] has one of its own.
 const POLICY_WORDS: usize = size_of::<FlowPolicy>() / 8;
 const MOVING_WORD: usize = std::mem::offset_of!(FlowPolicy, moving) / 8;
 const USE_WORDS: usize = size_of::<FlowUse>() / 8;
 pub(super) const FORGET_WORDS: usize = size_of::<Forget>() / 8;
 const REFUSED_WORD: usize = std::mem::offset_of!(FlowUse, refused) / 8;
+/// IPv6's is the next one.
+const TRACKED_WORD: usize = std::mem::offset_of!(FlowUse, tracked4) / 8;
 
 /// What the kernel holds, as far as it came from [`Tables`].
 #[derive(Debug, Default)]
@@ -112,6 +119,8 @@ pub struct Maps {
     pub(super) rings: Rings,
     pub(super) flows4: MapData,
     pub(super) flows6: MapData,
+    pub(super) tracked4: MapData,
+    pub(super) tracked6: MapData,
     policies: sys::Words,
     uses: sys::Words,
     pub(super) forget: sys::Words,
@@ -125,6 +134,7 @@ pub struct Maps {
     service_counters: PerCpuArray<MapData, ServiceCounters>,
     backend_counters: PerCpuArray<MapData, BackendCounters>,
     flow_counters: PerCpuArray<MapData, FlowCounters>,
+    tracked_counters: PerCpuArray<MapData, TrackedCounters>,
     clock: Array<MapData, u64>,
     events: Option<Events>,
     sizes: Sizes,
@@ -149,7 +159,7 @@ pub(super) fn take<T: TryFrom<Map, Error = MapError>>(object: &mut Ebpf, name: &
 fn take_data(object: &mut Ebpf, name: &str) -> Result<MapData, DataplaneError> {
     let failed = |why: &str| DataplaneError::Map { name: name.to_owned(), why: why.to_owned() };
     match object.take_map(name) {
-        Some(Map::ArrayOfMaps(data) | Map::Array(data) | Map::HashMap(data)) => Ok(data),
+        Some(Map::ArrayOfMaps(data) | Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data)) => Ok(data),
         Some(_) => Err(failed("it is of another type")),
         None => Err(failed("it is not in the object")),
     }
@@ -180,6 +190,8 @@ impl Maps {
             rings: Rings::new(rings),
             flows4: take_data(object, "FLOWS4")?,
             flows6: take_data(object, "FLOWS6")?,
+            tracked4: take_data(object, "TRACKED4")?,
+            tracked6: take_data(object, "TRACKED6")?,
             policies: map_words(object, "FLOW_POLICIES", services * POLICY_WORDS)?,
             uses: map_words(object, "FLOW_USES", services * USE_WORDS)?,
             forget: map_words(object, "FORGET", FORGET_AT_ONCE * FORGET_WORDS)?,
@@ -193,6 +205,7 @@ impl Maps {
             service_counters: take(object, "SERVICE_COUNTERS")?,
             backend_counters: take(object, "BACKEND_COUNTERS")?,
             flow_counters: take(object, "FLOW_COUNTERS")?,
+            tracked_counters: take(object, "TRACKED_COUNTERS")?,
             clock: take(object, "CLOCK")?,
             events: Some(Events::new(take::<RingBuf<MapData>>(object, "EVENTS")?)),
             sizes: *sizes,
@@ -375,15 +388,25 @@ impl Maps {
         }
     }
 
+    /// The table of an address family.
+    pub(super) const fn flow_table(&self, table: Table, family: u8) -> (&'static str, &MapData) {
+        match (table, family) {
+            (Table::Rows, 4) => ("FLOWS4", &self.flows4),
+            (Table::Rows, _) => ("FLOWS6", &self.flows6),
+            (Table::Tracked, 4) => ("TRACKED4", &self.tracked4),
+            (Table::Tracked, _) => ("TRACKED6", &self.tracked6),
+        }
+    }
+
     /// What is written down about a flow.
-    pub(super) fn flow(&self, key: &super::flows::Key) -> Result<Option<FlowEntry>, DataplaneError> {
-        let (name, map, bytes) = match key {
-            super::flows::Key::V4(flow) => ("FLOWS4", &self.flows4, super::flows::bytes(flow)),
-            super::flows::Key::V6(flow) => ("FLOWS6", &self.flows6, super::flows::bytes(flow)),
+    pub(super) fn flow(&self, table: Table, key: &flows::Key) -> Result<Option<FlowEntry>, DataplaneError> {
+        let ((name, map), bytes) = match key {
+            flows::Key::V4(flow) => (self.flow_table(table, 4), flows::bytes(flow)),
+            flows::Key::V6(flow) => (self.flow_table(table, 6), flows::bytes(flow)),
         };
         let mut value = [0; size_of::<FlowEntry>()];
         match sys::lookup(map.fd().as_fd(), &bytes, &mut value) {
-            Ok(there) => Ok(there.then(|| super::flows::pod(&value))),
+            Ok(there) => Ok(there.then(|| flows::pod(&value))),
             Err(e) => Err(DataplaneError::Write { name, why: format!("reading it: {e}") }),
         }
     }
@@ -431,17 +454,44 @@ impl Maps {
         stats::reset(&mut self.flow_counters, "FLOW_COUNTERS", id)
     }
 
+    pub(super) fn tracked_counters(&self, id: u32) -> Result<TrackedCounters, DataplaneError> {
+        stats::read(&self.tracked_counters, "TRACKED_COUNTERS", id)
+    }
+
+    pub(super) fn reset_tracked_counters(&mut self, id: u32) -> Result<(), DataplaneError> {
+        stats::reset(&mut self.tracked_counters, "TRACKED_COUNTERS", id)
+    }
+
     pub(super) fn set_moving(&self, service: u32, moving: bool) {
         set_moving(&self.policies, service, moving);
     }
 
     pub(super) fn flow_use(&self, service: u32) -> FlowUse {
         let word = |i| self.uses.load(service as usize * USE_WORDS + i);
-        FlowUse { entries: word(0), gate: word(1), refused: word(2), reserved: word(3) }
+        FlowUse {
+            entries: word(0),
+            gate: word(1),
+            refused: word(2),
+            tracked4: word(TRACKED_WORD),
+            tracked6: word(TRACKED_WORD + 1),
+            tracked_gate: word(5),
+            reserved: [word(6), word(7)],
+        }
     }
 
     pub(super) fn correct_entries(&self, service: u32, by: i64) {
         self.uses.add(service as usize * USE_WORDS, by as u64);
+    }
+
+    /// `family`: 0 for IPv4, 1 for IPv6.
+    pub(super) fn correct_tracked(&self, service: u32, family: usize, by: i64) {
+        self.uses.add(service as usize * USE_WORDS + TRACKED_WORD + family, by as u64);
+    }
+
+    /// How many flows each service is said to have tracked, by its id.
+    pub(super) fn tracked_words(&self) -> Vec<ByFamily> {
+        let words = |service| (self.flow_use(service).tracked4, self.flow_use(service).tracked6).into();
+        (0..self.service_slots() as u32).map(words).collect()
     }
 
     pub(super) fn take_events(&mut self) -> Option<Events> {
@@ -541,7 +591,7 @@ fn set_moving(policies: &sys::Words, service: u32, moving: bool) {
 /// All but the word about moving rows.
 fn store_policy(words: &sys::Words, service: u32, policy: &FlowPolicy) {
     let base = service as usize * POLICY_WORDS;
-    // SAFETY: `FlowPolicy` is `repr(C)`, 32 bytes of integers without padding (asserted in lb-common's layout).
+    // SAFETY: `FlowPolicy` is `repr(C)`, 64 bytes of integers without padding (asserted in lb-common's layout).
     let values: [u64; POLICY_WORDS] = unsafe { std::mem::transmute(*policy) };
     for (i, value) in values.into_iter().enumerate().filter(|(i, _)| *i != MOVING_WORD) {
         words.store(base + i, value);

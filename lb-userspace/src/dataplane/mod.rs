@@ -55,6 +55,7 @@ pub struct Dataplane {
     features: Features,
     program: Program,
     maps: Maps,
+    tracking: sweep::Tracking,
     attached: BTreeMap<u32, Attached>,
     /// The links still hold the program of before; the first [`Dataplane::apply`] puts ours in.
     takeover: Option<resume::Takeover>,

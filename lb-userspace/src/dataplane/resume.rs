@@ -54,7 +54,7 @@ pub(super) struct Takeover {
 
 /// Whether the program writes elements of its own to this map.
 fn is_flow_table(name: &str) -> bool {
-    matches!(name, "FLOWS4" | "FLOWS6")
+    matches!(name, "FLOWS4" | "FLOWS6" | "TRACKED4" | "TRACKED6")
 }
 
 fn is_about_rows(name: &str) -> bool {
@@ -126,6 +126,7 @@ impl Dataplane {
             features,
             program,
             maps,
+            tracking: super::sweep::Tracking::default(),
             attached,
             takeover: (beside || !inherited.interfaces.is_empty()).then_some(Takeover { exchange: beside, late }),
             inherited,

@@ -136,7 +136,13 @@ pub(super) fn copy(shape: Shape, from: &MapData, to: &MapData, flags: u64) -> st
             let cpus = aya::util::nr_cpus().map_err(|(_, e)| e)?;
             value_size.next_multiple_of(8) * cpus
         }
-        Some(BPF_MAP_TYPE_HASH | BPF_MAP_TYPE_ARRAY | BPF_MAP_TYPE_LPM_TRIE | BPF_MAP_TYPE_ARRAY_OF_MAPS) => value_size,
+        Some(
+            BPF_MAP_TYPE_HASH
+            | BPF_MAP_TYPE_LRU_HASH
+            | BPF_MAP_TYPE_ARRAY
+            | BPF_MAP_TYPE_LPM_TRIE
+            | BPF_MAP_TYPE_ARRAY_OF_MAPS,
+        ) => value_size,
         _ => return Ok(0),
     };
     let is_array =

@@ -2,7 +2,7 @@
 
 use aya::maps::{MapData, PerCpuArray, PerCpuValues};
 
-use lb_common::counters::{BackendCounters, FlowCounters, ServiceCounters};
+use lb_common::counters::{BackendCounters, FlowCounters, ServiceCounters, TrackedCounters};
 
 use super::error::DataplaneError;
 
@@ -18,6 +18,12 @@ impl Counters for ServiceCounters {
 }
 
 impl Counters for FlowCounters {
+    fn add(&mut self, other: &Self) {
+        Self::add(self, other);
+    }
+}
+
+impl Counters for TrackedCounters {
     fn add(&mut self, other: &Self) {
         Self::add(self, other);
     }

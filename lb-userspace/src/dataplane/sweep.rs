@@ -1,10 +1,12 @@
 //! One walk over the flows that are written down, a batch at a time, so that whoever walks can do other things between.
 //!
-//! [`crate::rows::sweep`] judges; this reads, removes and writes. Entries are read in batches by system call, and the
+//! [`crate::rows::sweep`] judges, and [`crate::tracked`] those in the tables of tracked flows, which come second: what a
+//! row names may be written there while the walk goes on, and what no row names any more may not; this reads, removes and writes. Entries are read in batches by system call, and the
 //! packet path does not wait for it; those to be removed are handed to a program in the kernel that looks once more and
 //! removes in one step. A sweep frees memory and makes rows simpler; nothing depends on when it runs.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::hash::{BuildHasher as _, RandomState};
 use std::time::Instant;
 
 use lb_common::flow::{FlowEntry, Life};
@@ -12,11 +14,12 @@ use lb_common::ring::Row;
 use lb_common::rows::Timeouts;
 
 use crate::rows::sweep::{Entry, Findings, Present, Ring, Scan, Verdict, Watch};
+use crate::tracked::{self, ByFamily, Evicted, Memory};
 
 use super::Dataplane;
 use super::clock;
 use super::error::DataplaneError;
-use super::flows::{Cursor, Key};
+use super::flows::{Cursor, Key, Table};
 use super::maps::Maps;
 use super::tables::RingId;
 
@@ -30,6 +33,41 @@ pub struct Sweep {
     began: Instant,
     /// By service id: the entries it was said to have, less what has been removed.
     expected: Vec<u64>,
+    /// For the second part of the walk.
+    watches: Vec<Watch>,
+    tracked: Option<tracked::Walk>,
+}
+
+/// What walks over the tables of tracked flows have found out.
+#[derive(Debug, Default)]
+pub(super) struct Tracking {
+    memory: Option<Memory>,
+    hasher: RandomState,
+    /// By service, since this controller runs.
+    evicted: BTreeMap<u32, Evictions>,
+    /// The last walk found some.
+    evicting: bool,
+    /// Flows were removed otherwise than by a walk, since the one under way began.
+    disturbed: bool,
+}
+
+/// Tracked flows of a service that the kernel pushed out, as far as walks have found out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Evictions {
+    pub flows: u64,
+    /// When some were found last: how many seconds the youngest of them had been silent, at most.
+    pub youngest: Option<u32>,
+}
+
+impl Tracking {
+    pub(super) fn disturb(&mut self) {
+        self.disturbed = true;
+    }
+
+    /// The id is somebody else's now.
+    pub(super) fn forget(&mut self, service: u32) {
+        self.evicted.remove(&service);
+    }
 }
 
 /// What it came to.
@@ -39,22 +77,29 @@ pub struct Swept {
     pub findings: Findings,
     /// Backends that rows refer to by way of the ring before theirs.
     before: BTreeSet<u16>,
+    /// By service id.
+    tracked: Vec<ByFamily>,
+    /// Backends of tracked flows.
+    tracked_named: HashSet<u16>,
 }
 
 impl Swept {
     /// No row and no entry names the backend, since before the sweep began.
     pub fn is_unnamed(&self, backend: u16) -> bool {
-        self.findings.is_unnamed(backend, 0) && !self.before.contains(&backend)
+        self.findings.is_unnamed(backend, 0)
+            && !self.before.contains(&backend)
+            && !self.tracked_named.contains(&backend)
     }
 
-    /// Entries of a service that are left.
+    /// Entries of a service that are left, in all tables.
     pub fn entries(&self, service: u32) -> u64 {
-        self.findings.entries.get(service as usize).copied().unwrap_or(0)
+        let tracked = self.tracked.get(service as usize).map_or(0, |tracked| tracked.iter().sum());
+        self.findings.entries.get(service as usize).copied().unwrap_or(0) + tracked
     }
 
-    /// All entries that are left.
-    pub fn total(&self) -> u64 {
-        self.findings.entries.iter().sum()
+    /// All entries that are left: those of rows, and tracked ones.
+    pub fn total(&self) -> (u64, u64) {
+        (self.findings.entries.iter().sum(), self.tracked.iter().flatten().sum())
     }
 }
 
@@ -86,17 +131,34 @@ impl Dataplane {
         let shown: Vec<Ring<'_>> = snapshot.iter().map(|(id, words)| Ring { words, tcp: id.is_tcp() }).collect();
         let services = maps.service_slots();
         Sweep {
-            scan: Scan::begin(&shown, services, watches, clock::seconds()),
+            scan: Scan::begin(&shown, services, watches.clone(), clock::seconds()),
             index: rings.iter().enumerate().map(|(index, id)| (*id, index)).collect(),
             rings,
             cursor: Cursor::default(),
             began: Instant::now(),
             expected: (0..services as u32).map(|service| maps.flow_use(service).entries).collect(),
+            watches,
+            tracked: None,
         }
+    }
+
+    /// Begins its second part: over the tables of tracked flows.
+    fn begin_tracked(&mut self, watches: Vec<Watch>) -> tracked::Walk {
+        let words = self.maps.tracked_words();
+        let (room4, room6) = (u64::from(self.options.sizes.tracked4), u64::from(self.options.sizes.tracked6));
+        let count = |family: usize| words.iter().map(|word| word[family]).sum::<u64>();
+        // Ages are told by who was there before: worth the memory as soon as somebody may be pushed out.
+        let remember = self.tracking.evicting || count(0) > room4 / 2 || count(1) > room6 / 2;
+        let before = self.tracking.memory.take();
+        self.tracking.disturbed = false;
+        tracked::Walk::begin(words, watches, before, remember, clock::seconds())
     }
 
     /// Walks over the next batch; whether there is more.
     pub fn continue_sweep(&mut self, sweep: &mut Sweep) -> Result<bool, DataplaneError> {
+        if sweep.cursor.table() == Table::Tracked {
+            return self.continue_tracked(sweep);
+        }
         let batch = self.read_flows(&mut sweep.cursor)?;
         let now = clock::seconds();
         let present = Now { maps: &self.maps, rings: &sweep.rings };
@@ -112,12 +174,46 @@ impl Dataplane {
                 judged.push(shown);
             }
         }
-        let outcomes = self.forget(&removable)?;
+        let outcomes = self.forget(Table::Rows, &removable)?;
         for (entry, removed) in judged.iter().zip(outcomes) {
             sweep.scan.outcome(entry, removed);
             if removed && let Some(expected) = sweep.expected.get_mut(entry.service as usize) {
                 *expected = expected.wrapping_sub(1);
             }
+        }
+        if sweep.cursor.is_done() {
+            sweep.cursor = Cursor::new(Table::Tracked);
+            sweep.tracked = Some(self.begin_tracked(std::mem::take(&mut sweep.watches)));
+        }
+        Ok(true)
+    }
+
+    fn continue_tracked(&mut self, sweep: &mut Sweep) -> Result<bool, DataplaneError> {
+        let Some(walk) = &mut sweep.tracked else { return Ok(false) };
+        let batch = self.read_flows(&mut sweep.cursor)?;
+        let now = clock::seconds();
+        let (mut removable, mut judged) = (Vec::new(), Vec::new());
+        for (key, entry) in batch {
+            let ring = key.ring(entry.service);
+            let family = usize::from(ring.family == 6);
+            let policy = self.maps.policy(entry.service);
+            let asked = [policy.tracked_quota4, policy.tracked_quota6][family] > 0 && sweep.index.contains_key(&ring);
+            let shown = tracked::Entry {
+                key: self.tracking.hasher.hash_one((&key, entry.service)),
+                service: entry.service,
+                family,
+                tcp: ring.is_tcp(),
+                timeouts: asked.then(|| self.maps.timeouts(ring)),
+                twice: walk.counts(entry.state) && self.is_written_down(&key, &entry)?,
+                state: entry.state,
+            };
+            if walk.see(&shown, |id| self.maps.life(id), now) == Verdict::Remove {
+                removable.push((key, entry));
+                judged.push(shown);
+            }
+        }
+        for (entry, removed) in judged.iter().zip(self.forget(Table::Tracked, &removable)?) {
+            walk.outcome(entry, removed);
         }
         Ok(!sweep.cursor.is_done())
     }
@@ -127,7 +223,7 @@ impl Dataplane {
         let live = self.maps.rings.snapshot();
         let words: Vec<Option<&[Row]>> = sweep.rings.iter().map(|id| live.get(id).map(Vec::as_slice)).collect();
         // Changes are made whole between two batches: none is ever half done here.
-        let findings = sweep.scan.end(&words, false);
+        let mut findings = sweep.scan.end(&words, false);
         for (ring, rewrite) in &findings.rewrites {
             // One that has changed since is for the next sweep.
             let _ = self.maps.rings.rewrite(sweep.rings[*ring], rewrite.row, rewrite.from, rewrite.to);
@@ -140,13 +236,45 @@ impl Dataplane {
         for service in self.maps.rings.rest(clock::seconds()) {
             self.maps.set_moving(service, false);
         }
-        Swept { began: sweep.began, findings, before: self.maps.rings.named_before() }
+        let (tracked, tracked_named) = match sweep.tracked {
+            Some(walk) => self.end_tracked(walk, &mut findings.watches),
+            None => Default::default(),
+        };
+        Swept { began: sweep.began, findings, before: self.maps.rings.named_before(), tracked, tracked_named }
+    }
+
+    fn end_tracked(&mut self, walk: tracked::Walk, watches: &mut [Watch]) -> (Vec<ByFamily>, HashSet<u16>) {
+        let found = walk.end(&self.maps.tracked_words(), clock::seconds());
+        for (watch, tracked) in watches.iter_mut().zip(&found.watches) {
+            watch.flows += tracked.flows;
+        }
+        // Somebody else's removals look like the kernel's.
+        if !std::mem::take(&mut self.tracking.disturbed) {
+            for (service, family, by) in &found.corrections {
+                self.maps.correct_tracked(*service, *family, *by);
+            }
+            self.tracking.evicting = !found.evicted.is_empty();
+            for Evicted { service, flows, youngest } in found.evicted {
+                let evicted = self.tracking.evicted.entry(service).or_default();
+                *evicted = Evictions { flows: evicted.flows + flows, youngest };
+            }
+            self.tracking.memory = found.memory;
+        }
+        (found.present, found.named)
+    }
+
+    /// Tracked flows of a service that the kernel pushed out since this controller runs.
+    pub fn evictions(&self, service: u32) -> Evictions {
+        self.tracking.evicted.get(&service).copied().unwrap_or_default()
     }
 
     /// Whether a sweep has anything to do.
     pub fn wants_sweep(&self) -> bool {
         self.maps.rings.is_restless()
-            || (0..self.maps.service_slots() as u32).any(|id| self.maps.flow_use(id).entries > 0)
+            || (0..self.maps.service_slots() as u32).any(|id| {
+                let uses = self.maps.flow_use(id);
+                uses.entries > 0 || uses.tracked4 > 0 || uses.tracked6 > 0
+            })
     }
 
     /// Rings that have taken another one's place, and whose rows do not refer to it any more.

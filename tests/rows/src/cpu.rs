@@ -4,7 +4,7 @@
 use lb_common::flow::{FlowState, Life, PHASE_CLOSING};
 use lb_common::ring::Row;
 use lb_common::rows::{
-    Decision, Inserted, Known, MARGIN, Orphans, Packet, Sign, Table, Timeouts, decide, prove, unwritten,
+    Decision, Entries, Inserted, Known, MARGIN, Orphans, Packet, Sign, Table, Timeouts, decide, prove, unwritten,
 };
 
 use crate::broken::Broken;
@@ -129,7 +129,7 @@ impl Eyes<'_> {
     }
 }
 
-impl Table for Eyes<'_> {
+impl Entries for Eyes<'_> {
     fn find(&mut self) -> Option<FlowState> {
         self.look();
         let state = self.world.entries[self.flow].filter(|state| state.is_taken())?;
@@ -187,7 +187,9 @@ impl Table for Eyes<'_> {
         self.look();
         self.world.known(id)
     }
+}
 
+impl Table for Eyes<'_> {
     fn refused(&mut self) -> u32 {
         self.look();
         let blind = match self.world.settings.broken {

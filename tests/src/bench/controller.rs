@@ -22,7 +22,7 @@ use lb_common::ring::{CLASSES, rows};
 use sluice::control::desired::{self, Ids, Rings, View};
 use sluice::control::leaving::Leaving;
 use sluice::dataplane::clock;
-use sluice::dataplane::flows::Key;
+use sluice::dataplane::flows::{Key, Table};
 use sluice::dataplane::tables::{self, RingId, RingPlace, Tables};
 use sluice::dataplane::{Dataplane, Features, Options, Sizes, Tunables, pins};
 use sluice::model::Model;
@@ -134,7 +134,7 @@ fn sweep() -> Result<[Cost; 3]> {
             table.insert(key, entry, 0)?;
         }
         let start = Instant::now();
-        let gone = dataplane.forget(&entries)?;
+        let gone = dataplane.forget(Table::Rows, &entries)?;
         longest = longest.max(start.elapsed());
         ensure!(gone.iter().all(|gone| *gone), "the program left entries");
     }

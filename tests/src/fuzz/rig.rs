@@ -198,6 +198,7 @@ fn load(world: &World) -> Result<Program> {
         ipv6: s.ipv6,
         nat: s.nat,
         ipip: s.ipip,
+        tracking: false,
         log: s.log,
         test_clock: true,
         hash_key: HashKey(s.hash_key),

@@ -2,7 +2,9 @@
 //!
 //! A [`Scene`] sets the clock, one row, at most one entry, and the service's policy; sends one packet; and asserts the
 //! packet that leaves, every counter, the entry, how many there are said to be, and the row's own word. Each is played
-//! for IPv4 and IPv6.
+//! for IPv4 and IPv6. Flows of [`tracked`] services have scenes of their own; nobody else's are ever in their table.
+
+mod tracked;
 
 use std::net::IpAddr;
 
@@ -17,7 +19,9 @@ use lb_common::flow::{
 };
 use lb_common::ring::{CLASSES, Row, filter_bit};
 use lb_common::rows::{BEFORE, MARGIN};
-use lb_common::service::{AFFINITY_SOURCE, BEFORE_SOURCE, FORWARD_IPIP, FORWARD_NAT, Reverse4, Reverse6, Service};
+use lb_common::service::{
+    AFFINITY_SOURCE, BEFORE_SOURCE, FORWARD_IPIP, FORWARD_NAT, Reverse4, Reverse6, Service, TRACKED,
+};
 
 use super::cases::{outer4, outer6};
 use super::oracle::{self, hash4, hash6};
@@ -81,6 +85,7 @@ struct Scene {
     used: FlowUse,
     /// Entries of others in the table.
     others: u32,
+    tracked: Tracked,
     sent: Sent,
     outcome: Outcome,
     /// Counters of flows that go up by one.
@@ -91,6 +96,21 @@ struct Scene {
     entries_left: u64,
     refused_left: u64,
 }
+
+/// The same of the table of tracked flows.
+#[derive(Clone, Copy, Debug)]
+struct Tracked {
+    entry: Option<FlowEntry>,
+    quota: u32,
+    /// How many there are said to be, and the word of the gate.
+    used: u64,
+    gate: u64,
+    counts: &'static [&'static str],
+    left: Option<FlowState>,
+    used_left: u64,
+}
+
+const UNTRACKED: Tracked = Tracked { entry: None, quota: 10, used: 0, gate: 0, counts: &[], left: None, used_left: 0 };
 
 /// Began to move so many seconds ago.
 fn moving(ago: u32) -> Row {
@@ -130,6 +150,7 @@ fn scene(name: &'static str, row: Row, sent: Sent, outcome: Outcome) -> Scene {
         gate: 10,
         used: FlowUse::default(),
         others: 0,
+        tracked: UNTRACKED,
         sent,
         outcome,
         counts: &[],
@@ -179,7 +200,8 @@ impl Scene {
 }
 
 fn scenes() -> Vec<Scene> {
-    [found(), missed(), syns(), refused(), no_more_moving(), orphans(), datagrams(), other_rings()].concat()
+    let tracked = tracked::scenes();
+    [found(), missed(), syns(), refused(), no_more_moving(), orphans(), datagrams(), other_rings(), tracked].concat()
 }
 
 fn found() -> Vec<Scene> {
@@ -617,6 +639,11 @@ impl Family {
         if self == Self::V6 { ID + ID6 } else { ID }
     }
 
+    /// IPv4's and IPv6's, of ours and the other family's.
+    fn pair<T>(self, own: T, other: T) -> (T, T) {
+        if self == Self::V4 { (own, other) } else { (other, own) }
+    }
+
     fn state(self, state: FlowState) -> FlowState {
         if !state.is_taken() {
             return state;
@@ -691,6 +718,7 @@ pub fn second_written(world: &mut World) -> Result<u32> {
         flags: 0,
         before: None,
         entry: None,
+        tracked: UNTRACKED,
     };
     stage.set(world, FORWARD_NAT, policy(), FlowUse::default(), 0)?;
     let packet = ethernet(ROUTER_MAC, LAN_MAC) / ipv4(CLIENT4, VIP4) / tcp(CLIENT_PORT, PORT).flags(ACK);
@@ -713,6 +741,7 @@ struct Stage {
     flags: u16,
     before: Option<Row>,
     entry: Option<FlowEntry>,
+    tracked: Tracked,
 }
 
 impl Stage {
@@ -722,7 +751,7 @@ impl Stage {
     }
 
     fn set(&self, world: &mut World, forward: u8, policy: FlowPolicy, used: FlowUse, others: u32) -> Result<()> {
-        let Self { family, protocol, row, flags, before, entry } = *self;
+        let Self { family, protocol, row, flags, before, entry, tracked } = *self;
         let id = family.service();
         world.program.set_clock(u64::from(NOW))?;
         for (backend, hop) in [(OWNER, HOP_B1), (SETTLED, HOP_B2), (THIRD, HOP_GATEWAY), (DOWN, HOP_B1)] {
@@ -745,19 +774,27 @@ impl Stage {
             world.program.set_ring(BEFORE_CLASS, BEFORE_SLOT, [(index, family.row(before, hash))])?;
             service.before = Service::pack_before(BEFORE_CLASS as u8, BEFORE_SLOT);
         }
-        world.program.set("FLOW_POLICIES", id, policy)?;
-        world.program.set("FLOW_USES", id, used)?;
-        let state = entry.map(|entry| FlowEntry {
+        // The other family's is full.
+        let (tracked4, tracked6) = family.pair(tracked.used, 1_000_000);
+        let (tracked_quota4, tracked_quota6) = family.pair(tracked.quota, 0);
+        world.program.set("FLOW_POLICIES", id, FlowPolicy { tracked_quota4, tracked_quota6, ..policy })?;
+        world.program.set("FLOW_USES", id, FlowUse { tracked4, tracked6, tracked_gate: tracked.gate, ..used })?;
+        let known = |entry: FlowEntry| FlowEntry {
             hash: if entry.hash == 0 { hash } else { entry.hash },
             service: if entry.service == ID { id } else { entry.service },
             state: family.state(entry.state),
-        });
+        };
+        let (state, tracked) = (entry.map(known), tracked.entry.map(known));
         match family {
             Family::V4 => {
                 world.program.insert("SERVICES4", Endpoint4::from_host(VIP4.octets(), PORT, protocol), service)?;
                 world.program.clear::<Flow4, FlowEntry>("FLOWS4")?;
                 if let Some(entry) = state {
                     world.program.insert("FLOWS4", key4(protocol), entry)?;
+                }
+                world.program.clear::<Flow4, FlowEntry>("TRACKED4")?;
+                if let Some(entry) = tracked {
+                    world.program.insert("TRACKED4", key4(protocol), entry)?;
                 }
                 for i in 0..others {
                     world.program.insert("FLOWS4", Flow4 { source: i, ..key4(protocol) }, FlowEntry::default())?;
@@ -768,6 +805,10 @@ impl Stage {
                 world.program.clear::<Flow6, FlowEntry>("FLOWS6")?;
                 if let Some(entry) = state {
                     world.program.insert("FLOWS6", key6(protocol), entry)?;
+                }
+                world.program.clear::<Flow6, FlowEntry>("TRACKED6")?;
+                if let Some(entry) = tracked {
+                    world.program.insert("TRACKED6", key6(protocol), entry)?;
                 }
                 for i in 0..others {
                     world.program.insert("FLOWS6", Flow6 { source: [i; 4], ..key6(protocol) }, FlowEntry::default())?;
@@ -809,6 +850,22 @@ impl Stage {
             (used.entries, used.refused) == (entries, refused),
             "expected {entries} entries, last refused in {refused}; found {used:?}"
         );
+        let entry: Option<FlowEntry> = match family {
+            Family::V4 => world.program.find("TRACKED4", &key4(protocol))?,
+            Family::V6 => world.program.find("TRACKED6", &key6(protocol))?,
+        };
+        let (expected, found) = (self.tracked.left.map(|state| family.state(state)), entry.map(|entry| entry.state));
+        ensure!(found == expected, "the tracked flow: expected {}, found {}", text(expected), text(found));
+        if let Some(entry) = entry
+            && self.tracked.entry.is_none()
+        {
+            ensure!((entry.hash, entry.service) == (hash, id), "the tracked flow is another's: {entry:?}");
+        }
+        let (tracked4, tracked6) = family.pair(self.tracked.used_left, 1_000_000);
+        ensure!(
+            (used.tracked4, used.tracked6) == (tracked4, tracked6),
+            "expected {tracked4} and {tracked6} tracked flows, found {used:?}"
+        );
         Ok(())
     }
 }
@@ -838,6 +895,9 @@ const fn policy() -> FlowPolicy {
         new_per_second: 10,
         moving: 0,
         reserved: 0,
+        tracked_quota4: 0,
+        tracked_quota6: 0,
+        more: [0; 3],
     }
 }
 
@@ -848,7 +908,7 @@ impl Scene {
 
     fn play(&self, world: &mut World, family: Family) -> Result<()> {
         let (row, flags, before, entry) = (self.row, self.flags, self.before, self.entry);
-        let stage = Stage { family, protocol: self.protocol(), row, flags, before, entry };
+        let stage = Stage { family, protocol: self.protocol(), row, flags, before, entry, tracked: self.tracked };
         let policy = FlowPolicy { orphans: self.orphans, quota: self.quota, new_per_second: self.gate, ..policy() };
         stage.set(world, self.forward, policy, self.used, self.others)?;
         self.case(world, family).run(world)?;
@@ -902,7 +962,8 @@ impl Scene {
                 told.leaves(LAN, packet).answered()
             }
         };
-        self.counts.iter().fold(told, |told, count| told.counting(id, &format!("flows {count}")))
+        let told = self.counts.iter().fold(told, |told, count| told.counting(id, &format!("flows {count}")));
+        self.tracked.counts.iter().fold(told, |told, count| told.counting(id, &format!("tracked {count}")))
     }
 
     /// RFC 9293 §3.10.7.1.
@@ -961,13 +1022,20 @@ fn proofs() -> Vec<Proof> {
         proof("a reply on a row with exceptions shows nothing", exceptions(true), None, None),
         Proof { moving: 0, ..proof("a reply is not looked at while no row of its service moves", row, None, None) },
         Proof { quota: 0, ..proof("a reply that cannot be written down changes nothing", row, None, None) },
+        Proof {
+            flags: TRACKED,
+            proved: true,
+            ..proof("a reply of a tracked flow is proof to its row alone", row, None, Some(established(SETTLED, 0)))
+        },
+        Proof { flags: TRACKED, ..proof("a reply of a tracked flow tracks nobody", Row::steady(OWNER), None, None) },
     ]
 }
 
 impl Proof {
     fn play(&self, world: &mut World, family: Family) -> Result<()> {
         let entry = self.entry.map(|state| FlowEntry { hash: 0, service: ID, state });
-        let stage = Stage { family, protocol: PROTO_TCP, row: self.row, flags: self.flags, before: None, entry };
+        let (row, flags) = (self.row, self.flags);
+        let stage = Stage { family, protocol: PROTO_TCP, row, flags, before: None, entry, tracked: UNTRACKED };
         let policy = FlowPolicy { moving: self.moving, quota: self.quota, ..policy() };
         let entries = u64::from(entry.is_some());
         stage.set(world, FORWARD_NAT, policy, FlowUse { entries, ..FlowUse::default() }, 0)?;

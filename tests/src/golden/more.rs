@@ -29,7 +29,7 @@ pub const TESTS: [(&str, Test); 9] = [
 ];
 
 fn every_setting_loads(_: &mut World) -> Result<()> {
-    for bits in 0..64u32 {
+    for bits in 0..128u32 {
         let on = |bit: u32| bits >> bit & 1 == 1;
         let settings = Settings {
             ipv4: on(0),
@@ -38,6 +38,7 @@ fn every_setting_loads(_: &mut World) -> Result<()> {
             ipip: on(3),
             log: on(4),
             test_clock: on(5),
+            tracking: on(6),
             tunnel_source_mask4: if on(3) { u32::MAX } else { 0 },
             ..Settings::everything()
         };

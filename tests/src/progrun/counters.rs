@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lb_common::counters::{BackendCounters, DropReason, FlowCounters, ServiceCounters};
+use lb_common::counters::{BackendCounters, DropReason, FlowCounters, ServiceCounters, TrackedCounters};
 
 /// Counters that are not zero, by name: `service 3 packets`, `service 3 drops too_big`, `backend 7 bytes`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -66,6 +66,36 @@ impl Counts {
             ("reserved", &reserved.iter().sum()),
         ] {
             self.add(format!("service {id} flows {name}"), *n);
+        }
+    }
+
+    /// Adds all counters of a service's tracked flows.
+    pub fn tracked(&mut self, id: u32, c: &TrackedCounters) {
+        let TrackedCounters {
+            lookups,
+            hits,
+            fallbacks,
+            written,
+            replaced,
+            refused_quota,
+            refused_gate,
+            refused_full,
+            refused_race,
+            reserved,
+        } = c;
+        for (name, n) in [
+            ("lookups", lookups),
+            ("hits", hits),
+            ("fallbacks", fallbacks),
+            ("written", written),
+            ("replaced", replaced),
+            ("refused_quota", refused_quota),
+            ("refused_gate", refused_gate),
+            ("refused_full", refused_full),
+            ("refused_race", refused_race),
+            ("reserved", &reserved.iter().sum()),
+        ] {
+            self.add(format!("service {id} tracked {name}"), *n);
         }
     }
 

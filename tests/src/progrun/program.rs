@@ -14,7 +14,7 @@ use aya::{Ebpf, EbpfLoader, Pod};
 
 use super::{Counts, objects};
 use lb_common::addr::words6;
-use lb_common::counters::{BackendCounters, FlowCounters, ServiceCounters};
+use lb_common::counters::{BackendCounters, FlowCounters, ServiceCounters, TrackedCounters};
 use lb_common::event::Event;
 use lb_common::flow::Forget;
 use lb_common::hash::{HashKey, KEY_WORDS};
@@ -37,6 +37,7 @@ pub struct Settings {
     pub ipv6: bool,
     pub nat: bool,
     pub ipip: bool,
+    pub tracking: bool,
     pub log: bool,
     pub test_clock: bool,
     pub hash_key: HashKey,
@@ -58,6 +59,7 @@ impl Settings {
             ipv6: true,
             nat: true,
             ipip: true,
+            tracking: true,
             log: false,
             test_clock: true,
             hash_key: HashKey(key),
@@ -155,6 +157,8 @@ impl fmt::Debug for Program {
 impl Program {
     /// Room for flows, in each of the tables.
     pub const FLOWS: u32 = 64;
+    /// Room for tracked flows: more than any test needs that does not want somebody pushed out.
+    pub const TRACKED: u32 = 4096;
 
     /// Loads the load balancer with empty maps. Nothing is pinned and nothing attached: it goes when dropped.
     pub fn load(settings: &Settings) -> Result<Self> {
@@ -163,6 +167,7 @@ impl Program {
             (settings::IPV6, u8::from(settings.ipv6)),
             (settings::NAT, u8::from(settings.nat)),
             (settings::IPIP, u8::from(settings.ipip)),
+            (settings::TRACKING, u8::from(settings.tracking)),
             (settings::LOG, u8::from(settings.log)),
             (settings::TEST_CLOCK, u8::from(settings.test_clock)),
         ];
@@ -176,10 +181,13 @@ impl Program {
             .override_global(settings::TUNNEL_SOURCE_MASK6, &settings.tunnel_source_mask6, true)
             .map_max_entries("SERVICE_COUNTERS", SERVICES)
             .map_max_entries("FLOW_COUNTERS", SERVICES)
+            .map_max_entries("TRACKED_COUNTERS", SERVICES)
             .map_max_entries("FLOW_POLICIES", SERVICES)
             .map_max_entries("FLOW_USES", SERVICES)
             .map_max_entries("FLOWS4", Self::FLOWS)
             .map_max_entries("FLOWS6", Self::FLOWS)
+            .map_max_entries("TRACKED4", Self::TRACKED)
+            .map_max_entries("TRACKED6", Self::TRACKED)
             .map_max_entries("BACKEND_COUNTERS", BACKENDS)
             .map_max_entries("BACKENDS", BACKENDS)
             .map_max_entries("NEXT_HOPS", NEXT_HOPS);
@@ -341,6 +349,12 @@ impl Program {
             let mut sum = FlowCounters::default();
             flows.get(&id, 0)?.iter().for_each(|cpu| sum.add(cpu));
             counts.flows(id, &sum);
+        }
+        let tracked: PerCpuArray<_, TrackedCounters> = self.map("TRACKED_COUNTERS")?;
+        for id in 0..tracked.len() {
+            let mut sum = TrackedCounters::default();
+            tracked.get(&id, 0)?.iter().for_each(|cpu| sum.add(cpu));
+            counts.tracked(id, &sum);
         }
         let backends: PerCpuArray<_, BackendCounters> = self.map("BACKEND_COUNTERS")?;
         for id in 0..backends.len() {

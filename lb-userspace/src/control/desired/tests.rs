@@ -5,7 +5,7 @@ use crate::config;
 use crate::net::addr::Address;
 use crate::net::link::Link;
 
-const SIZES: Sizes = Sizes { services: 16, backends: 64, flows4: 1024, flows6: 1024 };
+const SIZES: Sizes = Sizes { services: 16, backends: 64, flows4: 1024, flows6: 1024, tracked4: 1024, tracked6: 1024 };
 
 fn model(services: &str) -> Model {
     let text = format!("version: 1\nnode: {{ interfaces: [eth0] }}\nservices:\n{services}");

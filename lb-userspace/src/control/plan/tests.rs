@@ -11,7 +11,7 @@ use crate::dataplane::Sizes;
 use crate::net::NetState;
 use crate::ring::Seed;
 
-const SIZES: Sizes = Sizes { services: 16, backends: 64, flows4: 64, flows6: 1 };
+const SIZES: Sizes = Sizes { services: 16, backends: 64, flows4: 64, flows6: 1, tracked4: 1, tracked6: 1 };
 
 fn model(services: &str) -> Model {
     let text = format!("version: 1\nnode: {{ interfaces: [eth0] }}\nservices:\n{services}");

@@ -87,7 +87,7 @@ impl Maps {
         for service in 0..=self.sizes.services {
             let words: [u64; POLICY_WORDS] =
                 std::array::from_fn(|i| self.policies.load(service as usize * POLICY_WORDS + i));
-            // SAFETY: `FlowPolicy` is `repr(C)`, 32 bytes of integers; any bytes are one.
+            // SAFETY: `FlowPolicy` is `repr(C)`, 64 bytes of integers; any bytes are one.
             let policy = unsafe { std::mem::transmute::<[u64; POLICY_WORDS], FlowPolicy>(words) };
             // Whether rows move is not the configuration's to say.
             let policy = FlowPolicy { moving: 0, ..policy };
