@@ -17,8 +17,8 @@ use sluice::config::{self, Diagnostics};
 use sluice::exit::{Exit, Failure};
 use sluice::model::{
     Admin, Affinity, Backend, BackendState, CheckKind, Forward, HealthCheck, HttpCheck, Interface, Limits, Model, Node,
-    OnBackendDown, OnExit, Prefix, Protocol, Scheduler, Service, ServiceLimits, Timeouts, UdpMode, VipAddresses,
-    XdpMode,
+    OnBackendDown, OnExit, Prefix, Protocol, Scheduler, Service, ServiceLimits, Timeouts, Tracking, UdpMode,
+    VipAddresses, XdpMode,
 };
 
 fn corpus() -> PathBuf {
@@ -217,7 +217,8 @@ fn example() -> Model {
             on_backend_down: OnBackendDown::Reselect,
             udp: UdpMode::Flow,
             affinity: Affinity::Flow,
-            limits: ServiceLimits { flows: 524_288, new_flows: 100_000 },
+            tracking: Tracking::Auto,
+            limits: ServiceLimits { flows: 524_288, new_flows: 100_000, tracked_flows: None },
             health: Some(HealthCheck {
                 kind: CheckKind::Http(HttpCheck {
                     method: "GET".to_owned(),
@@ -337,7 +338,7 @@ node:
 admin: { http: off }
 hash_key: /etc/lb/key
 limits: { flows: 2048, services: 2, backends: 65534 }
-defaults: { scheduler: maglev, forward: ipip, timeouts: { udp: 1m }, on_backend_down: drop, health: { fall: 5, jitter: 0% } }
+defaults: { scheduler: maglev, forward: ipip, timeouts: { udp: 1m }, on_backend_down: drop, tracking: full, health: { fall: 5, jitter: 0% } }
 services:
   - name: dns
     listen: [203.0.113.10:53, "[2001:db8::10]:53"]
@@ -348,7 +349,8 @@ services:
     on_backend_down: reset
     udp: { mode: oneshot }
     affinity: source
-    limits: { flows: 2048, new_flows: 1500/s }
+    tracking: none
+    limits: { flows: 1024, new_flows: 1500/s }
     health: { tcp: { port: 5353 }, interval: 500ms, timeout: 100ms, rise: 1 }
     min_healthy: 2
     backends:
@@ -356,6 +358,7 @@ services:
       - { address: 2001:db8:1::11, port: 5353, weight: 65535 }
   - name: web
     listen: 203.0.113.10:80
+    limits: { tracked_flows: 700 }
     health:
       http:
         port: 8080
@@ -386,8 +389,10 @@ fn every_key_there_is_can_be_set() {
     assert_eq!((dns.on_backend_down, web.on_backend_down), (OnBackendDown::Reset, OnBackendDown::Drop));
     assert_eq!((dns.udp, web.udp), (UdpMode::Oneshot, UdpMode::Flow));
     assert_eq!((dns.affinity, web.affinity), (Affinity::Source, Affinity::Flow));
-    assert_eq!(dns.limits, ServiceLimits { flows: 2_048, new_flows: 1_500 });
-    assert_eq!(web.limits, ServiceLimits { flows: 1_024, new_flows: 100_000 }, "half of what there is");
+    assert_eq!((dns.tracking, web.tracking), (Tracking::None, Tracking::Full));
+    assert_eq!(dns.limits, ServiceLimits { flows: 1_024, new_flows: 1_500, tracked_flows: None });
+    let limits = ServiceLimits { flows: 512, new_flows: 100_000, tracked_flows: Some(700) };
+    assert_eq!(web.limits, limits, "half of what there is without the tracked ones");
     assert_eq!((model.node.min_ring_interval, model.node.weight_hysteresis), (Duration::from_millis(250), 0.05));
     let check = dns.health.as_ref().unwrap();
     assert_eq!((check.kind.clone(), check.port, check.rise, check.fall), (CheckKind::Tcp, Some(5353), 1, 5));
@@ -491,6 +496,23 @@ fn advice_is_about_what_is_valid_and_still_surprising() {
     assert!(advice(&with_service(drained)).contains("nowhere to go"));
     let unchecked = "listen: 203.0.113.10:53\nprotocol: udp\nbackends: [{ address: 10.0.0.11 }]";
     assert!(advice(&with_service(unchecked)).contains("no health check"));
+
+    let quotas = |first: u32, second: u32| {
+        let service = |n: u32, quota: u32| {
+            format!(
+                "  - {{ name: s{n}, listen: '203.0.113.{n}:80', tracking: full, limits: {{ tracked_flows: {quota} }}, \
+                 backends: [{{ address: 10.0.0.{n} }}] }}\n"
+            )
+        };
+        let (first, second) = (service(1, first), service(2, second));
+        advice(&format!(
+            "version: 1\nnode: {{ interfaces: eth0 }}\nlimits: {{ flows: 2000 }}\nservices:\n{first}{second}"
+        ))
+    };
+    assert_eq!(quotas(600, 400), "");
+    assert!(quotas(600, 401).contains("tracked IPv4 flows add up to 1001, and there is room for 1000"));
+    let alone = "listen: 203.0.113.10:53\nprotocol: udp\nudp: { mode: oneshot }\ntracking: full\nbackends: [{ address: 10.0.0.11 }]";
+    assert!(advice(&with_service(alone)).contains("are no flows"));
 }
 
 // ── the file written back ──
@@ -635,6 +657,7 @@ const BEYOND_A_SCHEMA: &[&str] = &[
     "service-health-defaults-do-not-fit",
     "service-health-udp-timing-only",
     "service-limits-too-many-flows",
+    "service-limits-tracked-flows",
     "service-listen-twice",
     "service-min-healthy",
     "service-only-for-a-protocol",
@@ -699,7 +722,7 @@ fn the_schema_and_the_loader_agree_on_every_bound_and_word() {
                 // What takes two values to see is not looked at: whether the key itself is complained of.
                 let place = |d: &config::Diagnostic| d.path.ends_with(name) || d.path.contains(&format!("{name}["));
                 let told = config::parse("f", &text).err().map(|d| d.list).unwrap_or_default();
-                let two_values = ["healthy backends are wanted", "flows, and there is room for"];
+                let two_values = ["healthy backends are wanted", "flows, and there is room for", "tracks no flows"];
                 let refused =
                     told.iter().any(|d| place(d) && two_values.iter().all(|words| !d.message.contains(words)));
                 assert_eq!(!refused, valid, "the loader on\n{text}\n{told:?}");

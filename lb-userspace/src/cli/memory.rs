@@ -50,7 +50,7 @@ pub fn estimate(model: &Model) -> Result<Estimate, Failure> {
     };
     let cpus = aya::util::nr_cpus().map_err(|(_, e)| unreadable(&e))? as u64;
     let object = aya_obj::Object::parse(object::LOAD_BALANCER).map_err(|e| unreadable(&e))?;
-    let sizes = Sizes::new(&model.limits, desired::features(model));
+    let sizes = Sizes::new(model, desired::features(model));
     let mut maps = Vec::new();
     for (name, map) in &object.maps {
         let shape = Shape {
@@ -122,6 +122,10 @@ impl Shape {
                 // One spare element per CPU, so that a full table can still replace a value.
                 let full = buckets + element * (entries + if preallocated { cpus } else { 0 });
                 (if preallocated { full } else { buckets }, full)
+            }
+            // No spares: whoever is pushed out makes room.
+            BPF_MAP_TYPE_LRU_HASH => {
+                same(entries.next_power_of_two() * HASH_BUCKET + (HASH_ELEMENT + key + value) * entries)
             }
             BPF_MAP_TYPE_DEVMAP_HASH => {
                 let buckets = entries.next_power_of_two() * 8;

@@ -1,6 +1,6 @@
 //! What is valid and still worth a second look. Printed, never refused.
 
-use crate::model::{BackendState, Forward, Model, XdpMode};
+use crate::model::{BackendState, Forward, Model, Tracking, XdpMode};
 
 /// One sentence each; empty when there is nothing to say.
 pub fn warnings(model: &Model) -> Vec<String> {
@@ -27,6 +27,25 @@ pub fn warnings(model: &Model) -> Vec<String> {
         }
         if service.health.is_none() {
             out.push(format!("service {name}: no health check, so a dead backend keeps its share of the traffic"));
+        }
+    }
+    let room = model.tracked_room();
+    for (family, ip) in ["IPv4", "IPv6"].into_iter().enumerate() {
+        let quotas: u64 = model.services.iter().map(|s| u64::from(model.tracked_quota(s)[family])).sum();
+        if quotas > u64::from(room[family]) {
+            out.push(format!(
+                "the quotas of tracked {ip} flows add up to {quotas}, and there is room for {}: services can push out each \
+                 other's",
+                room[family]
+            ));
+        }
+    }
+    for service in model.services.iter().filter(|s| s.tracking == Tracking::Full) {
+        if !service.protocols.iter().any(|p| service.tracks(*p)) {
+            out.push(format!(
+                "service {}: tracking is full, but datagrams that stand alone (udp.mode: oneshot) are no flows",
+                service.name
+            ));
         }
     }
     let tunnels = model.services.iter().any(|s| s.forward == Forward::Ipip);

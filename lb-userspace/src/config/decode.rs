@@ -20,7 +20,8 @@ use super::schema::{self, Absent, ELSEWHERE, Entry, Key, Status, TABLES, Table, 
 use super::tree::{self, Kind, Node};
 use super::values;
 use crate::model::{
-    Affinity, BackendState, Forward, OnBackendDown, OnExit, Prefix, Protocol, Scheduler, UdpMode, VipAddresses, XdpMode,
+    Affinity, BackendState, Forward, OnBackendDown, OnExit, Prefix, Protocol, Scheduler, Tracking, UdpMode,
+    VipAddresses, XdpMode,
 };
 
 /// A value and where it stands.
@@ -91,6 +92,7 @@ pub(super) struct RawDefaults {
     pub forward: Option<Spanned<Forward>>,
     pub timeouts: RawTimeouts,
     pub on_backend_down: Option<Spanned<OnBackendDown>>,
+    pub tracking: Option<Spanned<Tracking>>,
     pub health: RawTiming,
 }
 
@@ -127,6 +129,7 @@ pub(super) struct RawService {
     pub on_backend_down: Option<Spanned<OnBackendDown>>,
     pub udp: Option<RawUdp>,
     pub affinity: Option<Spanned<Affinity>>,
+    pub tracking: Option<Spanned<Tracking>>,
     pub limits: RawServiceLimits,
     pub health: RawHealth,
     pub min_healthy: Option<Spanned<u32>>,
@@ -146,6 +149,7 @@ pub(super) struct RawUdp {
 pub(super) struct RawServiceLimits {
     pub flows: Option<Spanned<u32>>,
     pub new_flows: Option<Spanned<u32>>,
+    pub tracked_flows: Option<Spanned<u32>>,
 }
 
 #[derive(Debug)]
@@ -622,6 +626,7 @@ impl Decoder<'_, '_> {
         raw.forward = fields.get("forward").and_then(|f| self.choice::<Forward>(&f));
         raw.timeouts = fields.get("timeouts").map_or_else(RawTimeouts::default, |f| self.timeouts(&f));
         raw.on_backend_down = fields.get("on_backend_down").and_then(|f| self.choice::<OnBackendDown>(&f));
+        raw.tracking = fields.get("tracking").and_then(|f| self.choice::<Tracking>(&f));
         if let Some(f) = fields.get("health")
             && let Some(fields) = self.fields(f.node, &f.at, &schema::HEALTH_DEFAULTS)
         {
@@ -686,10 +691,14 @@ impl Decoder<'_, '_> {
             Some(RawUdp { span: f.node.span, mode })
         });
         let affinity = fields.get("affinity").and_then(|f| self.choice::<Affinity>(&f));
+        let tracking = fields.get("tracking").and_then(|f| self.choice::<Tracking>(&f));
         let limits = fields.get("limits").and_then(|f| {
             let fields = self.fields(f.node, &f.at, &schema::SERVICE_LIMITS)?;
-            let flows = fields.get("flows").and_then(|f| self.integer(&f));
-            Some(RawServiceLimits { flows, new_flows: fields.get("new_flows").and_then(|f| self.rate(&f)) })
+            Some(RawServiceLimits {
+                flows: fields.get("flows").and_then(|f| self.integer(&f)),
+                new_flows: fields.get("new_flows").and_then(|f| self.rate(&f)),
+                tracked_flows: fields.get("tracked_flows").and_then(|f| self.integer(&f)),
+            })
         });
         let health = fields.get("health").map_or(RawHealth::Absent, |f| self.health(&f));
         let min_healthy = fields.get("min_healthy").and_then(|f| self.integer(&f));
@@ -727,6 +736,7 @@ impl Decoder<'_, '_> {
             on_backend_down,
             udp,
             affinity,
+            tracking,
             limits: limits.unwrap_or_default(),
             health,
             min_healthy,
@@ -981,6 +991,7 @@ mod tests {
                         "on_backend_down" => d.choice::<OnBackendDown>(&f).is_some(),
                         "mode" => d.choice::<UdpMode>(&f).is_some(),
                         "affinity" => d.choice::<Affinity>(&f).is_some(),
+                        "tracking" => d.choice::<Tracking>(&f).is_some(),
                         other => panic!("which type does `{other}` choose from?"),
                     };
                     assert!(known, "{name}: {word}");

@@ -166,6 +166,7 @@ static ON_BACKEND_DOWN: Choice =
     Choice { what: "an answer to a dead backend", words: &[word("reselect"), word("drop"), word("reset")] };
 static UDP_MODE: Choice = Choice { what: "a UDP mode", words: &[word("flow"), word("oneshot")] };
 static AFFINITY: Choice = Choice { what: "an affinity", words: &[word("flow"), word("source")] };
+static TRACKING: Choice = Choice { what: "a tracking mode", words: &[word("auto"), word("full"), word("none")] };
 static PROTOCOL: Choice = Choice {
     what: "a protocol",
     words: &[
@@ -355,8 +356,9 @@ pub static LIMITS: Table = table(
             // An entry takes about 100 bytes of kernel memory: 64 Mi of them are 6 GiB.
             MOST_FLOWS,
             Is("1048576"),
-            "flows that can be written down while rows move, 1,024 to 67,108,864; the memory is taken at the start. \
-             Where services have both IPv4 and IPv6 VIPs, each family has half of them",
+            "flows that can be written down, 1,024 to 67,108,864; the memory is taken at the start. All of them are \
+             for flows of rows that move, or half of them where some service has `tracking: full`: the other half is \
+             for tracked flows. Where services have both IPv4 and IPv6 VIPs, each family has half of that",
         ),
         key(
             "services",
@@ -382,6 +384,7 @@ pub static DEFAULTS: Table = table(
         FORWARD_KEY,
         TIMEOUTS_KEY,
         ON_BACKEND_DOWN_KEY,
+        TRACKING_KEY,
         key(
             "health",
             Value::Table(&HEALTH_DEFAULTS),
@@ -414,6 +417,15 @@ const ON_BACKEND_DOWN_KEY: Key = key(
      back. `reset`: Sluice resets them itself. UDP flows always go to another backend",
 );
 
+const TRACKING_KEY: Key = key(
+    "tracking",
+    Value::Choice(&TRACKING),
+    Is("auto"),
+    "whether flows are written down whatever their row. `full`: each flow, so that `sluice flows` lists it, at the price of \
+     a lookup per packet. `none`: only those of rows that move. `auto`: as the scheduler needs it, which is `none` for \
+     `maglev`. Connections stay where they are either way",
+);
+
 pub static SERVICE: Table = table(
     "services[]",
     &[
@@ -442,6 +454,7 @@ pub static SERVICE: Table = table(
             "what the flows of one client have in common. `flow`: nothing, each is placed by its 5-tuple. `source`: the \
              backend, they are placed by source and destination address alone",
         ),
+        TRACKING_KEY,
         key("limits", Value::Table(&SERVICE_LIMITS), Nothing, "its part of the flow tables"),
         key(
             "health",
@@ -464,7 +477,6 @@ pub static SERVICE: Table = table(
         ),
         later("deny", "remove it; meanwhile, deny sources in the firewall of the backends"),
         later("allow", "remove it; meanwhile, allow sources in the firewall of the backends"),
-        later("tracking", "remove it; flows are placed by hash"),
     ],
 );
 
@@ -485,15 +497,24 @@ pub static SERVICE_LIMITS: Table = table(
         key(
             "flows",
             Integer(1, MOST_FLOWS_OF_A_SERVICE),
-            Depends("half of `limits.flows`"),
-            "flows of this service that can be written down while rows move, at most `limits.flows`",
+            Depends("half of what there is for all"),
+            "flows of this service that can be written down while rows move, at most `limits.flows`, or half of that \
+             where some service is tracked",
         ),
         key(
             "new_flows",
             Value::Rate(1, 100_000_000),
             Is("100k/s"),
             "flows of this service that can be written down in a second, `1/s` to `100M/s`; keeps a flood that comes \
-             while rows move from taking all the room",
+             while rows move from taking all the room. Holds for tracked flows, too, which are counted apart",
+        ),
+        key(
+            "tracked_flows",
+            Integer(1, MOST_FLOWS_OF_A_SERVICE),
+            Depends("an equal part of the table"),
+            "flows of this service that can be tracked, of each address family. By default the table is divided among \
+             those that track, and no service's flows push out another's; more than that, and they do. Beyond it, flows \
+             are placed by hash and not tracked",
         ),
         later("per_client", "remove it; meanwhile, limit clients in the firewall of the backends"),
     ],

@@ -2,7 +2,8 @@
 //!
 //! What comes out is a file that means the same model again. So `defaults` is not in it (each service carries what
 //! it takes from there), and a key is left out only where its absence means something no value can say: `port` of a
-//! backend that takes the client's, `host` of a check that takes the backend's address.
+//! backend that takes the client's, `host` of a check that takes the backend's address, `tracked_flows` of a service
+//! that takes its part.
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -60,7 +61,11 @@ fn service(s: &Service) -> Value {
         "tcp_closing": show_duration(s.timeouts.tcp_closing),
         "udp": show_duration(s.timeouts.udp),
     });
-    let limits = json!({ "flows": s.limits.flows, "new_flows": show_rate(s.limits.new_flows) });
+    let limits = mapping([
+        ("flows", word(s.limits.flows)),
+        ("new_flows", word(show_rate(s.limits.new_flows))),
+        ("tracked_flows", s.limits.tracked_flows.map(|flows| json!(flows))),
+    ]);
     // Each is refused where its protocol is not there.
     let has = |protocol| s.protocols.contains(&protocol);
     mapping([
@@ -73,6 +78,7 @@ fn service(s: &Service) -> Value {
         ("on_backend_down", word(s.on_backend_down).filter(|_| has(Protocol::Tcp))),
         ("udp", Some(json!({ "mode": s.udp })).filter(|_| has(Protocol::Udp))),
         ("affinity", word(s.affinity)),
+        ("tracking", word(s.tracking)),
         ("limits", Some(limits)),
         ("health", Some(s.health.as_ref().map_or_else(|| json!("none"), health))),
         ("min_healthy", word(s.min_healthy)),

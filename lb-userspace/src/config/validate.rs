@@ -18,7 +18,7 @@ use super::diagnose::{At, Problems, Span};
 use super::values::show_duration;
 use crate::model::{
     Admin, Backend, CheckKind, Forward, HealthCheck, HttpCheck, Interface, Limits, Model, Node, OnBackendDown, Prefix,
-    Protocol, Service, ServiceLimits, Timeouts,
+    Protocol, Service, ServiceLimits, Timeouts, Tracking,
 };
 
 /// `sun_path` holds 108 bytes with the closing NUL (unix(7)).
@@ -76,6 +76,10 @@ impl RawService {
     fn forward(&self, raw: &Raw) -> Option<Forward> {
         let given = self.forward.as_ref().or(raw.defaults.forward.as_ref());
         self.forward_known.then(|| given.map_or(Forward::default(), |f| f.value))
+    }
+
+    fn tracking(&self, raw: &Raw) -> Tracking {
+        or(&self.tracking, or(&raw.defaults.tracking, Default::default()))
     }
 
     fn endpoints(&self) -> impl Iterator<Item = (&Item<SocketAddr>, Protocol)> {
@@ -160,7 +164,7 @@ impl Validator<'_, '_> {
         s.with_at(|at| {
             self.listens(s, at);
             self.only_for_a_protocol(s, at);
-            let limits = self.service_limits(s, limits, at);
+            let limits = self.service_limits(s, raw, limits, at);
             self.backends(s, raw, at);
             let backends = self.named(s);
             let timeouts = timeouts(&s.timeouts, &raw.defaults.timeouts);
@@ -187,6 +191,7 @@ impl Validator<'_, '_> {
                 on_backend_down: or(&s.on_backend_down, or(&raw.defaults.on_backend_down, Default::default())),
                 udp: s.udp.as_ref().map_or(Default::default(), |udp| or(&udp.mode, Default::default())),
                 affinity: or(&s.affinity, Default::default()),
+                tracking: s.tracking(raw),
                 limits,
                 health,
                 min_healthy: or(&s.min_healthy, 1),
@@ -239,16 +244,34 @@ impl Validator<'_, '_> {
         }
     }
 
-    fn service_limits(&mut self, s: &RawService, limits: Limits, at: &At<'_>) -> ServiceLimits {
-        if let Some(flows) = &s.limits.flows
-            && flows.value > limits.flows
+    fn service_limits(&mut self, s: &RawService, raw: &Raw, limits: Limits, at: &At<'_>) -> ServiceLimits {
+        let tracked =
+            if raw.services.iter().any(|s| s.tracking(raw) == Tracking::Full) { limits.for_tracked() } else { 0 };
+        let room = limits.flows - tracked;
+        let at = at.key("limits");
+        for (given, key, room) in
+            [(&s.limits.flows, "flows", room), (&s.limits.tracked_flows, "tracked_flows", tracked)]
         {
-            let message = format!("{} flows, and there is room for {} in all", flows.value, limits.flows);
-            let hint = "lower it, or raise `limits.flows` at the top";
-            self.problems.add(flows.span, &at.key("limits").key("flows"), message, hint);
+            let Some(given) = given else { continue };
+            if key == "tracked_flows" && s.tracking(raw) != Tracking::Full {
+                let message = "`tracked_flows` has no meaning: the service tracks no flows";
+                self.problems.add(given.span, &at.key(key), message, "remove it, or add `tracking: full`");
+            } else if given.value > room {
+                let message = format!("{} flows, and there is room for {room} in all", given.value);
+                let hint = if tracked == 0 {
+                    "lower it, or raise `limits.flows` at the top"
+                } else {
+                    "lower it, or raise `limits.flows` at the top, of which tracked flows have half"
+                };
+                self.problems.add(given.span, &at.key(key), message, hint);
+            }
         }
-        // Half of the room each: one service alone cannot take it all from the others.
-        ServiceLimits { flows: or(&s.limits.flows, limits.flows / 2), new_flows: or(&s.limits.new_flows, 100_000) }
+        ServiceLimits {
+            // Half of the room each: one service alone cannot take it all from the others.
+            flows: or(&s.limits.flows, room / 2),
+            new_flows: or(&s.limits.new_flows, 100_000),
+            tracked_flows: s.limits.tracked_flows.as_ref().map(|given| given.value),
+        }
     }
 
     fn backends(&mut self, s: &RawService, raw: &Raw, at: &At<'_>) {

@@ -55,6 +55,7 @@ fn service_changes(old: &Service, new: &Service, out: &mut Vec<String>) {
     field("on_backend_down", old.on_backend_down != new.on_backend_down);
     field("udp.mode", old.udp != new.udp);
     field("affinity", old.affinity != new.affinity);
+    field("tracking", old.tracking != new.tracking);
     field("limits", old.limits != new.limits);
     field("health", old.health != new.health);
     field("min_healthy", old.min_healthy != new.min_healthy);

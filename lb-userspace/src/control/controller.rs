@@ -95,7 +95,7 @@ impl Controller {
                 model.hash_key.display()
             );
         }
-        let sizes = Sizes::new(&model.limits, desired::features(&model));
+        let sizes = Sizes::new(&model, desired::features(&model));
         let options = DataplaneOptions {
             bpf_dir: model.node.bpf_dir.clone(),
             sizes,
@@ -276,7 +276,8 @@ impl Controller {
         let new_features = Features { log: old_features.log, ..desired::features(&next) };
         // Both configurations are served while the maps change from one to the other.
         let both = old_features | new_features;
-        self.dataplane.set_features(both)?;
+        let sizes = Sizes::new(&next, new_features);
+        self.dataplane.make_room(both, sizes)?;
 
         let mut leaving = self.leaving.clone();
         let renamed = leaving.follow(&self.model, &next, |s, b| self.view().is_up(s, b), Instant::now());
@@ -306,7 +307,7 @@ impl Controller {
                 warn!("{e}");
             }
         }
-        if let Err(e) = self.dataplane.set_features(new_features) {
+        if let Err(e) = self.dataplane.give_room_back(new_features, sizes) {
             warn!("the program keeps features that are not used any more: {e}");
         }
 

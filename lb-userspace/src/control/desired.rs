@@ -15,7 +15,7 @@ use lb_common::flow::{FlowPolicy, ORPHAN_DROP, ORPHAN_RESELECT, ORPHAN_RESET};
 use lb_common::ring::rows;
 use lb_common::route::{Neighbour4, Neighbour6};
 use lb_common::service::{
-    AFFINITY_SOURCE, BEFORE_SOURCE, FORWARD_IPIP, FORWARD_NAT, Reverse4, Reverse6, Service as ServiceEntry,
+    AFFINITY_SOURCE, BEFORE_SOURCE, FORWARD_IPIP, FORWARD_NAT, Reverse4, Reverse6, Service as ServiceEntry, TRACKED,
 };
 use serde::{Deserialize, Serialize};
 
@@ -315,6 +315,7 @@ pub fn features(model: &Model) -> Features {
         ipv6: listens().any(SocketAddr::is_ipv6),
         nat: model.services.iter().any(|s| s.forward == Forward::Nat),
         ipip: model.services.iter().any(|s| s.forward == Forward::Ipip),
+        tracking: model.tracked_room() != [0; 2],
         ..Features::default()
     }
 }
@@ -338,7 +339,7 @@ pub fn compute(
         Desired { tables: Tables::default(), rings: Rings::new(), neighbours: BTreeSet::new(), problems: Vec::new() };
     for service in &model.services {
         let service_id = ids.service(&service.name).unwrap_or(0);
-        out.tables.policies.insert(service_id, policy(service));
+        out.tables.policies.insert(service_id, policy(model, service));
         for backend in view.backends(service) {
             let id = ids.backend(service, backend).unwrap_or(0);
             let entry = backend_entry(model, service, backend, id, view, net, ids, &mut out.problems);
@@ -524,6 +525,9 @@ fn service_entries(service: &Service, service_id: u32, key: &RingKey, ring: &Bui
     if before.is_some_and(|former| former.by_source) {
         flags |= BEFORE_SOURCE;
     }
+    if service.tracks(key.protocol) {
+        flags |= TRACKED;
+    }
     let entry = ServiceEntry {
         id: service_id,
         ring: place.slot,
@@ -555,13 +559,13 @@ fn idle(service: &Service, protocol: Protocol) -> u32 {
     match protocol {
         Protocol::Tcp => seconds(timeouts.tcp_established.max(timeouts.tcp_opening)),
         Protocol::Udp if service.udp == UdpMode::Oneshot => 0,
-        Protocol::Udp if service.udp == UdpMode::Oneshot => 0,
         Protocol::Udp => seconds(timeouts.udp),
     }
 }
 
 /// How a service's flows are written down.
-fn policy(service: &Service) -> FlowPolicy {
+fn policy(model: &Model, service: &Service) -> FlowPolicy {
+    let [tracked_quota4, tracked_quota6] = model.tracked_quota(service);
     FlowPolicy {
         tcp_opening: seconds(service.timeouts.tcp_opening),
         tcp: idle(service, Protocol::Tcp),
@@ -573,6 +577,8 @@ fn policy(service: &Service) -> FlowPolicy {
         },
         quota: service.limits.flows,
         new_per_second: service.limits.new_flows,
+        tracked_quota4,
+        tracked_quota6,
         ..FlowPolicy::default()
     }
 }

@@ -113,6 +113,49 @@ fn read<K: aya::Pod>(
     Ok((keys.zip(values).take(count).collect(), next))
 }
 
+/// Whether this table is there only because a program names it.
+pub(super) fn is_placeholder(map: &aya::maps::MapData) -> bool {
+    map.info().is_ok_and(|info| info.max_entries() == 1)
+}
+
+/// Copies the flows that are not there already from one table to another, unless nobody wants them there.
+pub(super) fn copy(
+    name: &'static str,
+    from: &aya::maps::MapData,
+    to: &aya::maps::MapData,
+) -> Result<(), DataplaneError> {
+    if is_placeholder(to) {
+        return Ok(());
+    }
+    match name {
+        "TRACKED4" => copy_all::<Flow4>(name, from, to),
+        _ => copy_all::<Flow6>(name, from, to),
+    }
+}
+
+fn copy_all<K: aya::Pod>(
+    name: &'static str,
+    from: &aya::maps::MapData,
+    to: &aya::maps::MapData,
+) -> Result<(), DataplaneError> {
+    let mut place = None;
+    loop {
+        let (entries, next) = read::<K>(name, from, place)?;
+        for (key, entry) in entries {
+            match sys::update(to.fd().as_fd(), &bytes(&key), &bytes(&entry), sys::NOEXIST) {
+                Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
+                    return Err(DataplaneError::Write { name, why: format!("carrying flows over: {e}") });
+                }
+                _ => {}
+            }
+        }
+        place = next;
+        if place.is_none() {
+            return Ok(());
+        }
+    }
+}
+
 /// The bytes of a value.
 pub(super) fn bytes<T: aya::Pod>(value: &T) -> Vec<u8> {
     // SAFETY: a `Pod` is plain bytes; this one is alive for the call.

@@ -13,7 +13,7 @@ use lb_common::settings;
 use super::error::DataplaneError;
 use super::maps::NAMES;
 use super::{Options, object};
-use crate::model::Limits;
+use crate::model::{Limits, Model};
 
 /// What the configuration uses; the rest is compiled out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,17 +60,33 @@ pub struct Sizes {
     pub tracked6: u32,
 }
 
+/// Free elements of an LRU map that the kernel keeps at hand for each CPU (`LOCAL_FREE_TARGET`), and gives to no other
+/// one before it pushes somebody out. With so many more than quotas add up to it pushes out nobody.
+fn spare() -> u32 {
+    const AT_HAND: u32 = 128;
+    AT_HAND * aya::util::nr_cpus().map_or(1, |cpus| cpus as u32)
+}
+
 impl Sizes {
     /// What the configuration asks for. The budget of flows goes to the families that are used.
-    pub fn new(limits: &Limits, features: Features) -> Self {
-        let Limits { flows, services, backends } = *limits;
+    pub fn new(model: &Model, features: Features) -> Self {
+        let Limits { flows, services, backends } = model.limits;
+        let tracked = model.tracked_room();
+        let flows = flows - tracked.iter().sum::<u32>();
         let (flows4, flows6) = match (features.ipv4, features.ipv6) {
             (true, true) => (flows - flows / 2, flows / 2),
             (false, true) => (1, flows),
             (_, false) => (flows, 1),
         };
         // A map has one entry at least.
-        Self { services, backends, flows4: flows4.max(1), flows6: flows6.max(1), tracked4: 1, tracked6: 1 }
+        let [tracked4, tracked6] = tracked.map(|room| if room == 0 { 1 } else { room + spare() });
+        Self { services, backends, flows4: flows4.max(1), flows6: flows6.max(1), tracked4, tracked6 }
+    }
+
+    /// Tables of tracked flows that have another size in `before`.
+    pub(super) fn changed_tables(self, before: Self) -> Vec<&'static str> {
+        let tables = [("TRACKED4", self.tracked4, before.tracked4), ("TRACKED6", self.tracked6, before.tracked6)];
+        tables.into_iter().filter(|(_, now, then)| now != then).map(|(name, ..)| name).collect()
     }
 
     /// Of the map called `name`; `None` where the object's own figure holds.

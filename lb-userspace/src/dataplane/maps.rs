@@ -398,6 +398,52 @@ impl Maps {
         }
     }
 
+    /// Puts tables of tracked flows of a newly loaded object, with the flows of the present ones, in their place; the
+    /// present ones.
+    pub(super) fn exchange_tracked(
+        &mut self,
+        object: &mut Ebpf,
+        names: &[&'static str],
+    ) -> Result<Vec<(&'static str, MapData)>, DataplaneError> {
+        let mut fresh = Vec::new();
+        for name in names {
+            fresh.push((*name, take_data(object, name)?));
+        }
+        for (name, map) in &mut fresh {
+            flows::copy(name, self.tracked_mut(name), map)?;
+        }
+        for (name, map) in &mut fresh {
+            std::mem::swap(self.tracked_mut(name), map);
+        }
+        Ok(fresh)
+    }
+
+    /// The opposite.
+    pub(super) fn put_back(&mut self, old: Vec<(&'static str, MapData)>) {
+        for (name, map) in old {
+            *self.tracked_mut(name) = map;
+        }
+    }
+
+    /// Flows that were written to the old tables since; of tables that are no more, nobody is counted.
+    pub(super) fn carry_over(&mut self, old: &[(&'static str, MapData)]) -> Result<(), DataplaneError> {
+        for (name, old) in old {
+            let new = self.tracked_mut(name);
+            flows::copy(name, old, new)?;
+            if flows::is_placeholder(new) {
+                let family = usize::from(*name == "TRACKED6");
+                for (service, words) in self.tracked_words().into_iter().enumerate() {
+                    self.correct_tracked(service as u32, family, -(words[family] as i64));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn tracked_mut(&mut self, name: &str) -> &mut MapData {
+        if name == "TRACKED4" { &mut self.tracked4 } else { &mut self.tracked6 }
+    }
+
     /// What is written down about a flow.
     pub(super) fn flow(&self, table: Table, key: &flows::Key) -> Result<Option<FlowEntry>, DataplaneError> {
         let ((name, map), bytes) = match key {

@@ -82,18 +82,63 @@ impl Dataplane {
     /// Makes the program serve these features: a variant is loaded on the same maps and replaces the running one
     /// inside every attached link, so no packet meets an interface without a program.
     pub fn set_features(&mut self, features: Features) -> Result<bool, DataplaneError> {
-        if features == self.features {
+        self.change_program(features, self.options.sizes)
+    }
+
+    /// As [`Dataplane::set_features`], with tables of tracked flows that have room for as many as `sizes` says, at least.
+    /// Those that grow keep their flows.
+    pub fn make_room(&mut self, features: Features, sizes: Sizes) -> Result<bool, DataplaneError> {
+        let Sizes { tracked4, tracked6, .. } = self.options.sizes;
+        let sizes = Sizes { tracked4: tracked4.max(sizes.tracked4), tracked6: tracked6.max(sizes.tracked6), ..sizes };
+        self.change_program(features, sizes)
+    }
+
+    /// As [`Dataplane::set_features`], without those tables of tracked flows that nobody needs any more. One that is
+    /// larger than needed stays so.
+    pub fn give_room_back(&mut self, features: Features, sizes: Sizes) -> Result<bool, DataplaneError> {
+        let kept = |have: u32, wanted: u32| if wanted > 1 { have } else { 1 };
+        let Sizes { tracked4, tracked6, .. } = self.options.sizes;
+        let (tracked4, tracked6) = (kept(tracked4, sizes.tracked4), kept(tracked6, sizes.tracked6));
+        self.change_program(features, Sizes { tracked4, tracked6, ..sizes })
+    }
+
+    /// Exchanges program and tables of tracked flows for those that are needed. Of `sizes` no others count.
+    fn change_program(&mut self, features: Features, sizes: Sizes) -> Result<bool, DataplaneError> {
+        let changed = sizes.changed_tables(self.options.sizes);
+        // Where another controller's program still runs, its tables of flows are exchanged with all the others.
+        if features == self.features && changed.is_empty() {
             return Ok(false);
         }
-        let mut next = Program::new(loader::load(&self.options, pins::MAPS, features)?)?;
+        let Sizes { tracked4, tracked6, .. } = sizes;
+        let options = Options { sizes: Sizes { tracked4, tracked6, ..self.options.sizes }, ..self.options.clone() };
+        let dir = self.pinned_maps();
+        let aside = pins::SetAside::new(&self.options.bpf_dir.join(dir), &changed)?;
+        let mut next = Program::new(loader::load(&options, dir, features)?)?;
+        let old = self.maps.exchange_tracked(next.object_mut(), &changed)?;
         // Links that are not ours yet get their program when the maps hold what it needs.
-        if self.takeover.is_none() {
-            next.replace_in_all(&self.attached)?;
+        if self.takeover.is_none()
+            && let Err(e) = next.replace_in_all(&self.attached)
+        {
+            self.maps.put_back(old);
+            return Err(e);
         }
+        aside.forget();
+        // What the program before wrote meanwhile. A flow that is left out is placed by its row.
+        self.maps.carry_over(&old)?;
+        if !changed.is_empty() {
+            self.tracking.disturb();
+        }
+        self.options = options;
         self.program = next;
         self.features = features;
         self.program.pin(&self.options.bpf_dir)?;
         Ok(true)
+    }
+
+    /// Where the maps are pinned that the program works with.
+    pub(super) fn pinned_maps(&self) -> &'static str {
+        let waiting = self.takeover.as_ref().is_some_and(resume::Takeover::waits);
+        if waiting { pins::NEW_MAPS } else { pins::MAPS }
     }
 
     /// Attaches to an interface. Attaching to one that is attached already changes nothing.

@@ -97,6 +97,42 @@ pub(super) fn replace(object: BorrowedFd<'_>, fresh: &Path, path: &Path) -> Resu
     pinned().map_err(|e| DataplaneError::Directory { path: path.to_owned(), why: format!("pinning: {e}") })
 }
 
+/// Pins that make room for new ones of the same names: they come back unless they are forgotten.
+#[derive(Debug)]
+pub(super) struct SetAside {
+    /// Where it was, and where it is.
+    pins: Vec<(PathBuf, PathBuf)>,
+}
+
+impl SetAside {
+    pub(super) fn new(dir: &Path, names: &[&str]) -> Result<Self, DataplaneError> {
+        let mut aside = Self { pins: Vec::new() };
+        for name in names {
+            let (path, old) = (dir.join(name), dir.join(format!("{name}-old")));
+            fs::rename(&path, &old)
+                .map_err(|e| DataplaneError::Directory { path: path.clone(), why: format!("setting it aside: {e}") })?;
+            aside.pins.push((path, old));
+        }
+        Ok(aside)
+    }
+
+    /// The new ones are in use.
+    pub(super) fn forget(mut self) {
+        for (_, old) in std::mem::take(&mut self.pins) {
+            // One that stays is removed with the directory, and costs the memory of a table until then.
+            let _ = fs::remove_file(old);
+        }
+    }
+}
+
+impl Drop for SetAside {
+    fn drop(&mut self) {
+        for (path, old) in &self.pins {
+            let _ = fs::rename(old, path);
+        }
+    }
+}
+
 /// The new maps and the old ones change places, in one step.
 pub(super) fn exchange_maps(dir: &Path) -> Result<(), DataplaneError> {
     let (old, new) = (dir.join(MAPS), dir.join(NEW_MAPS));

@@ -52,6 +52,13 @@ pub(super) struct Takeover {
     late: Vec<(Shape, MapData, MapData)>,
 }
 
+impl Takeover {
+    /// New maps wait to take the place of the old ones.
+    pub(super) const fn waits(&self) -> bool {
+        self.exchange
+    }
+}
+
 /// Whether the program writes elements of its own to this map.
 fn is_flow_table(name: &str) -> bool {
     matches!(name, "FLOWS4" | "FLOWS6" | "TRACKED4" | "TRACKED6")
@@ -136,9 +143,7 @@ impl Dataplane {
 
     /// Keeps what the next controller has to know, beside the maps that it speaks of.
     pub fn save_state(&self, bytes: &[u8]) -> Result<(), DataplaneError> {
-        let waiting = self.takeover.as_ref().is_some_and(|takeover| takeover.exchange);
-        let maps = if waiting { pins::NEW_MAPS } else { pins::MAPS };
-        super::state::save(&self.options.bpf_dir.join(maps), bytes)
+        super::state::save(&self.options.bpf_dir.join(self.pinned_maps()), bytes)
     }
 
     /// The maps are true: our program goes into the links, in the place of the one before.
@@ -233,6 +238,11 @@ fn keep_room(sizes: &mut Sizes, taken: &BTreeMap<&'static str, MapData>) -> Resu
     for (name, size) in [("SERVICE_COUNTERS", &mut sizes.services), ("BACKENDS", &mut sizes.backends)] {
         if let Some(map) = taken.get(name) {
             *size = (*size).max(Shape::of(map)?.entries.saturating_sub(1));
+        }
+    }
+    for (name, size) in [("TRACKED4", &mut sizes.tracked4), ("TRACKED6", &mut sizes.tracked6)] {
+        if let Some(map) = taken.get(name) {
+            *size = (*size).max(Shape::of(map)?.entries);
         }
     }
     Ok(())

@@ -79,8 +79,8 @@ pub struct Swept {
     before: BTreeSet<u16>,
     /// By service id.
     tracked: Vec<ByFamily>,
-    /// Backends of tracked flows.
-    tracked_named: HashSet<u16>,
+    /// Backends of tracked flows; `None`: nobody can tell.
+    tracked_named: Option<HashSet<u16>>,
 }
 
 impl Swept {
@@ -88,7 +88,7 @@ impl Swept {
     pub fn is_unnamed(&self, backend: u16) -> bool {
         self.findings.is_unnamed(backend, 0)
             && !self.before.contains(&backend)
-            && !self.tracked_named.contains(&backend)
+            && self.tracked_named.as_ref().is_some_and(|named| !named.contains(&backend))
     }
 
     /// Entries of a service that are left, in all tables.
@@ -243,13 +243,14 @@ impl Dataplane {
         Swept { began: sweep.began, findings, before: self.maps.rings.named_before(), tracked, tracked_named }
     }
 
-    fn end_tracked(&mut self, walk: tracked::Walk, watches: &mut [Watch]) -> (Vec<ByFamily>, HashSet<u16>) {
+    fn end_tracked(&mut self, walk: tracked::Walk, watches: &mut [Watch]) -> (Vec<ByFamily>, Option<HashSet<u16>>) {
         let found = walk.end(&self.maps.tracked_words(), clock::seconds());
         for (watch, tracked) in watches.iter_mut().zip(&found.watches) {
             watch.flows += tracked.flows;
         }
-        // Somebody else's removals look like the kernel's.
-        if !std::mem::take(&mut self.tracking.disturbed) {
+        // Somebody else's removals look like the kernel's, and a table that took another one's place was not walked over.
+        let disturbed = std::mem::take(&mut self.tracking.disturbed);
+        if !disturbed {
             for (service, family, by) in &found.corrections {
                 self.maps.correct_tracked(*service, *family, *by);
             }
@@ -260,7 +261,7 @@ impl Dataplane {
             }
             self.tracking.memory = found.memory;
         }
-        (found.present, found.named)
+        (found.present, (!disturbed).then_some(found.named))
     }
 
     /// Tracked flows of a service that the kernel pushed out since this controller runs.

@@ -93,7 +93,8 @@ pub struct Admin {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Entries of the flow tables, of both families together.
+    /// Entries of the flow tables, of both families together: those of rows and, where services ask for them, of
+    /// tracked flows.
     pub flows: u32,
     /// Most services the maps have room for.
     pub services: u32,
@@ -164,6 +165,7 @@ pub struct Service {
     /// What a UDP flow is; without meaning where the service has no UDP.
     pub udp: UdpMode,
     pub affinity: Affinity,
+    pub tracking: Tracking,
     pub limits: ServiceLimits,
     /// `None`: backends count as up.
     pub health: Option<HealthCheck>,
@@ -208,13 +210,73 @@ pub enum Affinity {
     Source,
 }
 
+/// Whether flows are written down whatever their row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tracking {
+    /// As the scheduler needs it: consistent hashing needs none.
+    #[default]
+    Auto,
+    Full,
+    None,
+}
+
+impl Limits {
+    /// The part of the flows that is for tracked ones, where some service asks for it.
+    pub const fn for_tracked(&self) -> u32 {
+        self.flows / 2
+    }
+}
+
+impl Service {
+    /// Whether its flows are tracked. Datagrams that stand alone are no flow.
+    pub fn tracks(&self, protocol: Protocol) -> bool {
+        let flows = protocol == Protocol::Tcp || self.udp == UdpMode::Flow;
+        flows && self.tracking == Tracking::Full && self.protocols.contains(&protocol)
+    }
+
+    /// Whether it has tracked flows of this address family.
+    pub fn tracks_family(&self, v6: bool) -> bool {
+        self.listen.iter().any(|l| l.is_ipv6() == v6) && self.protocols.iter().any(|p| self.tracks(*p))
+    }
+}
+
+impl Model {
+    /// Room for tracked flows: IPv4's and IPv6's.
+    pub fn tracked_room(&self) -> [u32; 2] {
+        let wanted = [false, true].map(|v6| self.services.iter().any(|s| s.tracks_family(v6)));
+        let all = self.limits.for_tracked();
+        match wanted {
+            [true, true] => [all - all / 2, all / 2],
+            [v4, v6] => [u32::from(v4) * all, u32::from(v6) * all],
+        }
+    }
+
+    /// Most tracked flows that a service may have: of IPv4 and of IPv6. An equal part of the room each, unless the file
+    /// says otherwise: together they are no more than there is room for, so that nobody's flows push out another's.
+    pub fn tracked_quota(&self, service: &Service) -> [u32; 2] {
+        let room = self.tracked_room();
+        [0, 1].map(|family| {
+            let v6 = family == 1;
+            if !service.tracks_family(v6) {
+                return 0;
+            }
+            let services = self.services.iter().filter(|s| s.tracks_family(v6)).count() as u32;
+            let part = (room[family] / services).max(1);
+            service.limits.tracked_flows.map_or(part, |given| given.min(room[family]))
+        })
+    }
+}
+
 /// A service's part of the flow tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServiceLimits {
     /// Most entries it may have, of both families together.
     pub flows: u32,
-    /// Most entries it may add in a second.
+    /// Most entries it may add in a second, in the table of rows and in the one of tracked flows.
     pub new_flows: u32,
+    /// Most tracked flows it may have of each address family; `None`: an equal part of the table.
+    pub tracked_flows: Option<u32>,
 }
 
 /// How long each phase may be silent before a connection table would forget it.

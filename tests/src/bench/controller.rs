@@ -182,7 +182,7 @@ fn reload() -> Result<Duration> {
     let features = desired::features(&first);
     let options = Options {
         bpf_dir: Path::new("/sys/fs/bpf").join(format!("sluice-bench-reload-{}", std::process::id())),
-        sizes: Sizes::new(&first.limits, features),
+        sizes: Sizes::new(&first, features),
         tunables: Tunables { hash_key: key, tunnel_source_mask4: 0, tunnel_source_mask6: 0 },
     };
     let opened = Dataplane::open(options.clone(), features);

@@ -254,6 +254,52 @@ fn a_program_is_asked_only_for_what_the_file_uses() {
     assert_eq!(features(&ipip6), Features { ipv6: true, ipip: true, ..Features::default() });
 }
 
+/// A service of each address family, and one of both.
+const THREE: &str = "
+  - { name: both, listen: ['203.0.113.1:80', '[2001:db8::1]:80'], tracking: full, protocol: [tcp, udp], backends: [{ address: 10.0.0.1 }, { address: '2001:db8:1::1' }] }
+  - { name: four, listen: '203.0.113.2:80', tracking: full, limits: { tracked_flows: 1000 }, backends: [{ address: 10.0.0.3 }] }
+  - { name: none, listen: '203.0.113.3:53', protocol: udp, tracking: none, backends: [{ address: 10.0.0.2 }] }
+";
+
+#[test]
+fn tracked_flows_have_half_of_the_room_and_every_service_its_part_of_that() {
+    let three = model(THREE);
+    assert!(features(&three).tracking);
+    assert_eq!(three.tracked_room(), [262_144, 262_144]);
+    let quotas: Vec<_> = three.services.iter().map(|s| three.tracked_quota(s)).collect();
+    assert_eq!(quotas, [[131_072, 262_144], [1_000, 0], [0, 0]]);
+    let sizes = Sizes::new(&three, features(&three));
+    assert_eq!((sizes.flows4, sizes.flows6), (262_144, 262_144), "what is left is for rows");
+    let spare = 128 * aya::util::nr_cpus().unwrap() as u32;
+    assert_eq!((sizes.tracked4, sizes.tracked6), (262_144 + spare, 262_144 + spare));
+
+    // IPv6 has no table where no IPv6 service asks for one.
+    let four = model(&THREE.replace("tracking: full, protocol", "protocol"));
+    assert_eq!((four.tracked_room(), four.tracked_quota(&four.services[1])), ([524_288, 0], [1_000, 0]));
+    let none = model(&THREE.replace("tracking: full,", "").replace("limits: { tracked_flows: 1000 },", ""));
+    assert!(!features(&none).tracking);
+    let sizes = Sizes::new(&none, features(&none));
+    assert_eq!((sizes.flows4, sizes.flows6, sizes.tracked4, sizes.tracked6), (524_288, 524_288, 1, 1));
+}
+
+#[test]
+fn endpoints_and_policies_say_which_flows_are_tracked() {
+    let three = model(&THREE.replace("protocol: [tcp, udp],", "protocol: [tcp, udp], udp: { mode: oneshot },"));
+    let mut world = World::new().all_up(&three);
+    let tables = world.compute(&three).tables;
+    let tracked = |vip: [u8; 4], port, protocol: Protocol| {
+        tables.services4[&Endpoint4::from_host(vip, port, protocol.number())].flags & TRACKED != 0
+    };
+    assert!(tracked([203, 0, 113, 1], 80, Protocol::Tcp) && tracked([203, 0, 113, 2], 80, Protocol::Tcp));
+    assert!(!tracked([203, 0, 113, 1], 80, Protocol::Udp), "datagrams that stand alone are no flows");
+    assert!(!tracked([203, 0, 113, 3], 53, Protocol::Udp));
+    let quota = |name: &str| {
+        let policy = tables.policies[&world.ids.service(name).unwrap()];
+        (policy.tracked_quota4, policy.tracked_quota6)
+    };
+    assert_eq!((quota("both"), quota("four"), quota("none")), ((131_072, 262_144), (1_000, 0), (0, 0)));
+}
+
 #[test]
 fn a_tunnel_backend_without_a_source_address_gets_no_rows_and_is_named() {
     let model = model(
