@@ -88,6 +88,9 @@ pub struct ServiceStatus {
     /// By reason; only those that happened.
     pub drops: BTreeMap<String, u64>,
     pub flows: FlowsStatus,
+    /// `null` where the service tracks no flows.
+    #[serde(default)]
+    pub tracked: Option<TrackedStatus>,
     pub backends: Vec<BackendStatus>,
 }
 
@@ -111,6 +114,41 @@ pub struct FlowsStatus {
     pub refused_race: u64,
     /// Packets answered with RST because their backend is down.
     pub resets: u64,
+}
+
+/// The flows that are written down whatever their row.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct TrackedStatus {
+    /// By address family: `ipv4`, `ipv6`.
+    pub families: BTreeMap<String, TrackedFamily>,
+    /// Packets whose flow was looked up, and those of them that went where it says.
+    pub lookups: u64,
+    pub hits: u64,
+    /// Those of them that were in the middle of a connection that nobody knew: they went where the ring says.
+    pub fallbacks: u64,
+    /// How often one was written down.
+    pub written: u64,
+    /// How often one that said nothing any more, or something else than its row, was overwritten.
+    pub replaced: u64,
+    /// How often one could not be written down, as in [`FlowsStatus`].
+    pub refused_quota: u64,
+    pub refused_gate: u64,
+    pub refused_full: u64,
+    pub refused_race: u64,
+    /// How many the kernel pushed out since the daemon started, as far as sweeps have found out.
+    pub evicted: u64,
+    /// When some were pushed out last: how long the youngest of them had been silent, at most. `null` when none were,
+    /// or nobody can tell.
+    pub youngest_evicted_seconds: Option<u32>,
+}
+
+/// Tracked flows of an address family.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct TrackedFamily {
+    /// How many there are now.
+    pub entries: u64,
+    /// How many there may be.
+    pub quota: u32,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -323,7 +361,7 @@ pub struct FlowFilter {
     pub limit: u64,
 }
 
-/// Flows that are written down: those that showed a packet while their row moved.
+/// Flows that are written down: those that showed a packet while their row moved, and those that are tracked.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flows {
     pub flows: Vec<Flow>,
@@ -344,6 +382,17 @@ pub struct Flow {
     /// Since its last packet.
     pub silent_seconds: u32,
     pub row: FlowRow,
+    pub table: FlowTable,
+}
+
+/// Which table the flow is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FlowTable {
+    /// The one of rows that are not steady; it may be tracked as well.
+    Row,
+    /// The one of tracked flows, and no other.
+    Tracked,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -362,7 +411,7 @@ pub enum FlowRow {
     Moving,
     /// Some of its flows are not its owner's.
     Exceptions,
-    /// Nobody looks its flows up: this one is about to be forgotten.
+    /// Nobody looks its flows up, unless they are tracked: one that is not is about to be forgotten.
     Steady,
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::api::types::{Flow, FlowFilter, FlowPhase, FlowRow, Flows};
+use crate::api::types::{Flow, FlowFilter, FlowPhase, FlowRow, FlowTable, Flows};
 use crate::cli::Ended;
 use crate::cli::connection::Connection;
 use crate::cli::output::{self, Format};
@@ -10,9 +10,10 @@ use crate::exit::Exit;
 
 /// List the flows that are written down: who, to which backend, since when silent
 ///
-/// These are not all flows. Rows that have settled keep no list of their flows, which is why a packet costs the same with
-/// one flow and with a million. What is listed are the flows that showed a packet while their row moved: after a change
-/// of backends or weights, until the row has settled again. With no changes for a while the list is empty.
+/// These are not all flows, unless the service has `tracking: full`. Rows that have settled keep no list of their flows,
+/// which is why a packet costs the same with one flow and with a million. What is listed are the flows that showed a packet
+/// while their row moved: after a change of backends or weights, until the row has settled again; and those that are
+/// tracked, under TABLE. With no changes for a while, and nothing tracked, the list is empty.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     sluice flows\n  \
@@ -50,7 +51,8 @@ impl FlowsVerb {
                 output::talk(&format!("{listed} of {} flows; --limit lists more", flows.total));
             } else if listed == 0 {
                 output::talk(
-                    "no flow is written down: all rows have settled, or nobody sent a packet since they moved",
+                    "no flow is written down: all rows have settled, or nobody sent a packet since they moved; `tracking: full` \
+                     lists every flow of a service",
                 );
             }
         }
@@ -62,8 +64,8 @@ fn people(flows: &Flows) -> String {
     if flows.flows.is_empty() {
         return String::new();
     }
-    let head = ["SERVICE", "PROTO", "CLIENT", "VIP", "BACKEND", "PHASE", "SILENT", "ROW"].map(str::to_owned);
-    let lines: Vec<[String; 8]> = std::iter::once(head).chain(flows.flows.iter().map(line)).collect();
+    let head = ["SERVICE", "PROTO", "CLIENT", "VIP", "BACKEND", "PHASE", "SILENT", "ROW", "TABLE"].map(str::to_owned);
+    let lines: Vec<[String; 9]> = std::iter::once(head).chain(flows.flows.iter().map(line)).collect();
     let mut out = String::new();
     for line in &lines {
         let mut text = String::new();
@@ -77,7 +79,7 @@ fn people(flows: &Flows) -> String {
     out
 }
 
-fn line(flow: &Flow) -> [String; 8] {
+fn line(flow: &Flow) -> [String; 9] {
     let phase = match flow.phase {
         FlowPhase::Opening => "opening",
         FlowPhase::Established => "established",
@@ -88,6 +90,10 @@ fn line(flow: &Flow) -> [String; 8] {
         FlowRow::Exceptions => "exceptions",
         FlowRow::Steady => "steady",
     };
+    let table = match flow.table {
+        FlowTable::Row => "row",
+        FlowTable::Tracked => "tracked",
+    };
     [
         if flow.service.is_empty() { "-".to_owned() } else { flow.service.clone() },
         flow.protocol.name().to_owned(),
@@ -97,6 +103,7 @@ fn line(flow: &Flow) -> [String; 8] {
         phase.to_owned(),
         format!("{}s", flow.silent_seconds),
         row.to_owned(),
+        table.to_owned(),
     ]
 }
 
@@ -116,12 +123,13 @@ mod tests {
             phase: FlowPhase::Established,
             silent_seconds: 3,
             row: FlowRow::Moving,
+            table: FlowTable::Row,
         };
         let text = people(&Flows { flows: vec![flow], total: 1 });
         assert_eq!(
             text,
-            "SERVICE  PROTO  CLIENT           VIP               BACKEND    PHASE        SILENT  ROW\n\
-             web      tcp    192.0.2.7:54321  203.0.113.10:443  10.0.0.11  established  3s      moving\n"
+            "SERVICE  PROTO  CLIENT           VIP               BACKEND    PHASE        SILENT  ROW     TABLE\n\
+             web      tcp    192.0.2.7:54321  203.0.113.10:443  10.0.0.11  established  3s      moving  row\n"
         );
         assert_eq!(people(&Flows::default()), "");
     }

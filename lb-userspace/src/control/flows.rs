@@ -1,16 +1,16 @@
 //! The flows that are written down, for `sluice flows`.
 //!
-//! They are those that showed a packet while their row moved. Of flows on rows that have settled there is no list, which
-//! is what makes a packet cost the same whatever their number.
+//! They are those that showed a packet while their row moved, and those that are tracked. Of other flows there is no
+//! list, which is what makes a packet cost the same whatever their number.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use lb_common::flow::{PHASE_CLOSING, PHASE_ESTABLISHED};
 
-use crate::api::types::{Flow, FlowFilter, FlowPhase, FlowRow, Flows};
+use crate::api::types::{Flow, FlowFilter, FlowPhase, FlowRow, FlowTable, Flows};
 use crate::dataplane::clock;
-use crate::dataplane::flows::Cursor;
+use crate::dataplane::flows::{Cursor, Table};
 use crate::exit::{Exit, Failure};
 use crate::model::{Backend, Protocol};
 
@@ -33,8 +33,14 @@ impl Controller {
             all.filter_map(|(service, backend)| Some((self.ids.backend(service, backend)?, backend))).collect();
         let now = clock::seconds();
         let mut out = Flows::default();
-        let mut cursor = Cursor::default();
-        while !cursor.is_done() {
+        let mut cursor = Cursor::new(Table::Rows);
+        loop {
+            if cursor.is_done() {
+                if cursor.table() == Table::Tracked {
+                    break;
+                }
+                cursor = Cursor::new(Table::Tracked);
+            }
             for (key, entry) in self.dataplane.read_flows(&mut cursor)? {
                 if !entry.state.is_taken() {
                     continue;
@@ -44,6 +50,10 @@ impl Controller {
                 let (client, vip) = key.ends();
                 let service = services.get(&entry.service).copied().unwrap_or_default();
                 if !wanted(filter, service, client, backend.copied()) {
+                    continue;
+                }
+                // Its row has the last word, and has been listed.
+                if cursor.table() == Table::Tracked && self.dataplane.is_written_down(&key, &entry)? {
                     continue;
                 }
                 out.total += 1;
@@ -67,6 +77,10 @@ impl Controller {
                         Some(row) if row.is_moving(now) => FlowRow::Moving,
                         Some(row) if !row.is_steady() => FlowRow::Exceptions,
                         _ => FlowRow::Steady,
+                    },
+                    table: match cursor.table() {
+                        Table::Rows => FlowTable::Row,
+                        Table::Tracked => FlowTable::Tracked,
                     },
                 });
             }

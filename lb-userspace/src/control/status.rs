@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use lb_common::counters::{BackendCounters, DropReason, FlowCounters, ServiceCounters};
+use lb_common::counters::{BackendCounters, DropReason, FlowCounters, ServiceCounters, TrackedCounters};
 
 use crate::api::types::{
     BackendStatus, ConfigStatus, FlowsStatus, Health, InterfaceStatus, RingStatus, ServiceState, ServiceStatus, Status,
-    Traffic,
+    TrackedFamily, TrackedStatus, Traffic,
 };
 use crate::dataplane::Mode;
 use crate::health::Key;
@@ -133,6 +133,7 @@ fn service(c: &Controller, service: &Service, degraded: &mut Vec<String>) -> Ser
         fib_lookups: count.fib_lookups,
         drops,
         flows: flows(c, id, degraded),
+        tracked: tracked(c, service, id, degraded),
         backends,
     }
 }
@@ -151,6 +152,35 @@ fn flows(c: &Controller, service: u32, degraded: &mut Vec<String>) -> FlowsStatu
         refused_race: count.refused_race,
         resets: count.resets,
     }
+}
+
+fn tracked(c: &Controller, service: &Service, id: u32, degraded: &mut Vec<String>) -> Option<TrackedStatus> {
+    let uses = c.dataplane.flow_use(id);
+    let families = [Family::V4, Family::V6].into_iter().zip([uses.tracked4, uses.tracked6]);
+    let families: BTreeMap<String, TrackedFamily> = families
+        .zip(c.model.tracked_quota(service))
+        .filter(|(_, quota)| *quota > 0)
+        .map(|((family, entries), quota)| (family.name().to_owned(), TrackedFamily { entries, quota }))
+        .collect();
+    if families.is_empty() {
+        return None;
+    }
+    let count: TrackedCounters = counters(c.dataplane.tracked_counters(id), degraded);
+    let evictions = c.dataplane.evictions(id);
+    Some(TrackedStatus {
+        families,
+        lookups: count.lookups,
+        hits: count.hits,
+        fallbacks: count.fallbacks,
+        written: count.written,
+        replaced: count.replaced,
+        refused_quota: count.refused_quota,
+        refused_gate: count.refused_gate,
+        refused_full: count.refused_full,
+        refused_race: count.refused_race,
+        evicted: evictions.flows,
+        youngest_evicted_seconds: evictions.youngest,
+    })
 }
 
 fn backend(c: &Controller, service: &Service, backend: &Backend, degraded: &mut Vec<String>) -> BackendStatus {

@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 
 use lb_common::counters::DropReason;
 
-use crate::api::types::{BackendStatus, RingStatus, ServiceState, ServiceStatus, Status};
+use crate::api::types::{BackendStatus, RingStatus, ServiceState, ServiceStatus, Status, TrackedFamily, TrackedStatus};
 use crate::model::BackendState;
 use names::Metric;
 
@@ -88,6 +88,7 @@ pub fn render(status: &Status) -> String {
             out.count(&[&service.name, reason], count);
         }
     }
+    tracked(&mut out, services);
     out.family(&names::SERVICE_RESETS);
     for service in services {
         out.count(&[&service.name], service.flows.resets);
@@ -142,6 +143,54 @@ pub fn render(status: &Status) -> String {
         }
     }
     out.text
+}
+
+/// Of the services that track flows.
+fn tracked(out: &mut Exporter, services: &[ServiceStatus]) {
+    let tracking = || services.iter().filter_map(|service| Some((&*service.name, service.tracked.as_ref()?)));
+    type OfFamily = fn(&TrackedFamily) -> u64;
+    let families: [(&'static Metric, OfFamily); 2] =
+        [(&names::SERVICE_TRACKED, |f| f.entries), (&names::SERVICE_TRACKED_QUOTA, |f| u64::from(f.quota))];
+    for (metric, value) in families {
+        out.family(metric);
+        for (service, tracked) in tracking() {
+            for (family, status) in &tracked.families {
+                out.count(&[service, family], value(status));
+            }
+        }
+    }
+    type OfTracked = fn(&TrackedStatus) -> u64;
+    let counters: [(&'static Metric, OfTracked); 5] = [
+        (&names::SERVICE_TRACKED_LOOKUPS, |t| t.lookups),
+        (&names::SERVICE_TRACKED_HITS, |t| t.hits),
+        (&names::SERVICE_TRACKED_FALLBACKS, |t| t.fallbacks),
+        (&names::SERVICE_TRACKED_WRITTEN, |t| t.written),
+        (&names::SERVICE_TRACKED_REPLACED, |t| t.replaced),
+    ];
+    for (metric, value) in counters {
+        out.family(metric);
+        for (service, tracked) in tracking() {
+            out.count(&[service], value(tracked));
+        }
+    }
+    out.family(&names::SERVICE_TRACKED_REFUSED);
+    for (service, t) in tracking() {
+        for (reason, count) in
+            [("quota", t.refused_quota), ("gate", t.refused_gate), ("full", t.refused_full), ("race", t.refused_race)]
+        {
+            out.count(&[service, reason], count);
+        }
+    }
+    out.family(&names::SERVICE_TRACKED_EVICTED);
+    for (service, tracked) in tracking() {
+        out.count(&[service], tracked.evicted);
+    }
+    out.family(&names::SERVICE_TRACKED_YOUNGEST);
+    for (service, tracked) in tracking() {
+        if let Some(seconds) = tracked.youngest_evicted_seconds {
+            out.count(&[service], u64::from(seconds));
+        }
+    }
 }
 
 /// Writes families, and samples of the family begun last.
@@ -283,7 +332,7 @@ mod tests {
     fn values_are_those_of_the_status_in_base_units() {
         let families = read(&render(&fixture::status()));
         type Labels = &'static [(&'static str, &'static str)];
-        let table: [(&str, Labels, Option<f64>); 17] = [
+        let table: [(&str, Labels, Option<f64>); 22] = [
             ("sluice_build_info", &[("version", "0.1.0")], Some(1.0)),
             ("sluice_config_last_reload_success", &[], Some(0.0)),
             ("sluice_interface_xdp_mode", &[("interface", "eth0"), ("mode", "native")], Some(1.0)),
@@ -301,6 +350,11 @@ mod tests {
             ("sluice_backend_check_latency_seconds", &[("service", "web"), ("backend", "10.0.0.11")], Some(0.00125)),
             ("sluice_backend_check_latency_seconds", &[("service", "web"), ("backend", "10.0.0.12")], None),
             ("sluice_backend_info", &[("backend", "six")], Some(1.0)),
+            ("sluice_service_tracked_flows", &[("service", "web"), ("family", "ipv6")], Some(815.0)),
+            ("sluice_service_tracked_flows", &[("service", "dns"), ("family", "ipv4")], None),
+            ("sluice_service_tracked_flows_refused_total", &[("service", "web"), ("reason", "gate")], Some(2.0)),
+            ("sluice_service_tracked_flows_evicted_total", &[("service", "web")], Some(5.0)),
+            ("sluice_service_tracked_youngest_evicted_age_seconds", &[("service", "web")], Some(140.0)),
         ];
         for (name, labels, wanted) in table {
             assert_eq!(value(&families, name, labels), wanted, "{name} {labels:?}");

@@ -84,6 +84,28 @@ metrics! {
     SERVICE_FLOWS_REFUSED = Counter "sluice_service_flows_refused_total" ["service", "reason"]
         "Flows not written down: quota (the service has as many as it may), gate (as many new ones in this \
          second), full (the table), race (other CPUs were faster).";
+    SERVICE_TRACKED = Gauge "sluice_service_tracked_flows" ["service", "family"]
+        "Flows that are tracked, of services that ask for it.";
+    SERVICE_TRACKED_QUOTA = Gauge "sluice_service_tracked_flows_quota" ["service", "family"]
+        "How many there may be.";
+    SERVICE_TRACKED_LOOKUPS = Counter "sluice_service_tracked_lookups_total" ["service"]
+        "Packets from clients whose flow was looked up, because it may be tracked and its row has settled.";
+    SERVICE_TRACKED_HITS = Counter "sluice_service_tracked_hits_total" ["service"]
+        "Packets of these that went where their flow's entry says.";
+    SERVICE_TRACKED_FALLBACKS = Counter "sluice_service_tracked_fallbacks_total" ["service"]
+        "Packets of these in the middle of a TCP connection that nobody knew: they went where the ring says.";
+    SERVICE_TRACKED_WRITTEN = Counter "sluice_service_tracked_flows_written_total" ["service"]
+        "Flows that came to be tracked.";
+    SERVICE_TRACKED_REPLACED = Counter "sluice_service_tracked_flows_replaced_total" ["service"]
+        "Entries that said nothing any more (backend down, silent for too long, closed), or something else than the \
+         row, and were overwritten.";
+    SERVICE_TRACKED_REFUSED = Counter "sluice_service_tracked_flows_refused_total" ["service", "reason"]
+        "Flows not tracked: quota, gate, full and race as above; they go where the ring says.";
+    SERVICE_TRACKED_EVICTED = Counter "sluice_service_tracked_flows_evicted_total" ["service"]
+        "Tracked flows that the kernel pushed out because the table was full, as far as sweeps have found out.";
+    SERVICE_TRACKED_YOUNGEST = Gauge "sluice_service_tracked_youngest_evicted_age_seconds" ["service"]
+        "When some were pushed out last: how long the youngest of them had been silent, at most. A short time means \
+         that limits.flows is too low.";
     SERVICE_RESETS = Counter "sluice_service_resets_total" ["service"]
         "Packets answered with RST because their connection's backend is down (on_backend_down: reset).";
     RING_ROWS = Gauge "sluice_ring_rows" ["service", "family", "protocol"]
