@@ -249,7 +249,9 @@ pub fn answer<Q: Question, T: Table>(question: &Q, table: &mut T) -> Decision {
         }
 
         if !question.row().is_moving(question.now()) {
-            if let Some(state) = stale {
+            if let Some(state) = stale
+                && table.backend(question.row().owner()).up
+            {
                 let _ = table.replace(state, FlowState::VACANT);
             }
             return Decision::of(question.row().owner());
@@ -269,7 +271,11 @@ pub fn answer<Q: Question, T: Table>(question: &Q, table: &mut T) -> Decision {
         if matches!(question.packet().sign, Sign::Resets) && stale.is_none() {
             return Decision::Backend(target);
         }
-        let life = Life::new(target, table.backend(target).life.generation());
+        let Known { life, up } = table.backend(target);
+        // Nobody gets it, so there is nothing to keep: an entry would take the flow from whoever gets its next packet.
+        if !up {
+            return Decision::Backend(target);
+        }
         let state = FlowState::new(life, first_phase(question.packet()), question.now());
         match stale {
             Some(old) => {

@@ -184,6 +184,26 @@ fn a_row_decides_alone_where_nobody_is_written_down() {
 }
 
 #[test]
+fn what_only_a_dead_backend_gets_changes_nothing() {
+    let row = Row::moving(DOWN, 0, NOW + IDLE);
+    let stale = state(SETTLED, PHASE_CLOSING, NOW);
+    for packet in [SYN, DATA, FIN, UDP] {
+        for refuses in [false, true] {
+            let mut world = World { refuses, ..world() };
+            assert_eq!(world.decides(row, packet), Decision::Backend(DOWN), "{packet:?}");
+            assert!(world.entry.is_none() && world.told.is_empty(), "{packet:?}");
+        }
+    }
+    let mut world = World::with(stale);
+    assert_eq!(world.decides(row, SYN), Decision::Backend(DOWN));
+    assert_eq!(world.entry, Some(stale));
+    let away = state(SETTLED, PHASE_ESTABLISHED, NOW);
+    let mut world = World { down: Vec::from([0, DOWN, SETTLED]), ..World::with(away) };
+    assert_eq!(world.decides(Row::exceptions(DOWN, filter_bit(HASH)), DATA), Decision::Backend(DOWN));
+    assert_eq!(world.entry, Some(away));
+}
+
+#[test]
 fn a_steady_row_is_its_owner_s_whatever_is_written_down() {
     let mut world = World::with(state(THIRD, PHASE_ESTABLISHED, NOW));
     assert_eq!(world.decides(Row::steady(OWNER), DATA), TO_OWNER);

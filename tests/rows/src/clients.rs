@@ -205,7 +205,7 @@ impl World {
         ring.is_double() && [false, true].iter().any(|old| self.row_of(flow, *old).owner() == 0)
     }
 
-    /// The flow's row refers to the ring before, and that to nobody who is up. If it was refused it is the owner's, and the
+    /// The flow's row refers to the ring before, and that to nobody who is up. Having been refused it is the owner's, and the
     /// next owner's: docs/design/rows.md says so among the limits.
     fn had_nobody_before(&self, flow: usize) -> bool {
         [false, true].into_iter().any(|old| {
@@ -245,7 +245,7 @@ impl World {
         let lately = |then: u64| then + 60_000 > self.now;
         if was_away && self.last_refusal > 0 && lately(self.last_refusal) {
             self.tally.flapped += 1;
-        } else if self.last_refusal > 0 && lately(self.last_refusal) && self.had_nobody_before(flow) {
+        } else if self.refused_flows[flow] > 0 && lately(self.refused_flows[flow]) && self.had_nobody_before(flow) {
             self.tally.migrated_away += 1;
         } else if was_away && self.killed_in_swap.is_some_and(lately) {
             self.tally.killed += 1;

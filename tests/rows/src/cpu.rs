@@ -206,6 +206,7 @@ impl Table for Eyes<'_> {
         self.world.tally.refused += 1;
         self.world.refused = self.now;
         self.world.last_refusal = self.world.now;
+        self.world.refused_flows[self.flow] = self.world.now;
         if self.world.is(Broken::RefusalDoesNotPush) {
             return;
         }

@@ -39,7 +39,7 @@ tally! {
     checked: "of them held against where their flow lives",
     excused: "of them of a flow that had lost its backend, or had been silent too long",
     flapped: "of them of a flow whose backend was away while flows were refused (see rule 4)",
-    migrated_away: "of them of a flow that had nobody in the ring before while flows were refused (see the limits)",
+    migrated_away: "of them of a refused flow that had nobody in the ring before (see the limits)",
     died_in_swap: "of them moved because a backend was marked down while both arrays were in use",
     killed: "of them of a flow whose backend was away while the controller was killed in a swap",
     into_the_dead: "of them to a backend that is down while their flow's is not",

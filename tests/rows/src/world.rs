@@ -190,6 +190,8 @@ pub struct World {
     pub refused: u32,
     /// The same in milliseconds.
     pub last_refusal: u64,
+    /// By flow: when it was refused last; 0 for never.
+    pub refused_flows: [u64; FLOWS],
     /// When a backend was marked down while both arrays were in use.
     pub died_in_swap: Option<u64>,
     /// When a controller was killed while both arrays were in use.
@@ -238,6 +240,7 @@ impl World {
             entries: [None; FLOWS],
             refused: 0,
             last_refusal: 0,
+            refused_flows: [0; FLOWS],
             died_in_swap: None,
             killed_in_swap: None,
             controller: Controller::default(),

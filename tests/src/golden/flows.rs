@@ -318,6 +318,13 @@ fn missed() -> Vec<Scene> {
         )
         .left(established(OWNER, 0))
         .counts(WRITTEN),
+        scene(
+            "a flow that only a dead backend gets is not written down",
+            Row::moving(DOWN, 0, NOW + IDLE),
+            DATA,
+            To(DOWN),
+        )
+        .counts(&["lookups"]),
         scene("a moving row that nobody owns drops", Row::moving(0, 0, NOW + IDLE), DATA, Drops(DropReason::NoBackend))
             .counts(&["lookups"]),
     ]
@@ -451,6 +458,14 @@ fn no_more_moving() -> Vec<Scene> {
             .counts(&["lookups"]),
         scene("a SYN that the filter takes for another goes to the owner", exceptions(true), SYNS, To(OWNER))
             .counts(&["lookups"]),
+        scene(
+            "an entry that says nothing stays while the owner is down, because nobody gets the packet",
+            Row::moving(DOWN, 0, NOW),
+            DATA,
+            To(DOWN),
+        )
+        .entry(FlowState::new(Life::new(THIRD, 7), PHASE_ESTABLISHED, NOW - 5))
+        .counts(&["lookups"]),
         scene(
             "an exception whose backend is down becomes the owner's, and its entry vacant",
             exceptions(true),
@@ -934,7 +949,7 @@ impl Scene {
         told = match self.outcome {
             To(backend) => {
                 let mac = match backend {
-                    OWNER => B1_MAC,
+                    OWNER | DOWN => B1_MAC,
                     SETTLED => B2_MAC,
                     _ => GATEWAY_MAC,
                 };
