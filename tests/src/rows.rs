@@ -23,7 +23,7 @@ use lb_common::flow::{
 use lb_common::hash;
 use lb_common::ring::{CLASSES, KIND_EXCEPTIONS, KIND_MOVING, Row, filter_bit, row_index};
 use lb_common::rows::{BEFORE, Decision, Orphans, Sign};
-use lb_common::service::{AFFINITY_SOURCE, BEFORE_SOURCE, FORWARD_NAT, Reverse4, Reverse6, Service};
+use lb_common::service::{AFFINITY_SOURCE, BEFORE_SOURCE, FORWARD_NAT, Reverse4, Reverse6, Service, TRACKED};
 use lb_tests_rows::History;
 use lb_tests_rows::step::{Cpu, Step};
 use lb_tests_rows::world::{BACKENDS, FLOWS, Hash, Health, RINGS, TCP_FLOWS, World as Model};
@@ -160,6 +160,8 @@ struct Run<'a> {
     kernel: &'a mut Kernel,
     family: Family,
     fault: Option<Fault>,
+    /// The service's flows are tracked, where that makes no difference (see [`Kernel::run_tracked`]).
+    tracked: bool,
     /// The world that the maps are like.
     shown: Model,
     /// By ring: which of its slots hold its arrays.
@@ -291,12 +293,35 @@ impl Kernel {
     /// Goes through a history; what the program does otherwise, and what clients complain of, is an error. Races are run
     /// one packet after the other: there is one CPU.
     pub fn run(&mut self, history: &History, family: Family, fault: Option<Fault>) -> Result<Compared> {
+        self.go_through(history, family, fault, false)
+    }
+
+    /// As [`Kernel::run`], with a service whose flows are tracked. Everything must be the same: where their row is steady
+    /// it says what their entries say, and elsewhere it alone decides.
+    ///
+    /// Three things are left out, in which an entry knows more than its row: flows whose backend is down, where the service
+    /// tells them from others; the array that is being swapped out; and a timeout that is raised after a row has settled.
+    pub fn run_tracked(&mut self, history: &History, family: Family) -> Result<Compared> {
+        let mut history = history.clone();
+        history.settings.orphans = Orphans::Reselect;
+        history.steps.retain(|step| !matches!(step, Step::Timeout { .. }));
+        self.go_through(&history, family, None, true)
+    }
+
+    fn go_through(
+        &mut self,
+        history: &History,
+        family: Family,
+        fault: Option<Fault>,
+        tracked: bool,
+    ) -> Result<Compared> {
         let mut settings = history.settings;
         // The kernel takes an element out of the table in one step.
         settings.slow_removal = false;
         let shown = Model::new(settings);
         let places = [Places::default(); RINGS];
-        let mut run = Run { kernel: self, family, fault, shown, places, policy: None, compared: Compared::default() };
+        let compared = Compared::default();
+        let mut run = Run { kernel: self, family, fault, tracked, shown, places, policy: None, compared };
         run.begin()?;
         let mut model = run.shown.clone();
         for (index, step) in history.steps.iter().enumerate() {
@@ -378,6 +403,8 @@ impl Run<'_> {
         let program = &mut self.kernel.world.program;
         program.clear::<Flow4, FlowEntry>("FLOWS4")?;
         program.clear::<Flow6, FlowEntry>("FLOWS6")?;
+        program.clear::<Flow4, FlowEntry>("TRACKED4")?;
+        program.clear::<Flow6, FlowEntry>("TRACKED6")?;
         program.set("FLOW_USES", self.family.service(), FlowUse::default())?;
         for ring in 0..RINGS {
             let words = self.shown.rings[ring].words.clone();
@@ -578,6 +605,9 @@ impl Run<'_> {
             flags: if model.rings[ring].by_on(old) == Hash::Client { AFFINITY_SOURCE } else { 0 },
             before: 0,
         };
+        if self.tracked && !old {
+            service.flags |= TRACKED;
+        }
         if let (Some(before), Some(place)) = (model.rings[ring].before_on(old), self.places[ring].before)
             && self.fault != Some(Fault::BeforeUnknown)
         {
@@ -599,6 +629,8 @@ impl Run<'_> {
             quota,
             new_per_second: 1_000_000,
             moving: 1,
+            tracked_quota4: FLOWS as u32,
+            tracked_quota6: FLOWS as u32,
             ..FlowPolicy::default()
         };
         let second = u64::from(model.its_second());

@@ -23,6 +23,22 @@ fn the_program_does_what_the_oracle_expects_in_random_histories() {
 
 #[test]
 #[ignore = "needs root"]
+fn flows_go_the_same_ways_when_they_are_tracked() {
+    let mut kernel = Kernel::new().expect("a namespace and a program");
+    let mut sum = Compared::default();
+    for (family, worlds) in [(Family::V4, 0..6), (Family::V6, 6..12)] {
+        for world in worlds {
+            let history = History::draw(SEED + 1, world, None);
+            sum +=
+                kernel.run_tracked(&history, family).unwrap_or_else(|why| panic!("{family:?}, world {world}: {why:#}"));
+        }
+    }
+    println!("{sum:?}");
+    assert!(sum.is_complete() && sum.packets > 5_000, "{sum:?}");
+}
+
+#[test]
+#[ignore = "needs root"]
 fn whatever_is_done_wrong_on_purpose_is_noticed() {
     let mut kernel = Kernel::new().expect("a namespace and a program");
     for fault in Fault::ALL {
