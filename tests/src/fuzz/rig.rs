@@ -201,6 +201,7 @@ fn load(world: &World) -> Result<Program> {
         tracking: false,
         log: s.log,
         test_clock: true,
+        room_for_tracked: 4096,
         hash_key: HashKey(s.hash_key),
         tunnel_source_mask4: u32::from_ne_bytes(s.tunnel_mask4.octets()),
         tunnel_source_mask6: u32::from_ne_bytes(s.tunnel_mask6.octets()),

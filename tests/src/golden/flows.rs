@@ -720,7 +720,8 @@ pub fn tests() -> Vec<Test> {
             Test::new(format!("{}, {name}", proof.name), move |world: &mut World| proof.play(world, family))
         })
     });
-    played.chain(proofs).collect()
+    let tables = tracked::tables().into_iter().map(|(name, run)| Test::new(name, run));
+    played.chain(proofs).chain(tables).collect()
 }
 
 /// The second that the entry of a flow on a moving row says, in a world where the clock is the kernel's.

@@ -40,6 +40,8 @@ pub struct Settings {
     pub tracking: bool,
     pub log: bool,
     pub test_clock: bool,
+    /// Of each table of tracked flows.
+    pub room_for_tracked: u32,
     pub hash_key: HashKey,
     /// Network order, as [`settings::TUNNEL_SOURCE_MASK4`].
     pub tunnel_source_mask4: u32,
@@ -62,6 +64,7 @@ impl Settings {
             tracking: true,
             log: false,
             test_clock: true,
+            room_for_tracked: 4096,
             hash_key: HashKey(key),
             tunnel_source_mask4: 0,
             tunnel_source_mask6: 0,
@@ -157,8 +160,6 @@ impl fmt::Debug for Program {
 impl Program {
     /// Room for flows, in each of the tables.
     pub const FLOWS: u32 = 64;
-    /// Room for tracked flows: more than any test needs that does not want somebody pushed out.
-    pub const TRACKED: u32 = 4096;
 
     /// Loads the load balancer with empty maps. Nothing is pinned and nothing attached: it goes when dropped.
     pub fn load(settings: &Settings) -> Result<Self> {
@@ -186,8 +187,8 @@ impl Program {
             .map_max_entries("FLOW_USES", SERVICES)
             .map_max_entries("FLOWS4", Self::FLOWS)
             .map_max_entries("FLOWS6", Self::FLOWS)
-            .map_max_entries("TRACKED4", Self::TRACKED)
-            .map_max_entries("TRACKED6", Self::TRACKED)
+            .map_max_entries("TRACKED4", settings.room_for_tracked)
+            .map_max_entries("TRACKED6", settings.room_for_tracked)
             .map_max_entries("BACKEND_COUNTERS", BACKENDS)
             .map_max_entries("BACKENDS", BACKENDS)
             .map_max_entries("NEXT_HOPS", NEXT_HOPS);
@@ -285,6 +286,11 @@ impl Program {
             Err(MapError::KeyNotFound) => Ok(None),
             Err(why) => Err(why).with_context(|| format!("map `{map}`")),
         }
+    }
+
+    /// All entries of a hash map.
+    pub fn entries<K: Pod, V: Pod>(&mut self, map: &str) -> Result<Vec<(K, V)>> {
+        Ok(self.map::<HashMap<_, K, V>>(map)?.iter().collect::<Result<_, _>>()?)
     }
 
     /// Empties a hash map.

@@ -1,6 +1,12 @@
 //! Flows that are tracked: what their table says while their row is steady, and what it learns while it is not.
 
+use std::collections::BTreeSet;
+
+use sluice::rows::sweep::Verdict;
+use sluice::tracked::{Entry, Evicted, Findings, Memory, Walk};
+
 use super::*;
+use crate::progrun::{Counts, Settings};
 
 /// On a steady row, of a tracked service; nothing is known of the flow before and after.
 fn steady(name: &'static str, sent: Sent, outcome: Outcome) -> Scene {
@@ -308,4 +314,177 @@ fn beside_rows() -> Vec<Scene> {
         )
         .knows(established(THIRD, 5)),
     ]
+}
+
+/// A table of its own that is deliberately small, and services with tracked flows in it.
+struct Small {
+    world: World,
+    before: Counts,
+}
+
+/// Services of [`Small`]: ids and ports are one apart.
+const FIRST: u16 = 0;
+const SECOND: u16 = 1;
+
+impl Small {
+    fn new(room: u32, quota: u32, new_per_second: u32) -> Result<Self> {
+        let mut world = World::new(&Settings { room_for_tracked: room, ..Settings::everything() })?;
+        world.backend(OWNER, IpAddr::V4(backend4(OWNER)), 0, HOP_B1)?;
+        for n in [FIRST, SECOND] {
+            let id = ID + u32::from(n);
+            let flags = TRACKED;
+            let service = Service { id, ring: id, class: 0, forward: FORWARD_NAT, flags, before: 0 };
+            world.program.set_ring(0, id, (0..1 << CLASSES[0]).map(|row| (row, Row::steady(OWNER))))?;
+            let policy = FlowPolicy { tracked_quota4: quota, new_per_second, ..policy() };
+            world.program.set("FLOW_POLICIES", id, policy)?;
+            let vip = Endpoint4::from_host(VIP4.octets(), PORT + n, PROTO_TCP);
+            world.program.insert("SERVICES4", vip, service)?;
+        }
+        let before = world.program.counters()?;
+        Ok(Self { world, before })
+    }
+
+    /// A segment from each of these ports.
+    fn send(&mut self, service: u16, ports: impl Iterator<Item = u16>, flags: u8, second: u32) -> Result<()> {
+        self.world.program.set_clock(u64::from(second))?;
+        for port in ports {
+            let link = ethernet(ROUTER_MAC, LAN_MAC);
+            let packet: Packet = link / ipv4(CLIENT4, VIP4) / tcp(port, PORT + service).flags(flags) / "data";
+            let outcome = self.world.program.run(&packet.bytes(), LAN)?;
+            ensure!(outcome.verdict == crate::progrun::Verdict::Redirect, "from port {port}: {:?}", outcome.verdict);
+        }
+        Ok(())
+    }
+
+    /// Ports whose flow is tracked.
+    fn there(&mut self, service: u16) -> Result<BTreeSet<u16>> {
+        let flows = self.world.program.entries::<Flow4, FlowEntry>("TRACKED4")?;
+        let theirs = flows.into_iter().filter(|(_, entry)| entry.service == ID + u32::from(service));
+        Ok(theirs.map(|(flow, _)| port_of(&flow)).collect())
+    }
+
+    /// How often the first service counted that since it began.
+    fn counted(&mut self, service: u16, what: &str) -> Result<u64> {
+        let counts = self.world.program.counters()?.since(&self.before);
+        Ok(counts.get(&format!("service {} tracked {what}", ID + u32::from(service))))
+    }
+
+    /// A walk as the controller does it, of which nobody is removed; the counts are put right.
+    fn walk(&mut self, before: Option<Memory>, now: u32) -> Result<Findings> {
+        let services = (0..ID + 2).map(|id| self.world.program.get::<FlowUse>("FLOW_USES", id));
+        let uses: Vec<FlowUse> = services.collect::<Result<_>>()?;
+        let words: Vec<_> = uses.iter().map(|uses| [uses.tracked4, uses.tracked6]).collect();
+        let mut walk = Walk::begin(words.clone(), Vec::new(), before, true, now);
+        for (flow, entry) in self.world.program.entries::<Flow4, FlowEntry>("TRACKED4")? {
+            let entry = Entry {
+                key: u64::from(port_of(&flow)) << 32 | u64::from(entry.service),
+                service: entry.service,
+                family: 0,
+                tcp: true,
+                timeouts: Some(lb_common::rows::Timeouts { opening: OPENING, idle: IDLE }),
+                twice: false,
+                state: entry.state,
+            };
+            let life = |id| Some(Life::new(id, 1));
+            ensure!(walk.see(&entry, life, now) == Verdict::Keep, "nobody is over");
+        }
+        let found = walk.end(&words, now);
+        for (service, family, by) in &found.corrections {
+            ensure!(*family == 0, "IPv6 is counted");
+            let mut uses = uses[*service as usize];
+            uses.tracked4 = uses.tracked4.wrapping_add_signed(*by);
+            self.world.program.set("FLOW_USES", *service, uses)?;
+        }
+        Ok(found)
+    }
+}
+
+fn port_of(flow: &Flow4) -> u16 {
+    let [a, b, ..] = flow.ports.to_ne_bytes();
+    u16::from_be_bytes([a, b])
+}
+
+pub(super) fn tables() -> [(&'static str, fn(&mut World) -> Result<()>); 3] {
+    [
+        ("a full table of tracked flows pushes out the silent ones, and walks tell how many and how old", pushes_out),
+        ("a service that is flooded does not push out another one's tracked flows", quotas_hold),
+        ("a flood of new flows is let through the gate a second's number at a time", the_gate_holds),
+    ]
+}
+
+fn pushes_out(_: &mut World) -> Result<()> {
+    const ROOM: u32 = 512;
+    let mut small = Small::new(ROOM, 100_000, 100_000)?;
+    let (old, busy, new) = (1..=300, 1..=50, 1_001..=1_600);
+    small.send(FIRST, old.clone(), ACK, NOW)?;
+    let first = small.walk(None, NOW + 10)?;
+    ensure!(first.present[ID as usize] == [300, 0] && first.evicted.is_empty(), "{first:?}");
+
+    small.send(FIRST, busy.clone(), ACK, NOW + 20)?;
+    small.send(FIRST, new.clone(), SYN, NOW + 20)?;
+    ensure!(
+        small.counted(FIRST, "written")? == 900 && small.counted(FIRST, "refused_full")? == 0,
+        "somebody was refused"
+    );
+    let there = small.there(FIRST)?;
+    ensure!(there.len() < ROOM as usize + 1, "{} flows in a table for {ROOM}", there.len());
+    let gone = old.clone().chain(new.clone()).filter(|port| !there.contains(port)).count() as u64;
+    let stayed = |ports: std::ops::RangeInclusive<u16>| ports.filter(|port| there.contains(port)).count();
+    ensure!(
+        stayed(busy) > 45 && stayed(51..=300) < 150,
+        "{} busy ones stayed, {} silent ones",
+        stayed(1..=50),
+        stayed(51..=300)
+    );
+
+    let second = small.walk(first.memory, NOW + 25)?;
+    let [Evicted { service: ID, flows, youngest: Some(youngest) }] = second.evicted[..] else {
+        anyhow::bail!("{:?}", second.evicted);
+    };
+    ensure!(flows == gone, "{gone} are gone, and {flows} are said to be");
+    // Those of which the first walk knows were silent for 25 s. If there are more, they came and went in the 15 s between.
+    let known = old.clone().filter(|port| !there.contains(port)).count() as u64;
+    ensure!(youngest == if gone > known { 15 } else { 25 }, "{youngest} s, {known} of {gone}");
+    let uses: FlowUse = small.world.program.get("FLOW_USES", ID)?;
+    ensure!(uses.tracked4 == there.len() as u64, "{} are there, and {} are said to be", there.len(), uses.tracked4);
+    let third = small.walk(second.memory, NOW + 26)?;
+    ensure!(third.evicted.is_empty(), "they are counted once: {:?}", third.evicted);
+
+    // Whoever is gone goes on by the ring.
+    let Some(one) = old.clone().find(|port| !there.contains(port)) else { anyhow::bail!("nobody is gone") };
+    small.send(FIRST, one..=one, ACK, NOW + 26)?;
+    ensure!(small.counted(FIRST, "fallbacks")? == 300 + 1, "{} fallbacks", small.counted(FIRST, "fallbacks")?);
+    Ok(())
+}
+
+fn quotas_hold(_: &mut World) -> Result<()> {
+    const QUOTA: u32 = 100;
+    // As the controller makes it: the quotas, and what the kernel keeps at hand for each CPU.
+    let cpus = aya::util::nr_cpus().map_err(|(_, e)| e)? as u32;
+    let mut small = Small::new(2 * QUOTA + 128 * cpus, QUOTA, 100_000)?;
+    small.send(FIRST, 1..=100, ACK, NOW)?;
+    small.send(SECOND, 1..=5_000, SYN, NOW + 1)?;
+    ensure!(small.counted(SECOND, "written")? == 100 && small.counted(SECOND, "refused_quota")? == 4_900, "the quota");
+    ensure!(small.there(FIRST)? == (1..=100).collect(), "{:?} are left", small.there(FIRST)?);
+    ensure!(small.there(SECOND)? == (1..=100).collect(), "who came first stays");
+    let found = small.walk(None, NOW + 2)?;
+    ensure!(found.evicted.is_empty() && found.corrections.is_empty(), "{found:?}");
+    // The first one's are at home still.
+    small.send(FIRST, 1..=100, ACK, NOW + 3)?;
+    ensure!(small.counted(FIRST, "hits")? == 100 && small.counted(FIRST, "fallbacks")? == 100, "hits");
+    Ok(())
+}
+
+fn the_gate_holds(_: &mut World) -> Result<()> {
+    let mut small = Small::new(4096, 100_000, 50)?;
+    small.send(FIRST, 1..=200, SYN, NOW)?;
+    small.send(SECOND, 1..=10, SYN, NOW)?;
+    let counts =
+        [small.counted(FIRST, "written")?, small.counted(FIRST, "refused_gate")?, small.counted(SECOND, "written")?];
+    ensure!(counts == [50, 150, 10], "{counts:?}");
+    small.send(FIRST, 1..=200, ACK, NOW + 1)?;
+    let counts =
+        [small.counted(FIRST, "written")?, small.counted(FIRST, "refused_gate")?, small.counted(FIRST, "hits")?];
+    ensure!(counts == [100, 250, 50], "{counts:?}");
+    Ok(())
 }
