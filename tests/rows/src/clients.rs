@@ -123,14 +123,16 @@ impl World {
         };
         let row =
             self.story.as_ref().map(|_| (self.describe_row(flow, cpus.0.old), self.describe_row(flow, cpus.1.old)));
+        let was_lost = !self.clients[flow].is_closed() && (self.clients[flow].lost || self.is_silent(flow));
         let (one, two) = cpu::packet(self, flow, sign, cpus.0, Some(Other { sign: then, cpu: cpus.1, at }));
         let (one_row, two_row) = row.unzip();
         self.tell_packet(flow, first, one_row, one);
         self.arrived(flow, first, one);
         if let Some(two) = two {
             self.tell_packet(flow, second, two_row, two);
-            // The first may have ended it.
+            // The first may have ended it. What it was excused from, the second is, too: nobody had seen the first.
             if !self.clients[flow].is_closed() {
+                self.clients[flow].lost |= was_lost;
                 self.arrived(flow, second, two);
             }
         }
