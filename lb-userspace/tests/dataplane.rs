@@ -1,12 +1,15 @@
 //! The program and its maps on this machine's kernel: every variant passes the verifier, tables come and go.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use aya::maps::{HashMap, IterableMap as _, Map, MapData};
 
-use lb_common::flow::{Flow4, FlowEntry, FlowState, Life};
+use lb_common::backend::BACKEND_ALIVE;
+use lb_common::flow::{Flow4, FlowEntry, FlowPolicy, FlowState, Life, PHASE_ESTABLISHED};
 use lb_common::hash::HashKey;
-use sluice::dataplane::{Dataplane, Features, Options, Sizes, Tunables};
+use sluice::dataplane::tables::{Backend, Ring, RingId, RingPlace, Tables};
+use sluice::dataplane::{Dataplane, Features, Options, Sizes, Tunables, clock};
 
 fn options(name: &str) -> Options {
     Options {
@@ -72,4 +75,52 @@ fn a_table_of_tracked_flows_grows_with_its_flows_and_goes_when_nobody_needs_it()
     assert_eq!(tracked(&dir).map().info().unwrap().max_entries(), 1);
     dataplane.close().expect("closing removes the pins");
     assert!(!dir.exists());
+}
+
+#[test]
+fn a_sweep_sees_every_flow_of_a_large_table_once_and_removes_what_has_expired() {
+    const FLOWS: u32 = 150_000;
+    const SERVICE: u32 = 1;
+    const IDLE: u32 = 30;
+    let mut options = options("sweep");
+    options.sizes.flows4 = 1 << 18;
+    let dir = options.bpf_dir.clone();
+    let features = Features { ipv4: true, nat: true, ..Features::default() };
+    let mut dataplane = Dataplane::open(options, features).unwrap_or_else(|e| panic!("{e}"));
+    // All rows move from one backend to the other, so that whoever lives stays.
+    let owned_by = |owner: u16| {
+        let policy = FlowPolicy { tcp_opening: IDLE, tcp: IDLE, udp: IDLE, quota: FLOWS, ..FlowPolicy::default() };
+        let backend = Backend { flags: BACKEND_ALIVE, generation: 1, ..Backend::default() };
+        let (place, owners) = (RingPlace { class: 0, slot: 0 }, Arc::new(vec![owner; 1024]));
+        let ring = Ring { place, owners, idle: IDLE, by_source: false, before: None };
+        Tables {
+            policies: [(SERVICE, policy)].into(),
+            backends: [(1, backend), (2, backend)].into(),
+            rings: [(RingId { service: SERVICE, protocol: 6, family: 4 }, ring)].into(),
+            ..Tables::default()
+        }
+    };
+    dataplane.apply(owned_by(1)).unwrap();
+    dataplane.apply(owned_by(2)).unwrap();
+    let map = Map::HashMap(MapData::from_pin(dir.join("maps/FLOWS4")).expect("it is pinned"));
+    let mut table: HashMap<MapData, Flow4, FlowEntry> = map.try_into().expect("flows to entries");
+    let flow = |i: u32| Flow4 { source: i, destination: 1, ports: 2, protocol: 6 };
+    for i in 0..FLOWS {
+        let last = if i % 3 == 0 { 0 } else { clock::seconds() };
+        let state = FlowState::new(Life::new(1, 1), PHASE_ESTABLISHED, last);
+        table
+            .insert(flow(i), FlowEntry { hash: i.rotate_left(20), service: SERVICE, state }, 0)
+            .expect("there is room");
+    }
+    dataplane.correct_flow_entries(SERVICE, i64::from(FLOWS));
+
+    let mut sweep = dataplane.begin_sweep(Vec::new());
+    while dataplane.continue_sweep(&mut sweep).unwrap() {}
+    let left = u64::from(FLOWS) / 3 * 2;
+    assert_eq!(dataplane.end_sweep(sweep).entries(SERVICE), left);
+    assert_eq!(dataplane.flow_use(SERVICE).entries, left);
+    let keys: Vec<u32> = table.keys().map(|key| key.unwrap().source).collect();
+    assert_eq!(keys.len() as u64, left);
+    assert!(keys.iter().all(|i| i % 3 != 0), "who lives stays");
+    dataplane.close().expect("closing removes the pins");
 }

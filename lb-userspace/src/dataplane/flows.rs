@@ -2,7 +2,7 @@
 
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 
 use lb_common::addr::{PROTO_TCP, PROTO_UDP, octets6};
 use lb_common::counters::{FlowCounters, TrackedCounters};
@@ -44,6 +44,13 @@ impl Key {
             Self::V6(flow) => (6, flow.protocol),
         };
         RingId { service, protocol: if protocol == PROTO_TCP as u32 { PROTO_TCP } else { PROTO_UDP }, family }
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        match self {
+            Self::V4(flow) => bytes(flow),
+            Self::V6(flow) => bytes(flow),
+        }
     }
 
     /// Who opened the flow, and to which VIP.
@@ -93,22 +100,55 @@ impl Cursor {
     pub fn is_done(&self) -> bool {
         self.family == Walk::Done
     }
+
+    /// The family whose entries come next, if none of them was read yet.
+    pub(super) fn begins(&self) -> Option<u8> {
+        match (self.from, self.family) {
+            (None, Walk::V4) => Some(4),
+            (None, Walk::V6) => Some(6),
+            _ => None,
+        }
+    }
+
+    /// All entries of the family were read.
+    pub(super) fn pass(&mut self) {
+        self.from = None;
+        self.family = if self.family == Walk::V4 { Walk::V6 } else { Walk::Done };
+    }
 }
 
+impl From<Flow4> for Key {
+    fn from(flow: Flow4) -> Self {
+        Self::V4(flow)
+    }
+}
+
+impl From<Flow6> for Key {
+    fn from(flow: Flow6) -> Self {
+        Self::V6(flow)
+    }
+}
+
+/// A key as it is in the kernel's table.
+pub(super) trait Readable: aya::Pod + Into<Key> {}
+
+impl Readable for Flow4 {}
+impl Readable for Flow6 {}
+
 /// Entries, and where the next ones begin; `None` after the last.
-type Batch<K> = (Vec<(K, FlowEntry)>, Option<u32>);
+type Batch = (Vec<(Key, FlowEntry)>, Option<u32>);
 
 /// The next entries of one family.
-fn read<K: aya::Pod>(
+pub(super) fn read<K: Readable>(
     name: &'static str,
-    map: &aya::maps::MapData,
+    map: BorrowedFd<'_>,
     from: Option<u32>,
-) -> Result<Batch<K>, DataplaneError> {
+) -> Result<Batch, DataplaneError> {
     let mut keys = vec![0_u8; BATCH * size_of::<K>()];
     let mut values = vec![0_u8; BATCH * size_of::<FlowEntry>()];
-    let (count, next) = sys::lookup_batch(map.fd().as_fd(), from, size_of::<K>(), &mut keys, &mut values)
+    let (count, next) = sys::lookup_batch(map, from, size_of::<K>(), &mut keys, &mut values)
         .map_err(|e| DataplaneError::Write { name, why: format!("reading it: {e}") })?;
-    let keys = keys.chunks_exact(size_of::<K>()).map(pod::<K>);
+    let keys = keys.chunks_exact(size_of::<K>()).map(|key| pod::<K>(key).into());
     let values = values.chunks_exact(size_of::<FlowEntry>()).map(pod::<FlowEntry>);
     Ok((keys.zip(values).take(count).collect(), next))
 }
@@ -133,16 +173,16 @@ pub(super) fn copy(
     }
 }
 
-fn copy_all<K: aya::Pod>(
+fn copy_all<K: Readable>(
     name: &'static str,
     from: &aya::maps::MapData,
     to: &aya::maps::MapData,
 ) -> Result<(), DataplaneError> {
     let mut place = None;
     loop {
-        let (entries, next) = read::<K>(name, from, place)?;
+        let (entries, next) = read::<K>(name, from.fd().as_fd(), place)?;
         for (key, entry) in entries {
-            match sys::update(to.fd().as_fd(), &bytes(&key), &bytes(&entry), sys::NOEXIST) {
+            match sys::update(to.fd().as_fd(), &key.bytes(), &bytes(&entry), sys::NOEXIST) {
                 Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
                     return Err(DataplaneError::Write { name, why: format!("carrying flows over: {e}") });
                 }
@@ -176,25 +216,21 @@ pub(super) fn pod<T: aya::Pod>(bytes: &[u8]) -> T {
 impl Dataplane {
     /// The next entries of a walk; `cursor` says whether there are more.
     pub fn read_flows(&self, cursor: &mut Cursor) -> Result<Vec<(Key, FlowEntry)>, DataplaneError> {
-        let (entries, next): (Vec<(Key, FlowEntry)>, _) = match cursor.family {
+        let (entries, next) = match cursor.family {
             Walk::V4 => {
                 let (name, map) = self.maps.flow_table(cursor.table, 4);
-                let (entries, next) = read::<Flow4>(name, map, cursor.from)?;
-                (entries.into_iter().map(|(key, entry)| (Key::V4(key), entry)).collect(), next)
+                read::<Flow4>(name, map.fd().as_fd(), cursor.from)?
             }
             Walk::V6 => {
                 let (name, map) = self.maps.flow_table(cursor.table, 6);
-                let (entries, next) = read::<Flow6>(name, map, cursor.from)?;
-                (entries.into_iter().map(|(key, entry)| (Key::V6(key), entry)).collect(), next)
+                read::<Flow6>(name, map.fd().as_fd(), cursor.from)?
             }
             Walk::Done => (Vec::new(), None),
         };
-        let family = match (next, cursor.family) {
-            (Some(_), family) => family,
-            (None, Walk::V4) => Walk::V6,
-            (None, _) => Walk::Done,
-        };
-        *cursor = Cursor { family, from: next, ..*cursor };
+        match next {
+            Some(_) => cursor.from = next,
+            None => cursor.pass(),
+        }
         Ok(entries)
     }
 

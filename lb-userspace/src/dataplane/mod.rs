@@ -9,6 +9,7 @@ pub mod decap;
 pub mod error;
 pub mod events;
 pub mod flows;
+mod halves;
 pub mod loader;
 pub mod lock;
 pub mod maps;

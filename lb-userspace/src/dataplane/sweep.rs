@@ -7,9 +7,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
+use std::os::fd::AsFd as _;
+use std::thread;
 use std::time::Instant;
 
-use lb_common::flow::{FlowEntry, Life};
+use lb_common::flow::{Flow4, Flow6, FlowEntry, Life};
 use lb_common::ring::Row;
 use lb_common::rows::Timeouts;
 
@@ -20,8 +22,13 @@ use super::Dataplane;
 use super::clock;
 use super::error::DataplaneError;
 use super::flows::{Cursor, Key, Table};
+use super::halves::Halves;
 use super::maps::Maps;
+use super::shape::Shape;
 use super::tables::RingId;
+
+/// Entries from which on two threads read a table.
+const LARGE: u32 = 1 << 16;
 
 /// A walk under way.
 #[derive(Debug)]
@@ -30,6 +37,8 @@ pub struct Sweep {
     rings: Vec<RingId>,
     index: HashMap<RingId, usize>,
     cursor: Cursor,
+    /// Reads the table that the cursor is at the beginning of.
+    halves: Option<Halves>,
     began: Instant,
     /// By service id: the entries it was said to have, less what has been removed.
     expected: Vec<u64>,
@@ -135,6 +144,7 @@ impl Dataplane {
             index: rings.iter().enumerate().map(|(index, id)| (*id, index)).collect(),
             rings,
             cursor: Cursor::default(),
+            halves: None,
             began: Instant::now(),
             expected: (0..services as u32).map(|service| maps.flow_use(service).entries).collect(),
             watches,
@@ -159,7 +169,7 @@ impl Dataplane {
         if sweep.cursor.table() == Table::Tracked {
             return self.continue_tracked(sweep);
         }
-        let batch = self.read_flows(&mut sweep.cursor)?;
+        let batch = self.read_on(&mut sweep.cursor, &mut sweep.halves)?;
         let now = clock::seconds();
         let present = Now { maps: &self.maps, rings: &sweep.rings };
         let (mut removable, mut judged) = (Vec::new(), Vec::new());
@@ -175,8 +185,10 @@ impl Dataplane {
             }
         }
         let outcomes = self.forget(Table::Rows, &removable)?;
-        for (entry, removed) in judged.iter().zip(outcomes) {
-            sweep.scan.outcome(entry, removed);
+        for ((entry, removed), (key, _)) in judged.iter().zip(outcomes).zip(&removable) {
+            // Two threads may both have read it, and it was removed already.
+            let gone = removed || self.maps.flow(Table::Rows, key)?.is_none();
+            sweep.scan.outcome(entry, gone);
             if removed && let Some(expected) = sweep.expected.get_mut(entry.service as usize) {
                 *expected = expected.wrapping_sub(1);
             }
@@ -188,9 +200,47 @@ impl Dataplane {
         Ok(true)
     }
 
+    /// The next entries: by two threads, if the table is one of those that take long.
+    fn read_on(
+        &self,
+        cursor: &mut Cursor,
+        halves: &mut Option<Halves>,
+    ) -> Result<Vec<(Key, FlowEntry)>, DataplaneError> {
+        if halves.is_none()
+            && let Some(family) = cursor.begins()
+            && thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1)
+        {
+            let (name, table) = self.maps.flow_table(cursor.table(), family);
+            let room = Shape::of(table)?.entries;
+            if room >= LARGE && self.expected_in(cursor.table(), family) >= u64::from(LARGE) {
+                let (table, middle) = (table.fd().as_fd(), room.next_power_of_two() / 2);
+                // No thread to be had: it takes longer.
+                *halves = match family {
+                    4 => Halves::begin::<Flow4>(name, table, middle).ok(),
+                    _ => Halves::begin::<Flow6>(name, table, middle).ok(),
+                };
+            }
+        }
+        let Some(both) = halves else { return self.read_flows(cursor) };
+        let entries = both.next()?;
+        if entries.is_none() {
+            *halves = None;
+            cursor.pass();
+        }
+        Ok(entries.unwrap_or_default())
+    }
+
+    /// How many flows the table is said to have, or both families of it.
+    fn expected_in(&self, table: Table, family: u8) -> u64 {
+        match table {
+            Table::Rows => (0..self.maps.service_slots() as u32).map(|id| self.maps.flow_use(id).entries).sum(),
+            Table::Tracked => self.maps.tracked_words().iter().map(|words| words[usize::from(family == 6)]).sum(),
+        }
+    }
+
     fn continue_tracked(&mut self, sweep: &mut Sweep) -> Result<bool, DataplaneError> {
         let Some(walk) = &mut sweep.tracked else { return Ok(false) };
-        let batch = self.read_flows(&mut sweep.cursor)?;
+        let batch = self.read_on(&mut sweep.cursor, &mut sweep.halves)?;
         let now = clock::seconds();
         let (mut removable, mut judged) = (Vec::new(), Vec::new());
         for (key, entry) in batch {
@@ -212,8 +262,12 @@ impl Dataplane {
                 judged.push(shown);
             }
         }
-        for (entry, removed) in judged.iter().zip(self.forget(Table::Tracked, &removable)?) {
-            walk.outcome(entry, removed);
+        let outcomes = self.forget(Table::Tracked, &removable)?;
+        for ((entry, removed), (key, _)) in judged.iter().zip(outcomes).zip(&removable) {
+            // As above; or the kernel has pushed it out.
+            if removed || self.maps.flow(Table::Tracked, key)?.is_some() {
+                walk.outcome(entry, removed);
+            }
         }
         Ok(!sweep.cursor.is_done())
     }
