@@ -153,12 +153,10 @@ fn ask(packet: Packet, family: u8, protocol: u8, length: u16, service: u32) -> R
     account::fib_lookup(service);
     request.family = family;
     request.l4_protocol = protocol;
-    request.sport = 0;
-    request.dport = 0;
     request.__bindgen_anon_1.tot_len = length;
     request.ifindex = packet.ingress();
+    // The kernel answered here last time. Ports stay 0, as they are in fragments; nobody ever writes them.
     request.__bindgen_anon_2.flowinfo = 0;
-    request.__bindgen_anon_5.tbid = 0;
     // SAFETY: the context is the kernel's, the request is ours and of the size given.
     let code = unsafe { ask_fib(packet.context().cast(), request, size_of::<bpf_fib_lookup>() as i32, 0) } as u32;
     match code {

@@ -65,7 +65,8 @@ pub const KERNEL_CLIENT6: Ipv6Addr = v6(0x1a, 0x78);
 /// On the link, and nobody knows its MAC.
 pub const SILENT_CLIENT4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 79);
 pub const SILENT_CLIENT6: Ipv6Addr = v6(0x1a, 0x79);
-/// Whose packets the kernel routes to [`SLOW`] by a rule about their source: through the gateway.
+/// Whose TCP packets the kernel routes to [`SLOW`] by a rule of their own: through the gateway, and nowhere if it is asked
+/// about port 1.
 pub const RULED_CLIENT4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 8);
 pub const RULED_CLIENT6: Ipv6Addr = v6(0xc, 8);
 /// In a prefix with a route of its own, by the second router.
@@ -292,7 +293,11 @@ pub fn network() -> Result<()> {
          route add 100.64.0.0/16 via 192.0.2.1
          route add 10.13.0.0/16 via 10.0.0.1 mtu lock {SLOW_MTU}
          route add 2001:db8:d13::/64 via 2001:db8:d::1 mtu lock {SLOW_MTU}
-         rule add from {RULED_CLIENT4} lookup 77
+         rule add pref 1 from {RULED_CLIENT4} ipproto tcp sport 1 lookup 78
+         rule add pref 2 from {RULED_CLIENT4} ipproto tcp dport 1 lookup 78
+         rule add pref 3 from {RULED_CLIENT4} ipproto tcp lookup 77
+         route add unreachable {slow4} table 78
+         route add unreachable {slow6} table 78
          route add {slow4} via 10.0.0.1 table 77
          route add {slow6} via 2001:db8:d::1 table 77
         ",
@@ -302,7 +307,12 @@ pub fn network() -> Result<()> {
         slow4 = backend4(SLOW),
         slow6 = backend6(SLOW),
     ))?;
-    netns::ip6(&format!("rule add from {RULED_CLIENT6} lookup 77\n"))?;
+    netns::ip6(&format!(
+        "rule add pref 1 from {RULED_CLIENT6} ipproto tcp sport 1 lookup 78
+         rule add pref 2 from {RULED_CLIENT6} ipproto tcp dport 1 lookup 78
+         rule add pref 3 from {RULED_CLIENT6} ipproto tcp lookup 77
+        ",
+    ))?;
     for far in ["lan-far", "dc-far"] {
         netns::receive_redirects(far)?;
     }
