@@ -207,6 +207,14 @@ impl World {
         ring.is_double() && [false, true].iter().any(|old| self.row_of(flow, *old).owner() == 0)
     }
 
+    /// The flow was refused in this swap, by one array or the other, and its row came to its end in it: the other array had
+    /// no time to hear of that. Among the limits, too.
+    fn ended_in_swap(&self, flow: usize) -> bool {
+        let row = self.row_of(flow, false);
+        let is_over = row.kind() == KIND_MOVING && !row.is_moving(self.its_second());
+        is_over && self.is_swapping() && self.refused_flows[flow] > 0 && self.refused_flows[flow] + 1000 > self.now
+    }
+
     /// The flow's row refers to the ring before, and that to nobody who is up. Having been refused it is the owner's, and the
     /// next owner's: docs/design/rows.md says so among the limits.
     fn had_nobody_before(&self, flow: usize) -> bool {
@@ -249,6 +257,8 @@ impl World {
             self.tally.flapped += 1;
         } else if self.refused_flows[flow] > 0 && lately(self.refused_flows[flow]) && self.had_nobody_before(flow) {
             self.tally.migrated_away += 1;
+        } else if self.ended_in_swap(flow) {
+            self.tally.ended_in_swap += 1;
         } else if was_away && self.killed_in_swap.is_some_and(lately) {
             self.tally.killed += 1;
         } else if self.died_in_swap.is_some_and(lately) {

@@ -142,6 +142,11 @@ impl World {
         matches!(self.controller.work, Work::Idle)
     }
 
+    /// A swap is on, or not settled yet.
+    pub fn is_swapping(&self) -> bool {
+        self.controller.work.swapped_until().is_some()
+    }
+
     /// What the controller has in mind, for [`crate::exhaustive`].
     pub fn digest_controller(
         &self,

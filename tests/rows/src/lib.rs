@@ -114,7 +114,15 @@ mod tests {
         let found = found.map(|(world, history)| (world, shrink::shrink(history).story()));
         assert_eq!(found, None);
         // A run that did not get somewhere proves nothing about it.
-        let rare = [tally.into_the_dead, tally.died_in_swap, tally.too_early, tally.flapped, tally.killed];
+        let rare = [
+            tally.into_the_dead,
+            tally.migrated_away,
+            tally.ended_in_swap,
+            tally.died_in_swap,
+            tally.too_early,
+            tally.flapped,
+            tally.killed,
+        ];
         let missing = tally.missing();
         assert!(missing.len() <= rare.iter().filter(|count| **count == 0).count(), "never: {missing:?}");
         assert!(rare.iter().sum::<u64>() * 100_000 < tally.checked * 100, "{tally}");

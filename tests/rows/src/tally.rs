@@ -40,6 +40,7 @@ tally! {
     excused: "of them of a flow that had lost its backend, or had been silent too long",
     flapped: "of them of a flow whose backend was away while flows were refused (see rule 4)",
     migrated_away: "of them of a refused flow that had nobody in the ring before (see the limits)",
+    ended_in_swap: "of them of a flow that was refused in the swap in which its row came to its end (see the limits)",
     died_in_swap: "of them moved because a backend was marked down while both arrays were in use",
     killed: "of them of a flow whose backend was away while the controller was killed in a swap",
     into_the_dead: "of them to a backend that is down while their flow's is not",
