@@ -38,7 +38,7 @@ fn program_and_model_agree_for_a_minute_of_random_packets_that_reach_everything(
 /// One thing changed in the program's world and not in the model's: a wrong program, as far as packets can tell.
 type Change = (&'static str, fn(&mut World));
 
-const CHANGES: [Change; 18] = [
+const CHANGES: [Change; 20] = [
     ("another hash key", |w| w.settings.hash_key[3] ^= 1),
     ("IPv6 switched off", |w| w.settings.ipv6 = false),
     ("IPv4 tunnel sources that do not vary", |w| w.settings.tunnel_mask4 = Ipv4Addr::UNSPECIFIED),
@@ -57,6 +57,8 @@ const CHANGES: [Change; 18] = [
     ("no neighbours", |w| w.neighbours.clear()),
     ("a device less", |w| w.devices.truncate(w.devices.len() - 1)),
     ("no VIPs at backend hosts", |w| w.unwrapped.clear()),
+    ("services that track no flows", |w| w.services.iter_mut().for_each(|s| s.tracked = false)),
+    ("no room for tracked flows", |w| w.policies.iter_mut().for_each(|p| p.quotas = [0, 0])),
 ];
 
 #[test]
@@ -76,6 +78,7 @@ fn a_program_that_is_wrong_in_any_one_thing_is_found_out() {
             && w.routes.iter().any(|r| r.prefix.length == 0 && matches!(r.way, Way::Gateway(_)))
             && w.routes.iter().any(|r| matches!(r.way, Way::OnLink(_)))
             && w.own.iter().any(IpAddr::is_ipv4)
+            && w.policies.iter().any(|p| p.quotas.iter().all(|quota| *quota > 5) && p.new_per_second > 3)
     };
     let kernel = network::kernel();
     let scenarios: Vec<Scenario> =

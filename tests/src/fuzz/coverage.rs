@@ -13,6 +13,7 @@ use lb_common::ring::CLASSES;
 use crate::model::checksum::{Judged, audit};
 use crate::model::decap::Content;
 use crate::model::read::{self, Datagram, ETHERNET, be16};
+use crate::model::tracked::Told;
 use crate::model::{Arrival, Family, Outcome, Path, Verdict};
 
 /// A verdict without its interface, or the reason of a drop.
@@ -82,10 +83,10 @@ fn need(family: Family, path: Path, what: What) -> Need {
         (Path::Nobody | Path::Tunnelled, What::Pass) => Need::Must,
         (Path::Tunnelled, _) => Need::Cannot("at a backend host the host gets everything"),
         (Path::Nobody, _) => Need::Cannot("what is for no service passes"),
-        (_, What::Drop(BackendDown)) => Need::Cannot("no row of these worlds moves"),
+        (Path::Reply, What::Drop(BackendDown)) => Need::Cannot("replies prove their backend up"),
         (_, What::Pass) => Need::Cannot("a service's packet is forwarded or dropped"),
         (Path::Unknown, What::Drop(Internal)) => Need::Must,
-        (Path::Unknown, What::Drop(NoBackend | NoRing | Truncated | Fragment | TtlExceeded))
+        (Path::Unknown, What::Drop(NoBackend | BackendDown | NoRing | Truncated | Fragment | TtlExceeded))
             if family == Family::V4 || what != What::Drop(Fragment) =>
         {
             Need::May
@@ -135,6 +136,10 @@ impl<'a> Seen<'a> {
         self.outcome.trace.content == Some(content)
     }
 
+    fn tracked(&self, told: Told) -> bool {
+        self.outcome.trace.tracked == Some(told)
+    }
+
     /// A packet came out of its tunnel with another ECN field than it had in there.
     fn remarked(&self) -> bool {
         let outer = if self.family(Family::V4) { 20 } else { 40 };
@@ -146,7 +151,7 @@ impl<'a> Seen<'a> {
 /// Something beside a verdict that must have happened: its name, and how it is told.
 type Mark = (&'static str, fn(&Seen<'_>) -> bool);
 
-const MARKS: [Mark; 19] = [
+const MARKS: [Mark; 27] = [
     ("next hop by the kernel, IPv4", |s| s.packet.is_some() && s.outcome.trace.asked && s.family(Family::V4)),
     ("next hop by the kernel, IPv6", |s| s.packet.is_some() && s.outcome.trace.asked && s.family(Family::V6)),
     ("event told", |s| s.outcome.trace.told == Some(true)),
@@ -168,6 +173,14 @@ const MARKS: [Mark; 19] = [
     ("a packet unwrapped as it was", |s| s.found(Content::Ours) && !s.remarked()),
     ("a tunnelled packet for somebody else", |s| s.found(Content::Unlisted)),
     ("congestion marked where no ECN is", |s| s.found(Content::Mismarked)),
+    ("a tracked flow followed, IPv4", |s| s.tracked(Told::Followed) && s.family(Family::V4)),
+    ("a tracked flow followed, IPv6", |s| s.tracked(Told::Followed) && s.family(Family::V6)),
+    ("a flow tracked from now on", |s| s.tracked(Told::Written)),
+    ("a tracked flow that had said something else", |s| s.tracked(Told::Replaced)),
+    ("an unknown tracked flow that ends", |s| s.tracked(Told::Ended)),
+    ("a flow beyond the quota of tracked ones", |s| s.tracked(Told::OverQuota)),
+    ("a flow beyond a second's number of tracked ones", |s| s.tracked(Told::OverGate)),
+    ("a tracked flow whose row nobody owns", |s| s.tracked(Told::NoBackend)),
 ];
 
 #[derive(Clone, Debug, Default)]

@@ -16,6 +16,8 @@ pub enum Kind {
     Checksum,
     Counters,
     Events,
+    /// What is known of tracked flows.
+    Flows,
 }
 
 /// A packet about which program and model disagree.

@@ -13,6 +13,8 @@ use super::network::{BACKENDS, CLIENTS, DC, LAN, OFF, TUNNEL_SOURCES, VIPS, WAN,
 use super::random::Random;
 use super::worlds::PORTS;
 use crate::model::World;
+use crate::model::checksum::keep_transport;
+use crate::model::read;
 use crate::model::world::Endpoint;
 use crate::packet::{
     Ethernet, Extension, Icmp, Ipv4, Ipv6, Mac, Packet, Tcp, Udp, arp, ethernet, icmp, icmpv6, ipv4, ipv6, raw, tcp,
@@ -45,6 +47,18 @@ pub fn frame(random: &mut Random, world: &World) -> Vec<u8> {
         frame.truncate(random.between(SHORTEST, frame.len()));
     }
     fit(frame)
+}
+
+/// Another packet of a flow that was there before: with other flags, if it is TCP's.
+pub fn again(random: &mut Random, sent: &[Vec<u8>]) -> Vec<u8> {
+    let before = random.pick(sent);
+    let mut frame = before.clone();
+    if let Some(packet) = read::datagram(&before).filter(|p| p.protocol == PROTO_TCP && p.is_complete(&before)) {
+        // SYN, ACK, data, FIN, RST.
+        frame[packet.l4 + 13] = random.pick(&[0x02, 0x10, 0x10, 0x18, 0x18, 0x11, 0x04, 0x14]);
+        keep_transport(&before, &mut frame);
+    }
+    frame
 }
 
 /// A good packet for a service or from a backend, to be cut at every byte.

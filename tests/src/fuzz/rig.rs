@@ -3,6 +3,7 @@
 //! The thread that has a [`Rig`] is moved into a network namespace of its own and pinned to one CPU: the budget for
 //! events is each CPU's own, and the model has one.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 
 use anyhow::{Context as _, Result, bail};
@@ -12,12 +13,16 @@ use nix::unistd::Pid;
 use lb_common::addr::{Endpoint4, Endpoint6, words6};
 use lb_common::backend::{BACKEND_ALIVE, BACKEND_V6, Backend, BackendRoute, State as BackendState};
 use lb_common::event::{EVENT_WANT_NEIGHBOUR, Event};
+use lb_common::flow::{
+    Flow4, Flow6, FlowEntry, FlowPolicy, FlowState, FlowUse, Life, ORPHAN_DROP, ORPHAN_RESELECT, PHASE_CLOSING,
+    PHASE_ESTABLISHED, PHASE_OPENING,
+};
 use lb_common::hash::HashKey;
 use lb_common::ring::{CLASSES, Row};
 use lb_common::route::{
     Neighbour4, Neighbour6, NextHop, ROUTE_ASK_KERNEL, ROUTE_GATEWAY, ROUTE_ON_LINK, Route as RouteValue,
 };
-use lb_common::service::{Reverse4, Reverse6, Service as ServiceValue};
+use lb_common::service::{Reverse4, Reverse6, Service as ServiceValue, TRACKED};
 
 use super::coverage::Coverage;
 use super::judge::{Difference, Kind, describe, judge};
@@ -25,7 +30,7 @@ use super::network;
 use super::scenario::{HEADROOM, Scenario, Step};
 use crate::model::state::Wanted;
 use crate::model::world::{self, Endpoint, Reply, Route, Service, Way};
-use crate::model::{Kernel, State, World, decap, process};
+use crate::model::{Kernel, State, World, decap, process, tracked};
 use crate::progrun::{Counts, Program, Settings, netns};
 
 /// How many packets go by before counters and events are compared. Reading them takes hundreds of calls.
@@ -111,6 +116,15 @@ impl Rig {
                     now = *second;
                     loaded.balancer.set_clock(now)?;
                 }
+                Step::Backend { id, up, life } => {
+                    state.standing.insert(*id, (*up, *life));
+                    if let Some(backend) = scenario.world.backend(*id) {
+                        let mut record = record(backend);
+                        record.state.generation = u32::from(*life);
+                        record.state.flags &= !if *up { 0 } else { BACKEND_ALIVE };
+                        loaded.balancer.set("BACKENDS", u32::from(*id), record)?;
+                    }
+                }
                 Step::Packet(arrival) | Step::AtBackend(arrival) => {
                     let (program, expected) = match step {
                         Step::AtBackend(_) => {
@@ -149,6 +163,14 @@ impl Rig {
         }
         let Some(loaded) = &mut self.loaded else { bail!("no program is loaded") };
         loaded.balancer.forget()?;
+        for backend in &world.backends {
+            loaded.balancer.set("BACKENDS", u32::from(backend.id), record(backend))?;
+        }
+        loaded.balancer.clear::<Flow4, FlowEntry>("TRACKED4")?;
+        loaded.balancer.clear::<Flow6, FlowEntry>("TRACKED6")?;
+        for policy in &world.policies {
+            loaded.balancer.set("FLOW_USES", policy.service, FlowUse::default())?;
+        }
         Ok((&self.kernel, loaded))
     }
 }
@@ -171,6 +193,20 @@ fn observe(loaded: &mut Loaded, before: &Counts, state: &mut State, difference: 
             ),
         );
     }
+    let (expected, actual) = (tracked_in(state), tracked(&mut loaded.balancer)?);
+    if expected != actual {
+        let only = |one: &Tracked, other: &Tracked| {
+            one.iter().filter(|(key, flow)| other.get(*key) != Some(flow)).map(|f| format!("{f:?}")).collect::<Vec<_>>()
+        };
+        difference.add(
+            Kind::Flows,
+            format!(
+                "tracked flows: expected {:?}\n             actual   {:?}",
+                only(&expected, &actual),
+                only(&actual, &expected)
+            ),
+        );
+    }
     let expected: Vec<Wanted> = state.events.drain(..).collect();
     let events = loaded.balancer.events()?;
     let actual: Vec<Option<Wanted>> = events.iter().map(wanted).collect();
@@ -178,6 +214,44 @@ fn observe(loaded: &mut Loaded, before: &Counts, state: &mut State, difference: 
         difference.add(Kind::Events, format!("events: expected {expected:?}\n        actual   {events:?}"));
     }
     Ok(())
+}
+
+/// By client, VIP, ports and protocol: service and state.
+type Tracked = BTreeMap<tracked::Key, (u32, u64)>;
+
+/// What the model knows of tracked flows, in the program's words.
+fn tracked_in(state: &State) -> Tracked {
+    let flow = |flow: &tracked::Flow| {
+        let phase = match flow.phase {
+            tracked::Phase::Opening => PHASE_OPENING,
+            tracked::Phase::Established => PHASE_ESTABLISHED,
+            tracked::Phase::Closing => PHASE_CLOSING,
+        };
+        (flow.service, FlowState::new(Life::new(flow.backend, flow.life), phase, flow.last).0)
+    };
+    state.tracked.flows.iter().map(|(key, known)| (*key, flow(known))).collect()
+}
+
+/// What the program does.
+fn tracked(program: &mut Program) -> Result<Tracked> {
+    let ports = |word: u32| {
+        let [a, b, c, d] = word.to_ne_bytes();
+        (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]))
+    };
+    let mut known = Tracked::new();
+    for (flow, entry) in program.entries::<Flow4, FlowEntry>("TRACKED4")? {
+        let ip = |word: u32| IpAddr::from(word.to_ne_bytes());
+        let (from, to) = ports(flow.ports);
+        let key = (ip(flow.source), ip(flow.destination), from, to, flow.protocol as u8);
+        known.insert(key, (entry.service, entry.state.0));
+    }
+    for (flow, entry) in program.entries::<Flow6, FlowEntry>("TRACKED6")? {
+        let ip = |words: [u32; 4]| IpAddr::from(lb_common::addr::octets6(words));
+        let (from, to) = ports(flow.ports);
+        let key = (ip(flow.source), ip(flow.destination), from, to, flow.protocol as u8);
+        known.insert(key, (entry.service, entry.state.0));
+    }
+    Ok(known)
 }
 
 /// An event in the model's words, if it means anything.
@@ -198,10 +272,11 @@ fn load(world: &World) -> Result<Program> {
         ipv6: s.ipv6,
         nat: s.nat,
         ipip: s.ipip,
-        tracking: false,
+        tracking: s.tracking,
         log: s.log,
         test_clock: true,
-        room_for_tracked: 4096,
+        // More than there are packets: nobody is pushed out.
+        room_for_tracked: 16_384,
         hash_key: HashKey(s.hash_key),
         tunnel_source_mask4: u32::from_ne_bytes(s.tunnel_mask4.octets()),
         tunnel_source_mask6: u32::from_ne_bytes(s.tunnel_mask6.octets()),
@@ -222,6 +297,19 @@ fn load(world: &World) -> Result<Program> {
             let ring = world.rings.iter().find(|r| usize::from(r.class) == class && r.slot == slot);
             Row::steady(ring.map_or(0, |ring| ring.owner(row)))
         })?;
+    }
+    for policy in &world.policies {
+        let policy_value = FlowPolicy {
+            tcp_opening: policy.tcp_opening,
+            tcp: policy.tcp,
+            udp: policy.udp,
+            orphans: if policy.drops_orphans { ORPHAN_DROP } else { ORPHAN_RESELECT },
+            new_per_second: policy.new_per_second,
+            tracked_quota4: policy.quotas[0],
+            tracked_quota6: policy.quotas[1],
+            ..FlowPolicy::default()
+        };
+        program.set("FLOW_POLICIES", policy.service, policy_value)?;
     }
     for service in &world.services {
         insert_service(&mut program, service)?;
@@ -284,8 +372,9 @@ fn record(backend: &world::Backend) -> Backend {
 }
 
 fn insert_service(program: &mut Program, service: &Service) -> Result<()> {
-    let Service { at: Endpoint { address, port, protocol }, id, class, slot, forward } = *service;
-    let value = ServiceValue { id, ring: slot, class, forward, ..ServiceValue::default() };
+    let Service { at: Endpoint { address, port, protocol }, id, class, slot, forward, tracked } = *service;
+    let flags = if tracked { TRACKED } else { 0 };
+    let value = ServiceValue { id, ring: slot, class, forward, flags, ..ServiceValue::default() };
     match address {
         IpAddr::V4(a) => program.insert("SERVICES4", Endpoint4::from_host(a.octets(), port, protocol), value),
         IpAddr::V6(a) => program.insert("SERVICES6", Endpoint6::from_host(a.octets(), port, protocol), value),

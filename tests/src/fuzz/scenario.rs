@@ -23,17 +23,26 @@ pub enum Step {
     Packet(Arrival),
     /// A frame arrives at a backend host.
     AtBackend(Arrival),
+    /// A backend goes down or comes up, or its id is another one's from now on.
+    Backend {
+        id: u16,
+        up: bool,
+        life: u16,
+    },
 }
 
 impl Step {
     /// The frame of the step, if it has one.
     pub fn arrival(&self) -> Option<&Arrival> {
         match self {
-            Self::Clock(_) => None,
+            Self::Clock(_) | Self::Backend { .. } => None,
             Self::Packet(arrival) | Self::AtBackend(arrival) => Some(arrival),
         }
     }
 }
+
+/// Frames of which another one of the same flow may come.
+const MOST_SENT: usize = 48;
 
 /// Room in front of a frame as most drivers leave it, and as test runs can take it away.
 pub const HEADROOM: usize = 216;
@@ -43,22 +52,34 @@ pub fn generate(random: &mut Random, kernel: &Kernel, packets: usize) -> Scenari
     let world = worlds::world(random);
     let mut steps = Vec::with_capacity(packets);
     // Where time stands still, the budget for events is spent.
-    let hurry = random.pick(&[0, 0, 2]);
+    let hurry = random.pick(&[0, 0, 2, 5]);
     let mut now = random.below(1000) as u64;
     let mut left = packets;
+    let mut sent: Vec<Vec<u8>> = Vec::new();
     while left > 0 {
         if random.below(100) < hurry {
             now += random.between(1, 3) as u64;
             steps.push(Step::Clock(now));
         }
+        // Only tracked flows ask for it.
+        if !world.policies.is_empty() && random.below(1000) < 4 {
+            let backend = random.pick(&world.backends).id;
+            steps.push(Step::Backend { id: backend, up: random.percent(60), life: random.between(1, 2) as u16 });
+        }
         // One packet, or one packet cut at every byte.
-        let frames = if random.below(2000) < 1 {
+        let frames = if !world.policies.is_empty() && !sent.is_empty() && random.percent(40) {
+            vec![packets::again(random, &sent)]
+        } else if random.below(2000) < 1 {
             let frame = packets::whole(random, &world);
             let end = frame.len().min(120);
             (packets::SHORTEST..=end).map(|length| frame[..length].to_vec()).collect()
         } else {
             vec![packets::frame(random, &world)]
         };
+        if sent.len() == MOST_SENT {
+            sent.swap_remove(random.below(MOST_SENT));
+        }
+        sent.extend(frames.last().cloned());
         let interface = packets::ingress(random);
         for frame in frames.into_iter().take(left) {
             let headroom = if random.percent(92) { HEADROOM } else { random.below(HEADROOM / 4) * 4 };

@@ -52,7 +52,7 @@ macro_rules! list {
 }
 
 const STEPS: List = list!(steps);
-const TABLES: [List; 10] = [
+const TABLES: [List; 11] = [
     list!(world.neighbours),
     list!(world.routes),
     list!(world.replies),
@@ -62,6 +62,7 @@ const TABLES: [List; 10] = [
     list!(world.next_hops),
     list!(world.backends),
     list!(world.devices),
+    list!(world.policies),
     list!(world.unwrapped),
 ];
 

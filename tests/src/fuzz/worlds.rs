@@ -13,8 +13,8 @@ use super::network::{
 };
 use super::random::Random;
 use crate::model::world::{
-    BEYOND_BACKENDS, Backend, Endpoint, Indexed, Neighbour, NextHop, Prefix, Reply, Ring, Route, Service, Settings,
-    Way, World,
+    BEYOND_BACKENDS, Backend, Endpoint, Indexed, Neighbour, NextHop, Policy, Prefix, Reply, Ring, Route, Service,
+    Settings, Way, World,
 };
 use crate::packet::Mac;
 
@@ -51,11 +51,13 @@ pub fn world(random: &mut Random) -> World {
             (7, vec![LAN, OFF]),
             (5, vec![]),
         ]),
+        policies: Vec::new(),
         unwrapped: Vec::new(),
     };
     world.rings = rings(random, &world);
     world.services = services(random, &world);
     world.replies = replies(random, &world);
+    world.policies = policies(random, &world);
     world.unwrapped = VIPS.into_iter().filter(|_| random.percent(60)).collect();
     world
 }
@@ -64,6 +66,7 @@ fn settings(random: &mut Random) -> Settings {
     let all = random.percent(80);
     let mut on = || all || random.percent(70);
     let (ipv4, ipv6, nat, ipip) = (on(), on(), on(), on());
+    let tracking = random.percent(60);
     let mut mask = || match random.below(4) {
         0 | 1 => Ipv4Addr::UNSPECIFIED,
         2 => Ipv4Addr::from_bits(u32::MAX >> random.below(32)),
@@ -76,6 +79,7 @@ fn settings(random: &mut Random) -> Settings {
         ipv6,
         nat,
         ipip,
+        tracking,
         log,
         hash_key: std::array::from_fn(|_| random.draw()),
         tunnel_mask4,
@@ -180,9 +184,27 @@ fn services(random: &mut Random, world: &World) -> Vec<Service> {
             }
         };
         let forward = random.weighted(&[(48, FORWARD_NAT), (48, FORWARD_IPIP), (2, 0), (1, 3), (1, 255)]);
-        services.push(Service { at, id, class, slot, forward });
+        let tracked = random.percent(50);
+        services.push(Service { at, id, class, slot, forward, tracked });
     }
     services
+}
+
+/// For tracked flows: timeouts that flows live to see, and quotas and gates that some do not pass.
+fn policies(random: &mut Random, world: &World) -> Vec<Policy> {
+    let mut ids: Vec<u32> = world.services.iter().filter(|s| s.tracked).map(|s| s.id).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    let mut policy = |service| Policy {
+        service,
+        tcp_opening: random.between(1, 4) as u32,
+        tcp: random.between(2, 30) as u32,
+        udp: random.between(1, 10) as u32,
+        drops_orphans: random.percent(40),
+        quotas: [0, 1].map(|_| random.pick(&[0, 1, 5, 10_000, 10_000, 10_000])),
+        new_per_second: random.pick(&[0, 3, 100_000, 100_000, 100_000]),
+    };
+    if world.settings.tracking { ids.into_iter().map(&mut policy).collect() } else { Vec::new() }
 }
 
 /// Ids of services, some of several endpoints.

@@ -20,6 +20,7 @@ pub mod kernel;
 pub mod read;
 pub mod rewrite;
 pub mod state;
+pub mod tracked;
 mod way;
 pub mod world;
 
@@ -111,6 +112,8 @@ pub struct Trace {
     pub asked: bool,
     /// A neighbour was missing, and the controller was told (`true`) or the budget was spent (`false`).
     pub told: Option<bool>,
+    /// What became of the packet's flow, where flows are tracked.
+    pub tracked: Option<tracked::Told>,
     /// At a backend host, what was in the frame.
     pub content: Option<decap::Content>,
 }

@@ -24,6 +24,10 @@ pub struct Wanted {
 pub struct State {
     services: BTreeMap<u32, ServiceCounters>,
     backends: BTreeMap<u16, BackendCounters>,
+    /// Flows of tracked services.
+    pub tracked: super::tracked::Flows,
+    /// Backends that are not what the world says, by id: whether they are up, and which of their lives it is.
+    pub standing: BTreeMap<u16, (bool, u16)>,
     /// Sent and not yet read, oldest first.
     pub events: VecDeque<Wanted>,
     /// At a backend host: packets taken out of their tunnels, and those in it for others.
@@ -91,6 +95,9 @@ impl State {
         let mut counts = Counts::default();
         for (id, line) in &self.services {
             counts.service(*id, line);
+        }
+        for (id, line) in &self.tracked.counters {
+            counts.tracked(*id, line);
         }
         for (id, line) in &self.backends {
             counts.backend(u32::from(*id), line);

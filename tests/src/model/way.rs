@@ -10,6 +10,7 @@ use super::kernel::Answer;
 use super::read::{self, Datagram};
 use super::rewrite::{self, End};
 use super::state::Wanted;
+use super::tracked::{Asked, Signs};
 use super::world::{Backend, NextHop, Reply, Service, Way};
 use super::{Arrival, Family, Kernel, Outcome, Path, State, Trace, Verdict, World};
 use crate::golden::oracle;
@@ -144,12 +145,20 @@ impl Walk<'_> {
         }
     }
 
-    /// The owner of the flow's row.
+    /// The owner of the flow's row, or whoever a tracked flow has.
     fn choose(&mut self, service: &Service, hash: u32) -> Result<Backend, DropReason> {
         let ring = self.world.ring(service).ok_or(DropReason::NoRing)?;
         let row = oracle::row(hash, ring.log2());
         (self.trace.ring_class, self.trace.row) = (Some(ring.class), Some(row));
-        match ring.owner(row) {
+        let mut chosen = ring.owner(row);
+        if self.world.settings.tracking && service.tracked {
+            let asked = Asked { world: self.world, now: self.now as u32, service, packet: &self.packet };
+            let signs = Signs::of(&self.packet, &self.arrival.frame);
+            let (told, backend) = asked.answer(signs, chosen, &self.state.standing, &mut self.state.tracked);
+            self.trace.tracked = Some(told);
+            chosen = backend.ok_or(DropReason::BackendDown)?;
+        }
+        match chosen {
             0 => Err(DropReason::NoBackend),
             id => {
                 self.trace.backend = Some(id);

@@ -28,6 +28,9 @@ pub struct World {
     pub own: Vec<IpAddr>,
     /// Interfaces that take redirected frames.
     pub devices: Vec<u32>,
+    /// How services' flows are written down; none for a service that is not here.
+    #[serde(default)]
+    pub policies: Vec<Policy>,
     /// What backend hosts were told: VIPs whose packets they take out of tunnels.
     #[serde(default)]
     pub unwrapped: Vec<IpAddr>,
@@ -40,6 +43,8 @@ pub struct Settings {
     pub ipv6: bool,
     pub nat: bool,
     pub ipip: bool,
+    #[serde(default)]
+    pub tracking: bool,
     pub log: bool,
     pub hash_key: [u64; 12],
     /// Bits of the outer IPv4 source that vary with the flow.
@@ -64,6 +69,23 @@ pub struct Service {
     pub slot: u32,
     /// `FORWARD_NAT`, `FORWARD_IPIP`, or a number the program does not know.
     pub forward: u8,
+    /// Its flows are written down whatever their row.
+    #[serde(default)]
+    pub tracked: bool,
+}
+
+/// How a service's flows are written down, by its id. Times are in seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    pub service: u32,
+    pub tcp_opening: u32,
+    pub tcp: u32,
+    pub udp: u32,
+    /// Flows whose backend is down are dropped.
+    pub drops_orphans: bool,
+    /// Most flows of IPv4, and of IPv6.
+    pub quotas: [u32; 2],
+    pub new_per_second: u32,
 }
 
 /// A ring of 2^k rows, given by a pattern that repeats: row i belongs to `owners[i % owners.len()]`, 0 being nobody.
@@ -181,6 +203,10 @@ impl World {
 
     pub fn reply(&self, from: Endpoint) -> Option<&Reply> {
         self.replies.iter().find(|r| r.from == from)
+    }
+
+    pub fn policy(&self, service: u32) -> Policy {
+        self.policies.iter().find(|p| p.service == service).copied().unwrap_or_default()
     }
 
     pub fn backend(&self, id: u16) -> Option<&Backend> {
