@@ -275,6 +275,9 @@ pub struct ServicePlan {
     /// How many of its flows are written down now: those on rows that have not settled. Not its connections; of those
     /// nobody keeps a list.
     pub written_down: u64,
+    /// How many of its flows are listed now; `null` where the service does not track them.
+    #[serde(default)]
+    pub tracked: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -284,6 +287,9 @@ pub struct BackendPlan {
     pub port: Option<u16>,
     pub change: Change,
     pub what: Vec<String>,
+    /// How many of its flows are listed now; `null` where the service does not track them, or did not have it.
+    #[serde(default)]
+    pub tracked: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -15,8 +15,8 @@ use crate::exit::{Exit, Failure};
 ///
 /// Services and backends that come, go and change; rows of rings that get another owner, and the part of the traffic
 /// that is on them; connections that will break, and why. Connections on rows that get another owner stay where they
-/// are: only new ones go to the new owner. How many there are is not known, and not guessed: rows that have settled keep
-/// no list of their flows.
+/// are: only new ones go to the new owner. How many there are is not known, and not guessed, because rows that have
+/// settled keep no list of their flows; where a service has `tracking: full`, its flows are counted.
 ///
 /// The daemon compares the file with what it serves. Without a daemon this checks the file, and ends with exit code 4.
 #[derive(Debug, clap::Args)]
@@ -109,6 +109,9 @@ fn service_lines(out: &mut String, service: &ServicePlan, paint: Paint) {
     for ring in &service.rings {
         let _ = writeln!(out, "    {}", ring_line(ring));
     }
+    if let Some(tracked) = service.tracked {
+        let _ = writeln!(out, "    flows tracked now: {tracked}");
+    }
     if service.written_down > 0 {
         let _ = writeln!(out, "    flows written down by earlier changes: {}", service.written_down);
     }
@@ -124,7 +127,8 @@ fn backend_line(backend: &BackendPlan) -> String {
         Change::Removed => "gets no new flows, and keeps those it has until they end".to_owned(),
         _ => backend.what.join(", "),
     };
-    format!("{} backend {name}: {what}", sign(backend.change))
+    let flows = backend.tracked.map_or(String::new(), |n| format!(" (flows tracked now: {n})"));
+    format!("{} backend {name}: {what}{flows}", sign(backend.change))
 }
 
 fn ring_line(ring: &RingPlan) -> String {

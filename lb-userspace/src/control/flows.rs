@@ -3,7 +3,7 @@
 //! They are those that showed a packet while their row moved, and those that are tracked. Of other flows there is no
 //! list, which is what makes a packet cost the same whatever their number.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
 use lb_common::flow::{PHASE_CLOSING, PHASE_ESTABLISHED};
@@ -12,11 +12,23 @@ use crate::api::types::{Flow, FlowFilter, FlowPhase, FlowRow, FlowTable, Flows};
 use crate::dataplane::clock;
 use crate::dataplane::flows::{Cursor, Table};
 use crate::exit::{Exit, Failure};
-use crate::model::{Backend, Protocol};
+use crate::model::{Backend, Protocol, Tracking};
 
 use super::controller::Controller;
 
 impl Controller {
+    /// How many flows each backend has that are tracked, by service id and backend id.
+    pub(super) fn count_tracked(&self) -> Result<HashMap<u32, BTreeMap<u16, u64>>, Failure> {
+        let mut counts: HashMap<u32, BTreeMap<u16, u64>> = HashMap::new();
+        let mut cursor = Cursor::new(Table::Tracked);
+        while self.model.services.iter().any(|s| s.tracking == Tracking::Full) && !cursor.is_done() {
+            for (_, entry) in self.dataplane.read_flows(&mut cursor)?.into_iter().filter(|(_, e)| e.state.is_taken()) {
+                *counts.entry(entry.service).or_default().entry(entry.state.life().backend()).or_default() += 1;
+            }
+        }
+        Ok(counts)
+    }
+
     /// Those that the filter wants, at most `filter.limit` of them.
     pub(super) fn flows(&self, filter: &FlowFilter) -> Result<Flows, Failure> {
         if let Some(name) = &filter.service

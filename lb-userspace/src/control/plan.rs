@@ -2,7 +2,8 @@
 //!
 //! Pure: two models and the tables that follow from each. Rows and shares are counted, not estimated; a row is a fixed
 //! part of the hash, so a part of the rows is the same part of the flows. How many connections are on them is not known,
-//! because steady rows keep no list of their flows, and it is not guessed here.
+//! because steady rows keep no list of their flows, and it is not guessed here; where a service tracks its flows, those are
+//! counted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -25,12 +26,14 @@ pub struct Side<'a> {
 }
 
 /// What the running controller knows of a service's traffic.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
     /// Packets forwarded since the start.
     pub packets: u64,
     /// Flows that are written down.
     pub written_down: u64,
+    /// By backend id, where flows are tracked: how many are listed.
+    pub tracked: Option<BTreeMap<u16, u64>>,
 }
 
 /// Compares what runs with what would run.
@@ -43,7 +46,7 @@ pub fn plan(old: Side<'_>, new: Side<'_>, seen: &BTreeMap<String, Seen>) -> Plan
         let find = |model: &'_ Model| model.services.iter().position(|s| s.name == name);
         let before = find(old.model).map(|i| &old.model.services[i]);
         let after = find(new.model).map(|i| &new.model.services[i]);
-        let known = seen.get(name).copied().unwrap_or_default();
+        let known = seen.get(name).cloned().unwrap_or_default();
         let rings = rings(name, &old, &new);
         packets += known.packets;
         on_moved_rows += known.packets as f64 * rings.iter().map(|r| r.share).fold(0.0, f64::max);
@@ -55,7 +58,12 @@ pub fn plan(old: Side<'_>, new: Side<'_>, seen: &BTreeMap<String, Seen>) -> Plan
             }
             (Some(before), Some(after)) => {
                 changed_service(before, after, &old, &new, &mut out);
-                let backends = backends(before, after);
+                let mut backends = backends(before, after);
+                for plan in backends.iter_mut().filter(|plan| plan.change != Change::Added) {
+                    let it = |b: &&Backend| (b.address, b.port) == (plan.address, plan.port);
+                    let id = before.backends.iter().find(it).and_then(|b| old.ids.backend(before, b));
+                    plan.tracked = known.tracked.as_ref().map(|by| id.and_then(|id| by.get(&id)).copied().unwrap_or(0));
+                }
                 // Rows may move without a word in the file: a verdict that waits for its turn is applied on the way.
                 if before == after && rings.iter().all(|r| r.rows_moved == 0) {
                     continue;
@@ -68,7 +76,16 @@ pub fn plan(old: Side<'_>, new: Side<'_>, seen: &BTreeMap<String, Seen>) -> Plan
         let about = |sentence: &&String| sentence.starts_with(&prefix) && !sentence.contains(": backend ");
         let settings = out.changes.iter().filter(about).map(|s| s[prefix.len()..].to_owned()).collect();
         let written_down = known.written_down;
-        out.services.push(ServicePlan { name: name.to_owned(), change, settings, backends, rings, written_down });
+        let tracked = known.tracked.map(|by_backend| by_backend.values().sum());
+        out.services.push(ServicePlan {
+            name: name.to_owned(),
+            change,
+            settings,
+            backends,
+            rings,
+            written_down,
+            tracked,
+        });
     }
     out.traffic_share = (packets > 0).then(|| on_moved_rows / packets as f64);
     out
@@ -112,6 +129,7 @@ fn called(backend: &Backend) -> BackendPlan {
         port: backend.port,
         change: Change::Changed,
         what: Vec::new(),
+        tracked: None,
     }
 }
 

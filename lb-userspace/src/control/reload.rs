@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 use crate::api::types::{Applied, Confirmed, Plan, PlanRequest};
 use crate::config;
 use crate::exit::{Exit, Failure};
-use crate::model::Model;
+use crate::model::{Model, Tracking};
 use crate::systemd::Notify;
 
 use super::controller::{Controller, restart_needed};
@@ -203,18 +203,20 @@ impl Controller {
         let would = compute(&next, view, &mut ids_then, &runs.rings)?;
         let old = Side { model: &self.model, view: self.view(), desired: &runs, ids: &ids_now };
         let new = Side { model: &next, view, desired: &would, ids: &ids_then };
-        let plan = plan::plan(old, new, &self.seen());
+        let plan = plan::plan(old, new, &self.seen()?);
         Ok(Plan { generation: self.generation, assumptions, ..plan })
     }
 
-    fn seen(&self) -> BTreeMap<String, Seen> {
+    fn seen(&self) -> Result<BTreeMap<String, Seen>, Failure> {
+        let mut listed = self.count_tracked()?;
         let services = self.model.services.iter().filter_map(|s| {
             let id = self.ids.service(&s.name)?;
             let packets = self.dataplane.service_counters(id).ok()?.packets;
             let written_down = self.dataplane.flow_use(id).entries;
-            Some((s.name.clone(), Seen { packets, written_down }))
+            let tracked = (s.tracking == Tracking::Full).then(|| listed.remove(&id).unwrap_or_default());
+            Some((s.name.clone(), Seen { packets, written_down, tracked }))
         });
-        services.collect()
+        Ok(services.collect())
     }
 }
 

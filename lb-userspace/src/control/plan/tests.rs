@@ -8,6 +8,7 @@ use crate::config;
 use crate::control::desired::{self, BackendName, Rings};
 use crate::control::leaving::Leaving;
 use crate::dataplane::Sizes;
+use crate::model::Tracking;
 use crate::net::NetState;
 use crate::ring::Seed;
 
@@ -48,8 +49,15 @@ fn between(old: &str, new: &str, down: &[&str]) -> Plan {
     let after = View { leaving: &leaving, ..view };
     let mut then = ids.clone();
     let would = compute(&new, after, &mut then, &runs.rings);
-    let seen = BTreeMap::from([("web".to_owned(), Seen { packets: 900, written_down: 7 })]);
-    let seen = seen.into_iter().chain([("dns".to_owned(), Seen { packets: 100, written_down: 0 })]).collect();
+    // Flows of web that are tracked, if it asks for that: 10 on its first backend, 20 on its second, and so on.
+    let service = old.services.iter().find(|s| s.name == "web" && s.tracking == Tracking::Full);
+    let tracked = service.map(|service| {
+        let ids = service.backends.iter().filter_map(|b| ids.backend(service, b));
+        ids.zip(1..).map(|(id, n)| (id, n * 10)).collect()
+    });
+    let web = Seen { packets: 900, written_down: 7, tracked };
+    let dns = Seen { packets: 100, written_down: 0, tracked: None };
+    let seen = BTreeMap::from([("web".to_owned(), web), ("dns".to_owned(), dns)]);
     plan(
         Side { model: &old, view, desired: &runs, ids: &ids },
         Side { model: &new, view: after, desired: &would, ids: &then },
@@ -90,6 +98,18 @@ fn what_moves_breaks_nothing_and_is_counted_by_row() {
         assert!((wanted - 0.01..wanted + 0.05).contains(&ring.share), "{name}: {ring:?}");
         assert_eq!(plan.traffic_share, Some(ring.share * 900.0 / 1000.0), "{name}");
     }
+}
+
+#[test]
+fn flows_are_counted_where_they_are_tracked() {
+    let tracking = |backends: &str| web("tracking: full,", backends);
+    let plan = between(&tracking(&format!("{A}, {B}")), &tracking(&format!("{A}, {C}")), &[]);
+    let [service] = plan.services.as_slice() else { panic!("{:?}", plan.services) };
+    assert_eq!(service.tracked, Some(30));
+    let counts: Vec<_> = service.backends.iter().map(|b| (b.name.as_str(), b.tracked)).collect();
+    assert_eq!(counts, [("b", Some(20)), ("c", None)]);
+    let plan = between(&web("", &format!("{A}, {B}")), &tracking(A), &[]);
+    assert_eq!((plan.services[0].tracked, plan.services[0].backends[0].tracked), (None, None));
 }
 
 #[test]
