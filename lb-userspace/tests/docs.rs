@@ -12,13 +12,14 @@ use sluice::dataplane::maps;
 use sluice::exit::Exit;
 use sluice::{cli, config};
 
-const DOCUMENTS: [&str; 9] = [
+const DOCUMENTS: [&str; 10] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
     "CONTRIBUTING.md",
     "docs/benchmark.md",
     "docs/configuration.md",
+    "docs/design/flows.md",
     "docs/design/rows.md",
     "docs/metrics.md",
     "docs/operations.md",
