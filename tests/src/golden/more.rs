@@ -1,8 +1,10 @@
 //! What one packet in a table cannot show: settings, events, the clock, and real wires.
 
+use std::os::fd::AsFd as _;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use lb_common::event::EVENT_WANT_NEIGHBOUR;
 
@@ -16,11 +18,12 @@ use crate::progrun::{Program, Settings, Verdict};
 
 type Test = fn(&mut World) -> Result<()>;
 
-pub const TESTS: [(&str, Test); 9] = [
+pub const TESTS: [(&str, Test); 10] = [
     ("every combination of load-time settings passes the verifier", every_setting_loads),
     ("what a setting switches off passes untouched", switched_off),
     ("tunnel sources vary with the flow inside the mask", tunnel_sources_vary),
     ("a missing neighbour is told to the controller, once per packet and by address", missing_neighbours_are_told),
+    ("whoever waits for events is woken", events_wake),
     ("events are limited to 64 per second", events_are_limited),
     ("seconds are those of the kernel's monotonic clock", seconds_are_the_kernel_s),
     ("every packet is logged once where that is switched on, and none elsewhere", packets_are_logged),
@@ -151,6 +154,24 @@ fn missing_neighbours_are_told(world: &mut World) -> Result<()> {
         ensure!(event.kind == EVENT_WANT_NEIGHBOUR && event.family == family, "{event:?}");
         ensure!(event.ifindex == DC && event.addr == addr && event.reserved == 0, "{event:?}");
     }
+    Ok(())
+}
+
+fn events_wake(world: &mut World) -> Result<()> {
+    world.program.set_clock(1_500)?;
+    world.program.events()?;
+    let ring = world.program.event_ring()?;
+    let waiting = std::thread::spawn(move || {
+        let mut wanted = [PollFd::new(ring.as_fd(), PollFlags::POLLIN)];
+        poll(&mut wanted, PollTimeout::from(2_000_u16))
+    });
+    // It should be waiting by now; a slow start makes the test lenient, not wrong.
+    std::thread::sleep(Duration::from_millis(200));
+    let packet = ethernet(ROUTER_MAC, LAN_MAC) / ipv4(CLIENT4, VIP4) / tcp(40_000, WAITING.port);
+    world.program.run(&packet.bytes(), LAN)?;
+    let woken = waiting.join().map_err(|_| anyhow!("the thread that waits panicked"))??;
+    ensure!(woken == 1, "nobody was woken for two seconds");
+    world.program.events()?;
     Ok(())
 }
 

@@ -298,7 +298,7 @@ pub fn network() -> Result<()> {
          rule add pref 3 from {RULED_CLIENT4} ipproto tcp lookup 77
          route add unreachable {slow4} table 78
          route add unreachable {slow6} table 78
-         route add {slow4} via 10.0.0.1 table 77
+         route add {slow4} via 10.0.0.1 table 77 metric 1
          route add {slow6} via 2001:db8:d::1 table 77
         ",
         lan_far = LAN + 1,
@@ -308,7 +308,9 @@ pub fn network() -> Result<()> {
         slow6 = backend6(SLOW),
     ))?;
     netns::ip6(&format!(
-        "rule add pref 1 from {RULED_CLIENT6} ipproto tcp sport 1 lookup 78
+        // The metric of the route above is where the kernel finds the flow label, if nobody clears it.
+        "rule add pref 1 from {RULED_CLIENT6} tos 0x10 lookup 78
+         rule add pref 1 from {RULED_CLIENT6} ipproto tcp sport 1 lookup 78
          rule add pref 2 from {RULED_CLIENT6} ipproto tcp dport 1 lookup 78
          rule add pref 3 from {RULED_CLIENT6} ipproto tcp lookup 77
         ",

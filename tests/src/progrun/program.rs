@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 use std::{fmt, io};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
@@ -319,6 +320,13 @@ impl Program {
     /// Sets the program's clock, in seconds.
     pub fn set_clock(&mut self, seconds: u64) -> Result<()> {
         self.set("CLOCK", 0, seconds)
+    }
+
+    /// A descriptor that is readable when there are events.
+    pub fn event_ring(&mut self) -> Result<OwnedFd> {
+        let ring: RingBuf<_> = self.map("EVENTS")?;
+        // SAFETY: it is the ring's own, which lives until the end of this function.
+        Ok(unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) }.try_clone_to_owned()?)
     }
 
     /// All events the program has sent since the last call.
