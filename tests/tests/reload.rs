@@ -2,6 +2,7 @@
 //!
 //! Needs root, nginx and dnsmasq, as the other tests of the lab do.
 
+use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 use lb_tests::lab::config::Config;
 use lb_tests::lab::daemon::{Daemon, Launcher};
 use lb_tests::lab::{CLIENT, Lab, VIP};
-use sluice::api::types::{DrainProgress, FlowPhase, Flows, Plan, Status};
+use sluice::api::types::{DrainProgress, Flow, FlowPhase, FlowTable, Flows, Plan, Status};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -201,4 +202,85 @@ fn a_drain_waits_for_the_connections_that_are_used_and_breaks_none() {
     for connection in &mut connections {
         connection.ask().expect("a connection broke");
     }
+}
+
+/// The service's flows that are listed, by client.
+fn listed(daemon: &Daemon) -> BTreeMap<SocketAddr, Flow> {
+    let listed = daemon.cli_ok(&["flows", "--service", "web", "-o", "json"]).unwrap();
+    let listed: Flows = serde_json::from_str(&listed).unwrap();
+    let count = listed.flows.len();
+    let flows: BTreeMap<_, _> = listed.flows.into_iter().map(|flow| (flow.client, flow)).collect();
+    assert_eq!((listed.total, count), (flows.len() as u64, flows.len()), "a flow is listed twice");
+    flows
+}
+
+fn backends(flows: &BTreeMap<SocketAddr, Flow>) -> BTreeMap<SocketAddr, &str> {
+    flows.iter().map(|(client, flow)| (*client, flow.backend.as_str())).collect()
+}
+
+#[test]
+#[ignore = "needs root"]
+fn tracked_flows_are_listed_one_and_all_through_reloads_crashes_and_drains() {
+    let lab = Lab::new().unwrap();
+    let config = Config::new(&lab);
+    let limits = "limits: { flows: 4096 }\ndefaults:\n  timeouts: { tcp_established: 60s, tcp_opening: 5s, udp: 5s }\n";
+    let plain = config.yaml().replace("defaults:\n", limits);
+    let full = plain.replace("defaults:\n", "defaults:\n  tracking: full\n");
+    let mut daemon = Daemon::start(&lab, Launcher::beside_us().unwrap(), &plain).unwrap();
+    assert!(daemon.status().unwrap().services.iter().all(|s| s.tracked.is_none()));
+    let mut connections: Vec<Held> = (0..24).map(|_| Held::open(&lab)).collect();
+    let clients: Vec<SocketAddr> = connections.iter().map(|c| c.0.local_addr().unwrap()).collect();
+    let mut ask = |when: &str| {
+        for connection in &mut connections {
+            connection.ask().unwrap_or_else(|e| panic!("a connection broke {when}: {e}"));
+        }
+    };
+    ask("at first");
+
+    daemon.edit(&full).unwrap();
+    daemon.cli_ok(&["reload"]).unwrap();
+    ask("when tracking was turned on");
+    let first = listed(&daemon);
+    assert!(clients.iter().all(|client| first.contains_key(client)), "{clients:?} are not all in {first:?}");
+    assert!(clients.iter().all(|client| first[client].phase == FlowPhase::Established), "{first:?}");
+    assert!(first.values().any(|flow| flow.table == FlowTable::Tracked), "{first:?}");
+    let status = daemon.status().unwrap();
+    let web = status.services.iter().find(|s| s.name == "web").unwrap().tracked.clone().expect("it is tracked");
+    let quotas: Vec<u32> = web.families.values().map(|family| family.quota).collect();
+    assert_eq!(quotas, [1024, 1024], "half of the room for each family");
+    assert!(web.families["ipv4"].entries >= 24 && web.written >= 24, "{web:?}");
+    assert!(status.services.iter().any(|s| s.name == "dns" && s.tracked.is_none()), "its datagrams stand alone");
+
+    daemon.kill();
+    ask("without a controller");
+    daemon = Daemon::start(&lab, Launcher::beside_us().unwrap(), &full).unwrap();
+    let before: BTreeMap<_, _> = backends(&first).into_iter().map(|(c, b)| (c, b.to_owned())).collect();
+    let second = listed(&daemon);
+    let after = backends(&second);
+    for client in &clients {
+        assert_eq!(after.get(client), Some(&before[client].as_str()), "{client} after the restart");
+    }
+
+    let on_b1 = clients.iter().filter(|client| before[client] == "b1").count() as u64;
+    assert!(on_b1 > 0, "{before:?}");
+    daemon.cli_ok(&["drain", "web/b1"]).unwrap();
+    ask("when a backend was drained");
+    let third = listed(&daemon);
+    assert!(clients.iter().all(|client| third[client].backend == before[client]), "{third:?}");
+    assert!(third.values().any(|flow| flow.table == FlowTable::Row), "rows have written some of them down: {third:?}");
+    let late = daemon.cli(&["drain", "web/b1", "--wait", "--timeout", "5s", "-o", "json"]).unwrap();
+    let out = String::from_utf8_lossy(&late.stdout);
+    let told: Vec<DrainProgress> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(told.last().and_then(|p| p.flows), Some(on_b1), "each is counted once: {out}");
+
+    daemon.edit(&plain).unwrap();
+    daemon.cli_ok(&["reload"]).unwrap();
+    ask("when tracking was turned off");
+    assert!(daemon.status().unwrap().services.iter().all(|s| s.tracked.is_none()));
+    assert!(listed(&daemon).values().all(|flow| flow.table == FlowTable::Row));
+    daemon.edit(&full).unwrap();
+    daemon.cli_ok(&["reload"]).unwrap();
+    ask("when tracking was turned on again");
+    let last = listed(&daemon);
+    assert!(clients.iter().all(|client| last[client].backend == before[client]), "{last:?}");
 }

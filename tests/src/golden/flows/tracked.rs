@@ -404,7 +404,9 @@ fn port_of(flow: &Flow4) -> u16 {
     u16::from_be_bytes([a, b])
 }
 
-pub(super) fn tables() -> [(&'static str, fn(&mut World) -> Result<()>); 3] {
+type Table = (&'static str, fn(&mut World) -> Result<()>);
+
+pub(super) fn tables() -> [Table; 3] {
     [
         ("a full table of tracked flows pushes out the silent ones, and walks tell how many and how old", pushes_out),
         ("a service that is flooded does not push out another one's tracked flows", quotas_hold),
