@@ -8,6 +8,7 @@
 pub mod cases;
 mod distribution;
 mod flows;
+mod forget;
 pub mod more;
 pub mod oracle;
 pub mod world;
@@ -55,7 +56,7 @@ pub fn all(settings: &Settings) -> Vec<Test> {
     let shares = Test::new("a ring of weights 10 and 1 shares 200,000 random flows 90.9 % to 9.1 %", |world| {
         weighted_ring_shares(world, 200_000)
     });
-    rows.chain(sweeps).chain(decap).chain(flows::tests()).chain(more).chain([shares]).collect()
+    rows.chain(sweeps).chain(decap).chain(flows::tests()).chain(forget::tests()).chain(more).chain([shares]).collect()
 }
 
 /// What must become of the frame.

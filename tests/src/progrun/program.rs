@@ -381,15 +381,21 @@ impl Program {
 
     /// Has the other program of the object remove an entry, if its state still is what is said here.
     pub fn remove_flow(&mut self, flow: Forget) -> Result<bool> {
+        Ok(self.remove_flows(&[flow, Forget { family: 0, ..flow }])?[0] == 1)
+    }
+
+    /// Hands it these lines; what it wrote about each.
+    pub fn remove_flows(&mut self, flows: &[Forget]) -> Result<Vec<u32>> {
         let mut lines: Array<_, Forget> = self.map("FORGET")?;
-        lines.set(0, flow, 0)?;
-        lines.set(1, Forget { family: 0, ..flow }, 0)?;
+        for (i, flow) in (0..).zip(flows) {
+            lines.set(i, flow, 0)?;
+        }
         let program: &mut Xdp = self.ebpf.program_mut("forget").context("no program `forget`")?.try_into()?;
         if program.fd().is_err() {
             program.load()?;
         }
         program.test_run(TestRunOptions { data_in: Some(&[0; 64]), ..TestRunOptions::new() })?;
-        Ok(self.get::<Forget>("FORGET", 0)?.gone == 1)
+        (0..flows.len() as u32).map(|i| Ok(self.get::<Forget>("FORGET", i)?.gone)).collect()
     }
 
     fn program(&self) -> Result<&Xdp> {
