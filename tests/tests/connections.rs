@@ -252,6 +252,42 @@ fn rows_come_to_rest_and_their_connections_stay() {
 
 #[test]
 #[ignore = "needs root"]
+fn connections_of_a_tracked_service_stay_as_well_also_when_tracking_comes_and_goes() {
+    let _machine = alone();
+    let mut run = Scenario::start(1, 9, |config| config.tracking = "full").unwrap();
+    run.open(2000).unwrap();
+    run.step("weight of n3 from 100 to 200", |run| {
+        run.config.line(3).weight = 200;
+        run.apply()
+    })
+    .unwrap();
+    run.step("n9 is added and n1 drained", |run| {
+        run.config.add([9]);
+        run.config.line(1).drain = true;
+        run.apply()
+    })
+    .unwrap();
+    run.step("nothing is tracked any more", |run| {
+        run.config.tracking = "none";
+        run.apply()
+    })
+    .unwrap();
+    run.step("everything is tracked again, and n2 is drained", |run| {
+        run.config.tracking = "full";
+        run.config.line(2).drain = true;
+        run.apply()
+    })
+    .unwrap();
+    run.step("the controller is killed and another one starts", |run| {
+        run.kill(0);
+        run.restart(0)
+    })
+    .unwrap();
+    assert_clean(&run.verdict().unwrap());
+}
+
+#[test]
+#[ignore = "needs root"]
 fn connections_in_tunnels_stay_as_well() {
     let _machine = alone();
     let mut run = Scenario::start(1, 9, |config| config.forward = "ipip").unwrap();

@@ -37,6 +37,8 @@ pub struct Config {
     pub min_ring_interval: Duration,
     /// The service's part of the flow tables; the default if `None`.
     pub flows: Option<u32>,
+    /// `auto`, `full` or `none`.
+    pub tracking: &'static str,
     /// `flow` or `source`.
     pub affinity: &'static str,
     /// The fleet's secret: nodes of a site share it.
@@ -56,6 +58,7 @@ impl Config {
             vip_addresses: "managed",
             min_ring_interval: Duration::from_secs(1),
             flows: None,
+            tracking: "auto",
             affinity: "flow",
             hash_key: site_dir.join("hash.key"),
         };
@@ -83,7 +86,7 @@ impl Config {
     }
 
     pub fn yaml(&self, node: &Node) -> String {
-        let Self { forward, fall, vip_addresses, hash_key, interval, affinity, .. } = self;
+        let Self { forward, fall, vip_addresses, hash_key, interval, affinity, tracking, .. } = self;
         let (bpf_dir, dir) = (node.bpf_dir.display(), node.dir.display());
         let interval = interval.as_millis();
         let Pair { v4, v6 } = VIP;
@@ -103,6 +106,7 @@ impl Config {
              \x20   protocol: tcp\n\
              \x20   forward: {forward}\n\
              \x20   affinity: {affinity}\n\
+             \x20   tracking: {tracking}\n\
              \x20   health: {{ tcp: {{ port: {PROBE_PORT} }}, interval: {interval}ms, timeout: {}ms, fall: {fall} }}\n",
             self.min_ring_interval.as_millis(),
             hash_key.display(),
