@@ -30,7 +30,7 @@ use node::{Config, Hits, Node};
 use object::Recorded;
 use report::Row;
 use traffic::{FRAME_LENGTH, L4, SLUICE, Traffic};
-use wrapper::{Wrapper, cpus, pin, xdp, xdp_mut};
+use wrapper::{Wrapper, cpus, keep_to, pin, xdp, xdp_mut};
 
 use lb_common::addr::PROTO_TCP;
 
@@ -108,6 +108,8 @@ pub fn run(options: &Options) -> Result<Verdict> {
     // A pattern is about packets.
     let mut over = table.over();
     if options.pattern.is_none() {
+        // The controller is no packet, and works with as many threads as it likes.
+        keep_to(&bench.cpus)?;
         over.extend(controller()?);
     }
     match over.as_slice() {

@@ -84,9 +84,16 @@ pub fn cpus() -> Result<Vec<usize>> {
 
 /// Keeps the calling thread on one CPU.
 pub fn pin(cpu: usize) -> Result<()> {
+    keep_to(&[cpu])
+}
+
+/// Keeps the calling thread, and those it starts, on these CPUs.
+pub fn keep_to(cpus: &[usize]) -> Result<()> {
     let mut set = CpuSet::new();
-    set.set(cpu)?;
-    sched_setaffinity(Pid::from_raw(0), &set).with_context(|| format!("cannot keep to CPU {cpu}"))
+    for cpu in cpus {
+        set.set(*cpu)?;
+    }
+    sched_setaffinity(Pid::from_raw(0), &set).with_context(|| format!("cannot keep to CPUs {cpus:?}"))
 }
 
 /// A loaded object's program.
