@@ -437,9 +437,20 @@ fn a_start_that_fails_leaves_what_ran_running() {
         assert!(!addresses.contains(&format!("{}/", TUNNEL_VIP.v4)), "{what}: {addresses}");
         assert!(addresses.contains(&format!("{}/", VIP.v4)), "{what}: {addresses}");
     }
+    // With another key every flow would meet another row.
+    run.config = good;
+    let (key, aside) = (run.lab.dir().join("hash.key"), run.lab.dir().join("aside.key"));
+    std::fs::write(run.daemon.config(), run.config.yaml()).unwrap();
+    std::fs::rename(&key, &aside).unwrap();
+    for attempt in ["without the key", "with the one that was made instead"] {
+        let output = sluice(&run.lab, &["run", "-c", run.daemon.config().to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(Exit::Failed as i32), "{attempt}: {output:?}");
+        assert!(said(&output).contains("hash key is not the one"), "{attempt}: {output:?}");
+        assert_eq!((run.pins().maps, run.pins().link_ids(), tables(&run.lab)), before, "{attempt}");
+    }
+    std::fs::rename(&aside, &key).unwrap();
     none_lost(traffic, 100);
     drop(held);
-    run.config = good;
     run.restart();
     run.answered(40);
 }

@@ -111,7 +111,7 @@ impl Controller {
         let (transitions, heard) = mpsc::unbounded_channel();
         let net = net.borrow().clone();
         let key_digest = secret::digest(&hash_key);
-        let before = Before::load(&options.bpf_dir, &key_digest);
+        let before = Before::load(&options.bpf_dir, &key_digest)?;
         let features = desired::features(&model);
         // While the maps change from the old configuration to the new one, both are served.
         let features = before.model.as_ref().map_or(features, |old| features | desired::features(old));

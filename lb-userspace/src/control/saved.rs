@@ -15,6 +15,7 @@ use tracing::{info, warn};
 use crate::config;
 use crate::dataplane::tables::RingId;
 use crate::dataplane::{Inherit, Inherited, Sizes, state};
+use crate::exit::{Exit, Failure};
 use crate::model::{BackendState, Model};
 
 use super::desired::{BackendName, Ids, SavedIds, View};
@@ -89,15 +90,16 @@ pub struct Before {
 }
 
 impl Before {
-    /// Reads what is saved beside the maps in `bpf_dir`; `key` is the digest of our hash key.
-    pub fn load(bpf_dir: &Path, key: &str) -> Self {
+    /// Reads what is saved beside the maps in `bpf_dir`; `key` is the digest of our hash key. With another key than before,
+    /// every flow would meet another row, so there is no start with that.
+    pub fn load(bpf_dir: &Path, key: &str) -> Result<Self, Failure> {
         let mut before = Self { saved: None, model: None, inherit: Inherit::Nothing, notes: Vec::new() };
         let stored = match state::load(bpf_dir) {
             Ok(Some(stored)) => stored,
-            Ok(None) => return before,
+            Ok(None) => return Ok(before),
             Err(e) => {
                 before.notes.push(format!("{e}; ids start anew, and connections may move"));
-                return before;
+                return Ok(before);
             }
         };
         let saved: Saved = match serde_json::from_slice(&stored.bytes) {
@@ -106,7 +108,7 @@ impl Before {
                 before
                     .notes
                     .push(format!("the saved state cannot be read ({e}); ids start anew, and connections may move"));
-                return before;
+                return Ok(before);
             }
         };
         let version = &saved.version;
@@ -128,14 +130,19 @@ impl Before {
             Inherit::Nothing
         };
         if saved.key != key {
-            before.notes.push("the hash key is another one than before: connections move".to_owned());
+            let message =
+                "the hash key is not the one that the connections of this node were placed by: they would move";
+            return Err(Failure::new(Exit::Failed, message).hint(
+                "put the old key back into the file that `hash_key` names; or, if connections may break, run `sluice \
+                 detach` first",
+            ));
         }
         match config::parse("the configuration applied before", &saved.config) {
             Ok(model) => before.model = Some(model),
             Err(e) => before.notes.push(format!("what ran before cannot be restored if this start fails: {e}")),
         }
         before.saved = Some(saved);
-        before
+        Ok(before)
     }
 
     /// Logs what became of it.
