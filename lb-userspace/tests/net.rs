@@ -294,7 +294,11 @@ fn neighbours_ask_for_a_vip_and_are_answered_on_every_interface() {
 }
 
 /// Frames as they arrive in the calling thread's namespace, with when.
-fn capture(duration: Duration, interesting: impl Fn(&[u8]) -> bool) -> Vec<(Duration, Vec<u8>)> {
+fn capture(
+    duration: Duration,
+    ready: &mpsc::Sender<()>,
+    interesting: impl Fn(&[u8]) -> bool,
+) -> Vec<(Duration, Vec<u8>)> {
     use nix::sys::socket::{
         AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, setsockopt, socket, sockopt,
     };
@@ -303,6 +307,8 @@ fn capture(duration: Duration, interesting: impl Fn(&[u8]) -> bool) -> Vec<(Dura
     let tap =
         socket(AddressFamily::Packet, SockType::Raw, SockFlag::empty(), SockProtocol::EthAll).expect("CAP_NET_RAW");
     setsockopt(&tap, sockopt::ReceiveTimeout, &nix::sys::time::TimeVal::new(0, 20_000)).expect("a timeout");
+    // Frames wait in the socket from now on.
+    ready.send(()).expect("the test waits");
     let start = Instant::now();
     let mut frames = Vec::new();
     let mut buffer = [0; 2048];
@@ -326,9 +332,8 @@ fn a_new_vip_is_announced_three_times() {
     let frames = std::thread::scope(|scope| {
         let tap = scope.spawn(|| {
             peer.run(move || {
-                ready.send(()).expect("the test waits");
                 // Sent by the host, and ARP or an advertisement: the two kernels talk about other things as well.
-                capture(Duration::from_millis(3500), |f| {
+                capture(Duration::from_millis(3500), &ready, |f| {
                     f[6..12] == HOST_MAC
                         && (f[12..14] == [8, 6] || f[12..14] == [0x86, 0xdd] && f[20] == 58 && f[54] == 136)
                 })
@@ -503,10 +508,11 @@ fn vips_are_announced_on_every_interface_and_again_when_one_comes_back() {
     let frames = std::thread::scope(|scope| {
         let tap = scope.spawn(|| {
             peer.run(move || {
-                ready.send(()).expect("the test waits");
                 // ARP requests in which the VIP asks for itself.
                 let vip: &[u8] = &[203, 0, 113, 10];
-                capture(Duration::from_secs(6), |f| f[12..14] == [8, 6] && f[28..32] == *vip && f[38..42] == *vip)
+                capture(Duration::from_secs(6), &ready, |f| {
+                    f[12..14] == [8, 6] && f[28..32] == *vip && f[38..42] == *vip
+                })
             })
         });
         go.recv().expect("the capture starts");
