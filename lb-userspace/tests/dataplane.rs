@@ -1,6 +1,6 @@
 //! The program and its maps on this machine's kernel: every variant passes the verifier, tables come and go.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aya::maps::{HashMap, IterableMap as _, Map, MapData};
@@ -9,7 +9,30 @@ use lb_common::backend::BACKEND_ALIVE;
 use lb_common::flow::{Flow4, FlowEntry, FlowPolicy, FlowState, Life, PHASE_ESTABLISHED};
 use lb_common::hash::HashKey;
 use sluice::dataplane::tables::{Backend, Ring, RingId, RingPlace, Tables};
-use sluice::dataplane::{Dataplane, Features, Options, Sizes, Tunables, clock};
+use sluice::dataplane::{Dataplane, Features, Options, Sizes, Tunables, clock, pins};
+
+/// Removes a test's pins however it ends, and first those of runs that were killed.
+struct Pins(PathBuf);
+
+impl Pins {
+    fn of(options: &Options) -> Self {
+        for left in std::fs::read_dir("/sys/fs/bpf").into_iter().flatten().flatten() {
+            let name = left.file_name();
+            let Some(name) = name.to_str().filter(|name| name.starts_with("sluice-test-")) else { continue };
+            let lives = name.rsplit('-').next().is_some_and(|pid| Path::new("/proc").join(pid).exists());
+            if !lives {
+                let _ = pins::remove(&left.path());
+            }
+        }
+        Self(options.bpf_dir.clone())
+    }
+}
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        let _ = pins::remove(&self.0);
+    }
+}
 
 fn options(name: &str) -> Options {
     Options {
@@ -30,6 +53,7 @@ fn every_variant_passes_the_verifier_and_replaces_the_one_before() {
         ..Features::default()
     });
     let options = options("variants");
+    let _pins = Pins::of(&options);
     let dir = options.bpf_dir.clone();
     let mut dataplane =
         Dataplane::open(options, Features { log: true, test_clock: true, ipv4: true, ..Features::default() })
@@ -52,6 +76,7 @@ fn tracked(dir: &std::path::Path) -> HashMap<MapData, Flow4, FlowEntry> {
 #[test]
 fn a_table_of_tracked_flows_grows_with_its_flows_and_goes_when_nobody_needs_it() {
     let options = options("tracked");
+    let _pins = Pins::of(&options);
     let (dir, sizes) = (options.bpf_dir.clone(), options.sizes);
     let features = Features { ipv4: true, nat: true, tracking: true, ..Features::default() };
     let mut dataplane = Dataplane::open(options, features).unwrap_or_else(|e| panic!("{e}"));
@@ -83,6 +108,7 @@ fn a_sweep_sees_every_flow_of_a_large_table_once_and_removes_what_has_expired() 
     const SERVICE: u32 = 1;
     const IDLE: u32 = 30;
     let mut options = options("sweep");
+    let _pins = Pins::of(&options);
     options.sizes.flows4 = 1 << 18;
     let dir = options.bpf_dir.clone();
     let features = Features { ipv4: true, nat: true, ..Features::default() };
