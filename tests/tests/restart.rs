@@ -442,11 +442,15 @@ fn a_start_that_fails_leaves_what_ran_running() {
     let (key, aside) = (run.lab.dir().join("hash.key"), run.lab.dir().join("aside.key"));
     std::fs::write(run.daemon.config(), run.config.yaml()).unwrap();
     std::fs::rename(&key, &aside).unwrap();
-    for attempt in ["without the key", "with the one that was made instead"] {
+    for (attempt, other) in [("without the key", None), ("with another one", Some("5a".repeat(32)))] {
+        if let Some(other) = &other {
+            std::fs::write(&key, other).unwrap();
+        }
         let output = sluice(&run.lab, &["run", "-c", run.daemon.config().to_str().unwrap()]);
         assert_eq!(output.status.code(), Some(Exit::Failed as i32), "{attempt}: {output:?}");
         assert!(said(&output).contains("hash key is not the one"), "{attempt}: {output:?}");
         assert_eq!((run.pins().maps, run.pins().link_ids(), tables(&run.lab)), before, "{attempt}");
+        assert_eq!(key.exists(), other.is_some(), "{attempt}: no key is made where one was lost");
     }
     std::fs::rename(&aside, &key).unwrap();
     none_lost(traffic, 100);

@@ -89,6 +89,12 @@ impl Controller {
         net: watch::Receiver<Arc<NetState>>,
     ) -> Result<(Self, mpsc::UnboundedReceiver<Transition>), Failure> {
         let (hash_key, made) = secret::load_or_create(&model.hash_key)?;
+        let before = Before::load(&model.node.bpf_dir, &secret::digest(&hash_key)).inspect_err(|_| {
+            // Refused for being another one: the place of the lost one stays empty.
+            if made {
+                let _ = std::fs::remove_file(&model.hash_key);
+            }
+        })?;
         if made {
             warn!(
                 "made a new hash key in {}: copy it to every node that serves the same addresses",
@@ -111,7 +117,6 @@ impl Controller {
         let (transitions, heard) = mpsc::unbounded_channel();
         let net = net.borrow().clone();
         let key_digest = secret::digest(&hash_key);
-        let before = Before::load(&options.bpf_dir, &key_digest)?;
         let features = desired::features(&model);
         // While the maps change from the old configuration to the new one, both are served.
         let features = before.model.as_ref().map_or(features, |old| features | desired::features(old));
