@@ -40,6 +40,29 @@ fn is_placed(connection: &Connection, placement: &Placement) -> bool {
     placement.owner(local, connection.target) == server.backend
 }
 
+/// What most operators do: a weight, another backend, a drain.
+fn change_the_pool(run: &mut Scenario) {
+    run.step("weight of n3 from 100 to 200", |run| {
+        run.config.line(3).weight = 200;
+        run.apply()
+    })
+    .unwrap();
+    run.step("n9 is added and n1 drained", |run| {
+        run.config.add([9]);
+        run.config.line(1).drain = true;
+        run.apply()
+    })
+    .unwrap();
+}
+
+fn crash(run: &mut Scenario) {
+    run.step("the controller is killed and another one starts", |run| {
+        run.kill(0);
+        run.restart(0)
+    })
+    .unwrap();
+}
+
 #[test]
 #[ignore = "needs root"]
 fn nothing_breaks_while_nothing_changes() {
@@ -256,17 +279,7 @@ fn connections_of_a_tracked_service_stay_as_well_also_when_tracking_comes_and_go
     let _machine = alone();
     let mut run = Scenario::start(1, 9, |config| config.tracking = "full").unwrap();
     run.open(2000).unwrap();
-    run.step("weight of n3 from 100 to 200", |run| {
-        run.config.line(3).weight = 200;
-        run.apply()
-    })
-    .unwrap();
-    run.step("n9 is added and n1 drained", |run| {
-        run.config.add([9]);
-        run.config.line(1).drain = true;
-        run.apply()
-    })
-    .unwrap();
+    change_the_pool(&mut run);
     run.step("nothing is tracked any more", |run| {
         run.config.tracking = "none";
         run.apply()
@@ -278,11 +291,7 @@ fn connections_of_a_tracked_service_stay_as_well_also_when_tracking_comes_and_go
         run.apply()
     })
     .unwrap();
-    run.step("the controller is killed and another one starts", |run| {
-        run.kill(0);
-        run.restart(0)
-    })
-    .unwrap();
+    crash(&mut run);
     assert_clean(&run.verdict().unwrap());
 }
 
@@ -292,22 +301,8 @@ fn connections_in_tunnels_stay_as_well() {
     let _machine = alone();
     let mut run = Scenario::start(1, 9, |config| config.forward = "ipip").unwrap();
     run.open(2000).unwrap();
-    run.step("weight of n3 from 100 to 200", |run| {
-        run.config.line(3).weight = 200;
-        run.apply()
-    })
-    .unwrap();
-    run.step("n9 is added and n1 drained", |run| {
-        run.config.add([9]);
-        run.config.line(1).drain = true;
-        run.apply()
-    })
-    .unwrap();
-    run.step("the controller is killed and another one starts", |run| {
-        run.kill(0);
-        run.restart(0)
-    })
-    .unwrap();
+    change_the_pool(&mut run);
+    crash(&mut run);
     assert_clean(&run.verdict().unwrap());
 }
 
