@@ -79,7 +79,7 @@ fn sweep() -> Result<[Cost; 3]> {
     // All rows move, from one backend to the other: whatever has not expired stays.
     const IDLE: u32 = 30;
     let id = RingId { service: SERVICE, protocol: PROTO_TCP, family: 4 };
-    let alive = |generation| tables::Backend { flags: BACKEND_ALIVE, generation, ..tables::Backend::default() };
+    let alive = tables::Backend { flags: BACKEND_ALIVE, generation: 1, ..tables::Backend::default() };
     let owned_by = |owner: u16| {
         let policy = FlowPolicy { tcp_opening: IDLE, tcp: IDLE, udp: IDLE, quota: FLOWS, ..FlowPolicy::default() };
         let place = RingPlace { class: 2, slot: 0 };
@@ -87,7 +87,7 @@ fn sweep() -> Result<[Cost; 3]> {
         let ring = tables::Ring { place, owners, idle: IDLE, by_source: false, before: None };
         Tables {
             policies: [(SERVICE, policy)].into(),
-            backends: [(1, alive(1)), (2, alive(1))].into(),
+            backends: [(1, alive), (2, alive)].into(),
             rings: [(id, ring)].into(),
             ..Tables::default()
         }

@@ -70,7 +70,7 @@ pub fn run(program: &Xdp, frame: &[u8], packets: u32) -> Result<(Outcome, f64)> 
 }
 
 /// CPU time of this thread. Wall-clock time would count what others did with the CPU.
-pub fn thread_time() -> Result<Duration> {
+fn thread_time() -> Result<Duration> {
     Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
 }
 
