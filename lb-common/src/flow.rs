@@ -155,7 +155,7 @@ pub const ORPHAN_DROP: u32 = 1;
 pub const ORPHAN_RESET: u32 = 2;
 
 /// How much of its policy a service has used. Value of `flow_uses`, by service id; written by the program with atomic
-/// operations on its words. The sweep puts `entries` right.
+/// operations on its words. The sweep puts the numbers of entries right.
 #[repr(C, align(32))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FlowUse {

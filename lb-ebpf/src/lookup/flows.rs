@@ -5,8 +5,9 @@
 //! byte of stack; together with the stack of `sluice` theirs must fit 512 bytes.
 //!
 //! The trap is that an element of a preallocated hash map is somebody else's as soon as it is deleted, without a grace
-//! period; and one of an LRU map may be deleted by the kernel at any time. What is found is therefore believed only if its hash is the flow's own, read after its state; it is changed
-//! by compare-and-swap only; and who deletes ([`crate::forget`]) swaps the state for `LEAVING` first.
+//! period; and one of an LRU map may be deleted by the kernel at any time. What is found is therefore believed only if
+//! its hash is the flow's own, read after its state; it is changed by compare-and-swap only; and who deletes
+//! ([`crate::forget`]) swaps the state for `LEAVING` first.
 
 use core::arch::asm;
 use core::marker::PhantomData;

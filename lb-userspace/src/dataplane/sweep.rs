@@ -1,9 +1,10 @@
 //! One walk over the flows that are written down, a batch at a time, so that whoever walks can do other things between.
 //!
 //! [`crate::rows::sweep`] judges, and [`crate::tracked`] those in the tables of tracked flows, which come second: what a
-//! row names may be written there while the walk goes on, and what no row names any more may not; this reads, removes and writes. Entries are read in batches by system call, and the
-//! packet path does not wait for it; those to be removed are handed to a program in the kernel that looks once more and
-//! removes in one step. A sweep frees memory and makes rows simpler; nothing depends on when it runs.
+//! row names may be written there while the walk goes on, and what no row names any more may not; this reads, removes and
+//! writes. Entries are read in batches by system call, and the packet path does not wait for it; those to be removed are
+//! handed to a program in the kernel that looks once more and removes in one step. A sweep frees memory and makes rows
+//! simpler; nothing depends on when it runs.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
