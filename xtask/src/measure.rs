@@ -81,13 +81,13 @@ pub fn program(name: &str) -> Result<Command> {
     Ok(command)
 }
 
-/// Builds a program of the tests' crate.
+/// Builds a program of the tests' crate, optimised: each of them does the same thing millions of times.
 pub fn built(name: &str) -> Result<PathBuf> {
     setup::ensure(&[Group::Build])?;
     workspace::build_programs(&[PRODUCT, TESTS])?;
     say(&format!("building {name}"));
-    run(cargo("build").args(["--quiet", "--package", "lb-tests", "--bin", name]))?;
-    Ok(workspace::target_dir()?.join("debug").join(name))
+    run(cargo("build").args(["--quiet", "--release", "--package", "lb-tests", "--bin", name]))?;
+    Ok(workspace::target_dir()?.join("release").join(name))
 }
 
 /// Ctrl-C and the exit code are the program's own.
