@@ -25,7 +25,28 @@ pub struct Backend {
     pub route: BackendRoute,
     /// Outer source address for tunnels; IPv4 in word 0.
     pub tunnel_source: [u32; 4],
-    pub reserved: [u64; 2],
+    pub tunnel: Tunnel,
+}
+
+/// Words 6 and 7: what tunnels other than IP in IP and GRE are told about the backend.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tunnel {
+    /// VXLAN and Geneve: the virtual network's number as the word of the header it lies in, network order.
+    pub vni: u32,
+    /// The outer destination port of tunnels in UDP, network order.
+    pub port: u16,
+    pub reserved: u16,
+    /// VXLAN and Geneve: whose the inner Ethernet frame is.
+    pub inner_mac: [u8; 6],
+    pub more: u16,
+}
+
+impl Tunnel {
+    /// A virtual network's number as [`Self::vni`] holds it.
+    pub const fn vni(number: u32) -> u32 {
+        (number << 8).to_be()
+    }
 }
 
 /// Word 2: port, flags and generation change together.

@@ -3,7 +3,7 @@
 use core::mem::{align_of, offset_of, size_of};
 
 use crate::addr::{Endpoint4, Endpoint6};
-use crate::backend::{Backend, BackendRoute, State};
+use crate::backend::{Backend, BackendRoute, State, Tunnel};
 use crate::counters::{BackendCounters, FlowCounters, ServiceCounters, TrackedCounters};
 use crate::event::Event;
 use crate::flow::{Flow4, Flow6, FlowEntry, FlowPolicy, FlowState, FlowUse, Forget, Life};
@@ -32,6 +32,8 @@ const _: () = {
     assert!(offset_of!(Backend, state) == 16);
     assert!(offset_of!(Backend, route) == 24);
     assert!(offset_of!(Backend, tunnel_source) == 32);
+    assert!(offset_of!(Backend, tunnel) == 48);
+    assert!(size_of::<Tunnel>() == 16);
     assert!(size_of::<State>() == 8);
     assert!(size_of::<BackendRoute>() == 8);
     assert!(size_of::<NextHop>() == 24);

@@ -3,8 +3,20 @@
 
 /// How packets reach the backend.
 pub const FORWARD_NAT: u8 = 1;
-/// IP in IP: 4in4 or 6in6 (RFC 2003, RFC 2473).
+/// IP in IP, of either family in either (RFC 2003, RFC 2473, RFC 4213).
 pub const FORWARD_IPIP: u8 = 2;
+/// Only MAC addresses and the TTL change: the backend is on the link and has the VIP.
+pub const FORWARD_DSR_L2: u8 = 3;
+/// GRE (RFC 2784).
+pub const FORWARD_GRE: u8 = 4;
+/// Generic UDP encapsulation, variant 1: the packet follows the UDP header (draft-ietf-intarea-gue §3.2).
+pub const FORWARD_GUE: u8 = 5;
+/// GUE, variant 0: with a header of its own.
+pub const FORWARD_GUE0: u8 = 6;
+/// VXLAN (RFC 7348).
+pub const FORWARD_VXLAN: u8 = 7;
+/// Geneve (RFC 8926).
+pub const FORWARD_GENEVE: u8 = 8;
 
 /// Flag: the row is chosen by the addresses alone, so that a client stays with one backend whatever its ports.
 pub const AFFINITY_SOURCE: u16 = 1;

@@ -11,6 +11,16 @@ pub const IPV6: &str = "SETTING_IPV6";
 pub const NAT: &str = "SETTING_NAT";
 /// `u8`: some service forwards by IP in IP.
 pub const IPIP: &str = "SETTING_IPIP";
+/// `u8`: some service forwards by changing MAC addresses.
+pub const DSR_L2: &str = "SETTING_DSR_L2";
+/// `u8`: some service forwards by GRE.
+pub const GRE: &str = "SETTING_GRE";
+/// `u8`: some service forwards by GUE.
+pub const GUE: &str = "SETTING_GUE";
+/// `u8`: some service forwards by VXLAN or Geneve.
+pub const OVERLAY: &str = "SETTING_OVERLAY";
+/// `u8`: some packets are tunnelled through the other address family.
+pub const CROSSING: &str = "SETTING_CROSSING";
 /// `u8`: flows of some service are tracked.
 pub const TRACKING: &str = "SETTING_TRACKING";
 /// `u8`: log every decision through aya-log. For debugging in a lab, never in service.

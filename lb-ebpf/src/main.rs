@@ -9,10 +9,12 @@
 mod account;
 mod atomic;
 mod clock;
+mod family;
 mod forget;
 mod forward;
 mod lookup;
 mod maps;
+mod mode;
 mod parse;
 mod rewrite;
 mod settings;
@@ -23,20 +25,17 @@ use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::debug;
 
-use lb_common::addr::{Endpoint4, Endpoint6};
 use lb_common::counters::DropReason;
-use lb_common::flow::{Flow4, Flow6};
-use lb_common::hash;
-use lb_common::service::{AFFINITY_SOURCE, FORWARD_IPIP, FORWARD_NAT, Reverse4, Reverse6, Service};
+use lb_common::service::{AFFINITY_SOURCE, Service};
 use lb_ebpf::packet::Packet;
 
+use crate::family::{Family, Reverse as _, V4, V6};
 use crate::forward::Outgoing;
 use crate::lookup::{Found, flows};
-use crate::parse::ipv4::Ipv4;
-use crate::parse::ipv6::{self, Ipv6};
-use crate::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, l4};
+use crate::mode::Leaving;
+use crate::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ip, l4};
+use crate::rewrite::mac;
 use crate::rewrite::nat::{End, Side};
-use crate::rewrite::{encap, mac, nat, reset};
 use crate::verdict::Stop;
 
 /// The kernel reads the licence; helpers we call are GPL-only.
@@ -81,87 +80,58 @@ pub fn sluice(ctx: XdpContext) -> u32 {
 #[inline(always)]
 fn decide(packet: Packet) -> Result<u32, Stop> {
     match parse::ethertype(packet) {
-        Some(ETHERTYPE_IPV4) if settings::ipv4() != 0 => ipv4(packet, &parse::ipv4::parse(packet).ok_or(Stop::Pass)?),
-        Some(ETHERTYPE_IPV6) if settings::ipv6() != 0 => ipv6(packet, &parse::ipv6::parse(packet).ok_or(Stop::Pass)?),
+        Some(ETHERTYPE_IPV4) if settings::ipv4() != 0 => {
+            route::<V4>(packet, &parse::ipv4::parse(packet).ok_or(Stop::Pass)?)
+        }
+        Some(ETHERTYPE_IPV6) if settings::ipv6() != 0 => {
+            route::<V6>(packet, &parse::ipv6::parse(packet).ok_or(Stop::Pass)?)
+        }
         _ => Err(Stop::Pass),
     }
 }
 
 #[inline(always)]
-fn ipv4(packet: Packet, ip: &Ipv4) -> Result<u32, Stop> {
-    let vip = Endpoint4::new(ip.destination, ip.ports.destination, ip.protocol);
-    // SAFETY: elements are freed after a grace period; the controller never writes in place.
-    if let Some(service) = unsafe { maps::SERVICES4.get(vip) } {
-        return client4(packet, ip, service).map_err(|reason| Stop::Drop(service.id, reason));
+fn route<F: Family>(packet: Packet, ip: &Ip<F::Address>) -> Result<u32, Stop> {
+    if let Some(service) = F::service(ip.destination, ip.ports.destination, ip.protocol) {
+        return client::<F>(packet, ip, service).map_err(|reason| Stop::Drop(service.id, reason));
     }
-    if settings::nat() != 0 {
-        let backend = Endpoint4::new(ip.source, ip.ports.source, ip.protocol);
-        // SAFETY: as above.
-        if let Some(reverse) = unsafe { maps::REVERSE4.get(backend) } {
-            // What a backend sends to the node itself (answers to health checks above all) is not a reply.
-            // SAFETY: as above.
-            if unsafe { maps::LOCAL4.get(ip.destination) }.is_none() {
-                return reply4(packet, ip, reverse).map_err(|reason| Stop::Drop(reverse.service, reason));
-            }
-        }
+    if settings::nat() != 0
+        && let Some(reverse) = F::reverse(ip.source, ip.ports.source, ip.protocol)
+        // What a backend sends to the node itself (answers to health checks above all) is not a reply.
+        && !F::is_local(ip.destination)
+    {
+        return reply::<F>(packet, ip, reverse).map_err(|reason| Stop::Drop(reverse.service(), reason));
     }
     Err(Stop::Pass)
 }
 
+/// A packet for a VIP.
 #[inline(always)]
-fn client4(packet: Packet, ip: &Ipv4, service: &Service) -> Result<u32, DropReason> {
-    forwardable(ip.complete(packet), ip.fragmented, ip.ttl)?;
-    let flow = Flow4 {
-        source: ip.source,
-        destination: ip.destination,
-        ports: hashed_ports(service, ip.ports.word),
-        protocol: u32::from(ip.protocol),
-    };
-    let hash = hash::flow4(&settings::LoadedKey, &flow);
+fn client<F: Family>(packet: Packet, ip: &Ip<F::Address>, service: &Service) -> Result<u32, DropReason> {
+    forwardable(packet, ip)?;
+    let hash = F::hash(ip, hashed_ports(service, ip.ports.word));
     let place = u64::from(hash) | (ip.l4 as u64) << 32;
     let look_up = |alone: Option<u16>, row| match alone {
-        Some(owner) => flows::tracked4(packet, service, owner, place),
+        Some(owner) => F::look_up_tracked(packet, service, owner, place),
         None => {
-            let answer = flows::v4(packet, service, row, place);
+            let answer = F::look_up(packet, service, row, place);
             if lookup::is_tracked(service) {
-                flows::record4(service, answer);
+                F::record(service, answer);
             }
             answer
         }
     };
     let (id, backend) = match lookup::backend(service, hash, look_up)? {
         Found::Backend(id, backend) => (id, backend),
-        Found::Orphan if reset::ipv4(packet, ip.l4, ip.length) => {
+        Found::Orphan if F::reset(packet, ip.l4, ip.length) => {
             account::flows(service.id, |c| c.resets += 1);
             return Ok(xdp_action::XDP_TX);
         }
         Found::Orphan => return Err(DropReason::BackendDown),
     };
     let opens = l4::opens(packet, ip.protocol, ip.l4);
-    let destination = backend.addr[0];
-    let mut out =
-        Outgoing { source: ip.source, destination, protocol: ip.protocol, length: ip.length, service: service.id };
-
-    let hop = if settings::ipip() != 0 && service.forward == FORWARD_IPIP {
-        out.source = backend.tunnel_source[0] | (hash & settings::tunnel_source_mask4());
-        out.length += 20;
-        let hop = forward::to_backend4(packet, backend.route.next_hop, out)?;
-        if !encap::ipv4(packet, out.source, destination, ip.tos, ip.length) {
-            return Err(DropReason::NoHeadroom);
-        }
-        hop
-    } else if settings::nat() != 0 && service.forward == FORWARD_NAT {
-        let hop = forward::to_backend4(packet, backend.route.next_hop, out)?;
-        let old = Side { addr: ip.destination, port: ip.ports.destination };
-        let new = Side { addr: destination, port: backend_port(backend.state.port, ip.ports.destination) };
-        if !nat::ipv4(packet, ip.l4, ip.protocol, End::Destination, old, new) {
-            return Err(DropReason::Internal);
-        }
-        hop
-    } else {
-        return Err(DropReason::Internal);
-    };
-    if !mac::write(packet, hop, ETHERTYPE_IPV4) {
+    let Leaving { hop, ethertype } = mode::carry::<F>(packet, ip, service, backend, hash)?;
+    if !mac::write(packet, hop, ethertype) {
         return Err(DropReason::Internal);
     }
     let action = forward::send(packet, hop)?;
@@ -169,148 +139,43 @@ fn client4(packet: Packet, ip: &Ipv4, service: &Service) -> Result<u32, DropReas
     Ok(action)
 }
 
+/// A packet from a NAT backend's endpoint.
 #[inline(always)]
-fn reply4(packet: Packet, ip: &Ipv4, reverse: &Reverse4) -> Result<u32, DropReason> {
-    forwardable(ip.complete(packet), ip.fragmented, ip.ttl)?;
-    if flows::in_motion(reverse.service) {
-        flows::prove4(packet, reverse, ip.l4);
+fn reply<F: Family>(packet: Packet, ip: &Ip<F::Address>, reverse: &F::Reverse) -> Result<u32, DropReason> {
+    forwardable(packet, ip)?;
+    if flows::in_motion(reverse.service()) {
+        F::prove(packet, reverse, ip.l4);
     }
     let out = Outgoing {
-        source: reverse.vip,
+        source: reverse.vip(),
         destination: ip.destination,
         protocol: ip.protocol,
         length: ip.length,
-        service: reverse.service,
+        service: reverse.service(),
     };
-    let hop = forward::to_client4(packet, out)?;
+    let hop = F::to_client(packet, out)?;
     let old = Side { addr: ip.source, port: ip.ports.source };
-    let new = Side { addr: reverse.vip, port: reverse.port };
-    if !nat::ipv4(packet, ip.l4, ip.protocol, End::Source, old, new) || !mac::write(packet, hop, ETHERTYPE_IPV4) {
+    let new = Side { addr: reverse.vip(), port: reverse.port() };
+    if !F::translate(packet, ip, End::Source, old, new) || !mac::write(packet, hop, F::ETHERTYPE) {
         return Err(DropReason::Internal);
     }
     let action = forward::send(packet, hop)?;
-    account::replied(reverse.service, reverse.backend, ip.length as u64);
-    Ok(action)
-}
-
-#[inline(always)]
-fn ipv6(packet: Packet, ip: &Ipv6) -> Result<u32, Stop> {
-    let vip = Endpoint6::new(ip.destination, ip.ports.destination, ip.protocol);
-    // SAFETY: as in `ipv4`.
-    if let Some(service) = unsafe { maps::SERVICES6.get(vip) } {
-        return client6(packet, ip, service).map_err(|reason| Stop::Drop(service.id, reason));
-    }
-    if settings::nat() != 0 {
-        let backend = Endpoint6::new(ip.source, ip.ports.source, ip.protocol);
-        // SAFETY: as above.
-        if let Some(reverse) = unsafe { maps::REVERSE6.get(backend) } {
-            // SAFETY: as above.
-            if unsafe { maps::LOCAL6.get(ip.destination) }.is_none() {
-                return reply6(packet, ip, reverse).map_err(|reason| Stop::Drop(reverse.service, reason));
-            }
-        }
-    }
-    Err(Stop::Pass)
-}
-
-#[inline(always)]
-fn client6(packet: Packet, ip: &Ipv6, service: &Service) -> Result<u32, DropReason> {
-    forwardable(ip.complete(packet), false, ip.hop_limit)?;
-    let flow = Flow6 {
-        source: ip.source,
-        destination: ip.destination,
-        ports: hashed_ports(service, ip.ports.word),
-        protocol: u32::from(ip.protocol),
-    };
-    let hash = hash::flow6(&settings::LoadedKey, &flow);
-    let place = u64::from(hash) | (ipv6::L4 as u64) << 32;
-    let look_up = |alone: Option<u16>, row| match alone {
-        Some(owner) => flows::tracked6(packet, service, owner, place),
-        None => {
-            let answer = flows::v6(packet, service, row, place);
-            if lookup::is_tracked(service) {
-                flows::record6(service, answer);
-            }
-            answer
-        }
-    };
-    let (id, backend) = match lookup::backend(service, hash, look_up)? {
-        Found::Backend(id, backend) => (id, backend),
-        Found::Orphan if reset::ipv6(packet, ipv6::L4, ip.length) => {
-            account::flows(service.id, |c| c.resets += 1);
-            return Ok(xdp_action::XDP_TX);
-        }
-        Found::Orphan => return Err(DropReason::BackendDown),
-    };
-    let opens = l4::opens(packet, ip.protocol, ipv6::L4);
-    let destination = backend.addr;
-    let mut out =
-        Outgoing { source: ip.source, destination, protocol: ip.protocol, length: ip.length, service: service.id };
-
-    let hop = if settings::ipip() != 0 && service.forward == FORWARD_IPIP {
-        out.source = backend.tunnel_source;
-        out.source[3] |= hash & settings::tunnel_source_mask6();
-        out.length += 40;
-        let hop = forward::to_backend6(packet, backend.route.next_hop, out)?;
-        if !encap::ipv6(packet, out.source, destination, ip.first_word, ip.length, hash) {
-            return Err(DropReason::NoHeadroom);
-        }
-        hop
-    } else if settings::nat() != 0 && service.forward == FORWARD_NAT {
-        let hop = forward::to_backend6(packet, backend.route.next_hop, out)?;
-        let old = Side { addr: ip.destination, port: ip.ports.destination };
-        let new = Side { addr: destination, port: backend_port(backend.state.port, ip.ports.destination) };
-        if !nat::ipv6(packet, ipv6::L4, ip.protocol, End::Destination, old, new) {
-            return Err(DropReason::Internal);
-        }
-        hop
-    } else {
-        return Err(DropReason::Internal);
-    };
-    if !mac::write(packet, hop, ETHERTYPE_IPV6) {
-        return Err(DropReason::Internal);
-    }
-    let action = forward::send(packet, hop)?;
-    account::forwarded(service.id, id, ip.length as u64, opens);
-    Ok(action)
-}
-
-#[inline(always)]
-fn reply6(packet: Packet, ip: &Ipv6, reverse: &Reverse6) -> Result<u32, DropReason> {
-    forwardable(ip.complete(packet), false, ip.hop_limit)?;
-    if flows::in_motion(reverse.service) {
-        flows::prove6(packet, reverse, ipv6::L4);
-    }
-    let out = Outgoing {
-        source: reverse.vip,
-        destination: ip.destination,
-        protocol: ip.protocol,
-        length: ip.length,
-        service: reverse.service,
-    };
-    let hop = forward::to_client6(packet, out)?;
-    let old = Side { addr: ip.source, port: ip.ports.source };
-    let new = Side { addr: reverse.vip, port: reverse.port };
-    if !nat::ipv6(packet, ipv6::L4, ip.protocol, End::Source, old, new) || !mac::write(packet, hop, ETHERTYPE_IPV6) {
-        return Err(DropReason::Internal);
-    }
-    let action = forward::send(packet, hop)?;
-    account::replied(reverse.service, reverse.backend, ip.length as u64);
+    account::replied(reverse.service(), reverse.backend(), ip.length as u64);
     Ok(action)
 }
 
 /// The checks every packet of a service passes before it is touched.
 #[inline(always)]
-fn forwardable(complete: bool, fragmented: bool, ttl: u8) -> Result<(), DropReason> {
-    if !complete {
+fn forwardable<A>(packet: Packet, ip: &Ip<A>) -> Result<(), DropReason> {
+    if !ip.complete(packet) {
         return Err(DropReason::Truncated);
     }
     // Only the first fragment has ports; forwarding it alone would leave the receiver waiting for the rest.
-    if fragmented {
+    if ip.fragmented {
         return Err(DropReason::Fragment);
     }
     // RFC 1812 §5.3.1: a router must not forward what would arrive with a TTL of zero. This also ends loops.
-    if ttl <= 1 {
+    if ip.hops <= 1 {
         return Err(DropReason::TtlExceeded);
     }
     Ok(())
@@ -320,12 +185,6 @@ fn forwardable(complete: bool, fragmented: bool, ttl: u8) -> Result<(), DropReas
 #[inline(always)]
 fn hashed_ports(service: &Service, ports: u32) -> u32 {
     if service.flags & AFFINITY_SOURCE != 0 { 0 } else { ports }
-}
-
-/// The backend's own port, or the one the client asked for.
-#[inline(always)]
-fn backend_port(configured: u16, asked: u16) -> u16 {
-    if configured == 0 { asked } else { configured }
 }
 
 #[cfg(not(test))]

@@ -6,23 +6,10 @@ use network_types::ip::Ipv6Hdr;
 
 use lb_ebpf::packet::Packet;
 
-use super::{IP, l4};
+use super::{IP, Ip, l4};
 
 /// Offset of the L4 header in the frame.
-pub const L4: usize = IP + Ipv6Hdr::LEN;
-
-/// An IPv6 packet whose payload is TCP or UDP. Addresses and ports in network order.
-pub struct Ipv6 {
-    pub source: [u32; 4],
-    pub destination: [u32; 4],
-    pub protocol: u8,
-    pub ports: l4::Ports,
-    /// Header and payload, without Ethernet padding.
-    pub length: usize,
-    /// Version, traffic class and flow label, in network order.
-    pub first_word: u32,
-    pub hop_limit: u8,
-}
+const L4: usize = IP + Ipv6Hdr::LEN;
 
 /// The four words of an address that starts `OFFSET` bytes into the header.
 macro_rules! address {
@@ -38,32 +25,27 @@ macro_rules! address {
 
 /// `None`: no ports to look a service up by.
 #[inline(always)]
-pub fn parse(packet: Packet) -> Option<Ipv6> {
+pub fn parse(packet: Packet) -> Option<Ip<[u32; 4]>> {
     let header = packet.header::<Ipv6Hdr>(IP)?;
-    let first_word = header.u32::<{ offset_of!(Ipv6Hdr, vcf) }>();
+    // Version, traffic class, flow label.
+    let first_word = u32::from_be(header.u32::<{ offset_of!(Ipv6Hdr, vcf) }>());
     let protocol = header.u8::<{ offset_of!(Ipv6Hdr, next_hdr) }>();
-    if u32::from_be(first_word) >> 28 != 6 || !l4::balanced(protocol) {
+    if first_word >> 28 != 6 || !l4::balanced(protocol) {
         return None;
     }
     let payload = usize::from(u16::from_be(header.u16::<{ offset_of!(Ipv6Hdr, payload_len) }>()));
     if payload < l4::PORTS {
         return None;
     }
-    Some(Ipv6 {
+    Some(Ip {
         source: address!(header, src_addr),
         destination: address!(header, dst_addr),
         protocol,
+        l4: L4,
         ports: l4::ports(packet, L4)?,
         length: Ipv6Hdr::LEN + payload,
-        first_word,
-        hop_limit: header.u8::<{ offset_of!(Ipv6Hdr, hop_limit) }>(),
+        class: (first_word >> 20) as u8,
+        hops: header.u8::<{ offset_of!(Ipv6Hdr, hop_limit) }>(),
+        fragmented: false,
     })
-}
-
-impl Ipv6 {
-    /// As [`super::ipv4::Ipv4::complete`].
-    #[inline(always)]
-    pub fn complete(&self, packet: Packet) -> bool {
-        IP + self.length <= packet.len() && self.length >= Ipv6Hdr::LEN + l4::header_length(self.protocol)
-    }
 }

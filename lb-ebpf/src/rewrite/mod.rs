@@ -4,4 +4,6 @@ pub mod encap;
 pub mod mac;
 pub mod nat;
 pub mod reset;
+pub mod shim;
 pub mod ttl;
+pub mod udp;

@@ -64,7 +64,7 @@ pub fn ipv4(packet: Packet, offset: usize, protocol: u8, end: End, old: Side<u32
         End::Destination => header.set_u32::<{ offset_of!(Ipv4Hdr, dst_addr) }>(new.addr),
         End::Source => header.set_u32::<{ offset_of!(Ipv4Hdr, src_addr) }>(new.addr),
     }
-    let delta = ttl::ipv4(&header, address);
+    let delta = ttl::less4(&header, address);
     header.set_u16::<CHECK>(delta.apply(header.u16::<CHECK>()));
     l4(packet, offset, protocol, end, old.port, new.port, address)
 }
@@ -90,6 +90,6 @@ pub fn ipv6(packet: Packet, offset: usize, protocol: u8, end: End, old: Side<[u3
             header.set_u32::<{ SOURCE + 12 }>(d);
         }
     }
-    ttl::ipv6(&header);
+    ttl::less6(&header);
     l4(packet, offset, protocol, end, old.port, new.port, Delta::new().words128(old.addr, new.addr))
 }

@@ -22,6 +22,13 @@ pub struct Features {
     pub ipv6: bool,
     pub nat: bool,
     pub ipip: bool,
+    pub dsr_l2: bool,
+    pub gre: bool,
+    pub gue: bool,
+    /// VXLAN or Geneve.
+    pub overlay: bool,
+    /// Tunnels through the other address family.
+    pub crossing: bool,
     /// Flows of some service are tracked.
     pub tracking: bool,
     /// Log every decision. For debugging in a lab.
@@ -40,10 +47,36 @@ impl std::ops::BitOr for Features {
             ipv6: self.ipv6 | other.ipv6,
             nat: self.nat | other.nat,
             ipip: self.ipip | other.ipip,
+            dsr_l2: self.dsr_l2 | other.dsr_l2,
+            gre: self.gre | other.gre,
+            gue: self.gue | other.gue,
+            overlay: self.overlay | other.overlay,
+            crossing: self.crossing | other.crossing,
             tracking: self.tracking | other.tracking,
             log: self.log | other.log,
             test_clock: self.test_clock | other.test_clock,
         }
+    }
+}
+
+impl Features {
+    /// Each by its load-time constant.
+    fn switches(self) -> [(&'static str, bool); 12] {
+        let Self { ipv4, ipv6, nat, ipip, dsr_l2, gre, gue, overlay, crossing, tracking, log, test_clock } = self;
+        [
+            (settings::IPV4, ipv4),
+            (settings::IPV6, ipv6),
+            (settings::NAT, nat),
+            (settings::IPIP, ipip),
+            (settings::DSR_L2, dsr_l2),
+            (settings::GRE, gre),
+            (settings::GUE, gue),
+            (settings::OVERLAY, overlay),
+            (settings::CROSSING, crossing),
+            (settings::TRACKING, tracking),
+            (settings::LOG, log),
+            (settings::TEST_CLOCK, test_clock),
+        ]
     }
 }
 
@@ -130,20 +163,14 @@ pub struct Tunables {
 /// Loads the object on the maps pinned in the directory `maps` below ours, making those that are missing; its programs
 /// are not verified yet.
 pub(super) fn load(options: &Options, maps: &str, features: Features) -> Result<Ebpf, DataplaneError> {
-    let Features { ipv4, ipv6, nat, ipip, tracking, log, test_clock } = features;
-    let [ipv4, ipv6, nat, ipip, tracking, log, test_clock] =
-        [ipv4, ipv6, nat, ipip, tracking, log, test_clock].map(u8::from);
+    let switches = features.switches().map(|(name, on)| (name, u8::from(on)));
     let key = options.tunables.hash_key;
 
     let mut loader = EbpfLoader::new();
+    for (name, on) in &switches {
+        loader.override_global(name, on, true);
+    }
     loader
-        .override_global(settings::IPV4, &ipv4, true)
-        .override_global(settings::IPV6, &ipv6, true)
-        .override_global(settings::NAT, &nat, true)
-        .override_global(settings::IPIP, &ipip, true)
-        .override_global(settings::TRACKING, &tracking, true)
-        .override_global(settings::LOG, &log, true)
-        .override_global(settings::TEST_CLOCK, &test_clock, true)
         .override_global(settings::HASH_KEY, &key, true)
         .override_global(settings::TUNNEL_SOURCE_MASK4, &options.tunables.tunnel_source_mask4, true)
         .override_global(settings::TUNNEL_SOURCE_MASK6, &options.tunables.tunnel_source_mask6, true);

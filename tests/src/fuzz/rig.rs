@@ -11,7 +11,7 @@ use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
 use nix::unistd::Pid;
 
 use lb_common::addr::{Endpoint4, Endpoint6, words6};
-use lb_common::backend::{BACKEND_ALIVE, BACKEND_V6, Backend, BackendRoute, State as BackendState};
+use lb_common::backend::{BACKEND_ALIVE, BACKEND_V6, Backend, BackendRoute, State as BackendState, Tunnel};
 use lb_common::event::{EVENT_WANT_NEIGHBOUR, Event};
 use lb_common::flow::{
     Flow4, Flow6, FlowEntry, FlowPolicy, FlowState, FlowUse, Life, ORPHAN_DROP, ORPHAN_RESELECT, PHASE_CLOSING,
@@ -272,6 +272,11 @@ fn load(world: &World) -> Result<Program> {
         ipv6: s.ipv6,
         nat: s.nat,
         ipip: s.ipip,
+        dsr_l2: false,
+        gre: false,
+        gue: false,
+        overlay: false,
+        crossing: false,
         tracking: s.tracking,
         log: s.log,
         test_clock: true,
@@ -367,7 +372,7 @@ fn record(backend: &world::Backend) -> Backend {
         state: BackendState { port: backend.port.to_be(), flags, generation: 1 },
         route: BackendRoute { next_hop: backend.next_hop, reserved: 0 },
         tunnel_source: words(backend.tunnel_source),
-        reserved: [0; 2],
+        tunnel: Tunnel::default(),
     }
 }
 

@@ -32,17 +32,25 @@ pub const TESTS: [(&str, Test); 10] = [
 ];
 
 fn every_setting_loads(_: &mut World) -> Result<()> {
-    for bits in 0..128u32 {
-        let on = |bit: u32| bits >> bit & 1 == 1;
+    // Each way to forward alone and with all others, and whatever else there is in every combination.
+    let ways: Vec<u32> = (0..7).map(|way| 1 << way).chain([0, 0x7f]).collect();
+    for (ways, rest) in ways.into_iter().flat_map(|ways| (0..32).map(move |rest| (ways, rest))) {
+        let on = |bit: u32| rest >> bit & 1 == 1;
+        let way = |bit: u32| ways >> bit & 1 == 1;
         let settings = Settings {
             ipv4: on(0),
             ipv6: on(1),
-            nat: on(2),
-            ipip: on(3),
-            log: on(4),
-            test_clock: on(5),
-            tracking: on(6),
-            tunnel_source_mask4: if on(3) { u32::MAX } else { 0 },
+            nat: way(0),
+            ipip: way(1) || way(2),
+            crossing: way(2),
+            dsr_l2: way(3),
+            gre: way(4),
+            gue: way(5),
+            overlay: way(6),
+            log: on(2),
+            test_clock: on(3),
+            tracking: on(4),
+            tunnel_source_mask4: if way(1) { u32::MAX } else { 0 },
             ..Settings::everything()
         };
         Program::load(&settings).with_context(|| format!("with {settings:?}"))?;

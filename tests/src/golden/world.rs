@@ -15,7 +15,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use anyhow::Result;
 
 use lb_common::addr::{Endpoint4, Endpoint6, PROTO_TCP, PROTO_UDP, words6};
-use lb_common::backend::{BACKEND_ALIVE, BACKEND_V6, Backend, BackendRoute, State};
+use lb_common::backend::{BACKEND_ALIVE, BACKEND_V6, Backend, BackendRoute, State, Tunnel};
 use lb_common::hash::HashKey;
 use lb_common::ring::{CLASSES, Row, rows};
 use lb_common::route::{Neighbour4, Neighbour6, NextHop, ROUTE_ASK_KERNEL, ROUTE_GATEWAY, ROUTE_ON_LINK, Route};
@@ -411,7 +411,7 @@ impl World {
             state: State { port: port.to_be(), flags, generation: 1 },
             route: BackendRoute { next_hop, reserved: 0 },
             tunnel_source,
-            reserved: [0; 2],
+            tunnel: Tunnel::default(),
         };
         self.program.set("BACKENDS", u32::from(id), backend)
     }
