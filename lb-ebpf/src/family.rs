@@ -63,8 +63,7 @@ pub trait Family {
     fn address(backend: &Backend) -> Self::Address;
     /// Where tunnelled packets to the backend come from, its host bits varied with the flow.
     fn tunnel_source(backend: &Backend, hash: u32) -> Self::Address;
-    fn to_backend(packet: Packet, next_hop: u32, out: Outgoing<Self::Address>)
-    -> Result<&'static NextHop, DropReason>;
+    fn to_backend(packet: Packet, next_hop: u32, out: Outgoing<Self::Address>) -> Result<&'static NextHop, DropReason>;
     fn to_client(packet: Packet, out: Outgoing<Self::Address>) -> Result<&'static NextHop, DropReason>;
 
     /// Takes one from the TTL or hop limit, which must be above 1.

@@ -16,9 +16,9 @@ use sluice::config::schema::{self, Absent, Table, Value};
 use sluice::config::{self, Diagnostics};
 use sluice::exit::{Exit, Failure};
 use sluice::model::{
-    Admin, Affinity, Backend, BackendState, CheckKind, Forward, HealthCheck, HttpCheck, Interface, Limits, Model, Node,
-    OnBackendDown, OnExit, Prefix, Protocol, Scheduler, Service, ServiceLimits, Timeouts, Tracking, UdpMode,
-    VipAddresses, XdpMode,
+    Admin, Affinity, Backend, BackendState, CheckKind, Forward, HealthCheck, HttpCheck, Interface, Limits, Mac, Model,
+    Node, OnBackendDown, OnExit, Prefix, Protocol, Scheduler, Service, ServiceLimits, Timeouts, Tracking, Tunnel,
+    UdpMode, VipAddresses, XdpMode,
 };
 
 fn corpus() -> PathBuf {
@@ -183,6 +183,7 @@ fn example() -> Model {
         name: name.to_owned(),
         address: address.parse().unwrap(),
         port,
+        inner_mac: None,
         weight,
         state,
     };
@@ -208,6 +209,7 @@ fn example() -> Model {
             protocols: vec![Protocol::Tcp],
             scheduler: Scheduler::Maglev,
             forward: Forward::Nat,
+            tunnel: Tunnel::default(),
             timeouts: Timeouts {
                 tcp_established: seconds(900),
                 tcp_opening: seconds(30),
@@ -337,7 +339,7 @@ node:
   weight_hysteresis: 5%
 admin: { http: off }
 hash_key: /etc/lb/key
-limits: { flows: 2048, services: 2, backends: 65534 }
+limits: { flows: 2048, services: 4, backends: 65534 }
 defaults: { scheduler: maglev, forward: ipip, timeouts: { udp: 1m }, on_backend_down: drop, tracking: full, health: { fall: 5, jitter: 0% } }
 services:
   - name: dns
@@ -368,6 +370,16 @@ services:
         headers: { X-Probe: sluice, Accept: "*/*" }
         expect: [200, 204, 300-399]
     backends: [{ address: 10.0.0.11 }]
+  - name: far
+    listen: ["203.0.113.10:81", "[2001:db8::10]:81"]
+    forward: geneve
+    tunnel: { port: 6000, vni: 77, inner_mac: 02:00:00:00:00:0a }
+    backends: [{ address: 10.0.0.11 }, { address: 10.0.0.12, inner_mac: "02:00:00:00:00:0B" }]
+  - name: farther
+    listen: 203.0.113.10:82
+    forward: gue
+    tunnel: { variant: 0 }
+    backends: [{ address: 2001:db8:1::11 }]
 "#;
 
 #[test]
@@ -380,9 +392,19 @@ fn every_key_there_is_can_be_set() {
     assert_eq!(model.node.tunnel_source4, Some(Prefix { address: "192.0.2.0".parse().unwrap(), length: 24 }));
     assert_eq!(model.node.tunnel_source6, Some(Prefix { address: "2001:db8:f::".parse().unwrap(), length: 64 }));
     assert_eq!(model.admin, Admin { socket: "/run/lb/admin.sock".into(), http: None });
-    assert_eq!(model.limits, Limits { flows: 2_048, services: 2, backends: 65_534 });
-    let [dns, web] = model.services.as_slice() else { panic!() };
+    assert_eq!(model.limits, Limits { flows: 2_048, services: 4, backends: 65_534 });
+    let [dns, web, far, farther] = model.services.as_slice() else { panic!() };
     assert_eq!((dns.forward, web.forward), (Forward::Nat, Forward::Ipip));
+    assert_eq!((far.forward, farther.forward), (Forward::Geneve, Forward::Gue));
+    let mac = |last| Some(Mac([2, 0, 0, 0, 0, last]));
+    assert_eq!(far.tunnel, Tunnel { port: 6000, vni: 77, variant: 0, inner_mac: mac(10) });
+    assert_eq!(farther.tunnel, Tunnel { port: 6080, ..Tunnel::default() });
+    assert_eq!([far.backends[0].inner_mac, far.backends[1].inner_mac], [mac(10), mac(11)]);
+    // Tunnels reach backends of the other family, where there are none of their own.
+    assert_eq!([false, true].map(|v6| far.backends_for(v6).count()), [2, 2]);
+    assert_eq!([false, true].map(|v6| farther.backends_for(v6).count()), [1, 1]);
+    assert_eq!([false, true].map(|v6| dns.backends_for(v6).count()), [1, 1]);
+    assert_eq!([false, true].map(|v6| web.backends_for(v6).count()), [1, 1]);
     assert_eq!(dns.protocols, [Protocol::Tcp, Protocol::Udp]);
     assert_eq!(dns.timeouts.tcp_established, Duration::from_secs(3600));
     assert_eq!((dns.timeouts.udp, web.timeouts.udp), (Duration::from_secs(60), Duration::from_secs(60)));
@@ -644,6 +666,7 @@ fn good_files_satisfy_the_schema() {
 const BEYOND_A_SCHEMA: &[&str] = &[
     // Two values.
     "admin-http-on-a-vip",
+    "backends-dsr-families",
     "backends-duplicate",
     "backends-families",
     "backends-ipip-port",
@@ -722,7 +745,12 @@ fn the_schema_and_the_loader_agree_on_every_bound_and_word() {
                 // What takes two values to see is not looked at: whether the key itself is complained of.
                 let place = |d: &config::Diagnostic| d.path.ends_with(name) || d.path.contains(&format!("{name}["));
                 let told = config::parse("f", &text).err().map(|d| d.list).unwrap_or_default();
-                let two_values = ["healthy backends are wanted", "flows, and there is room for", "tracks no flows"];
+                let two_values = [
+                    "healthy backends are wanted",
+                    "flows, and there is room for",
+                    "tracks no flows",
+                    "no meaning with",
+                ];
                 let refused =
                     told.iter().any(|d| place(d) && two_values.iter().all(|words| !d.message.contains(words)));
                 assert_eq!(!refused, valid, "the loader on\n{text}\n{told:?}");
@@ -751,6 +779,7 @@ fn with_key(place: &str, name: &str, value: &str) -> String {
         "services[]" => key.clone(),
         "services[].timeouts" => format!("timeouts: {{ {key} }}"),
         "services[].limits" => format!("limits: {{ {key} }}"),
+        "services[].tunnel" => format!("forward: gue\n    tunnel: {{ {key} }}"),
         "services[].udp" => format!("protocol: udp\n    udp: {{ {key} }}"),
         "services[].health" => format!("health: {{ {key} }}"),
         "services[].health.tcp" => format!("health: {{ tcp: {{ {key} }} }}"),

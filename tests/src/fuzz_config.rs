@@ -252,6 +252,14 @@ fn edges(value: &Value, edges: &mut Vec<String>) {
             "::",
             "ff02::1",
         ])),
+        Value::Mac => edges.extend(texts(&[
+            "02:00:00:00:00:0a",
+            "02:00:00:00:00:0",
+            "01:00:5e:00:00:01",
+            "00:00:00:00:00:00",
+            "02:00:00:00:00:0a:0b",
+            "11:22:33",
+        ])),
         Value::Endpoint | Value::Socket => edges.extend(texts(&[
             "203.0.113.10:80",
             "203.0.113.10:443",

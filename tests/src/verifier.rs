@@ -47,7 +47,8 @@ fn variants() -> impl Iterator<Item = Features> {
     let switch = [false, true];
     let families = [(true, false), (false, true), (true, true)];
     let none = Features::default();
-    let all = Features { nat: true, ipip: true, dsr_l2: true, gre: true, gue: true, overlay: true, crossing: true, ..none };
+    let all =
+        Features { nat: true, ipip: true, dsr_l2: true, gre: true, gue: true, overlay: true, crossing: true, ..none };
     let ways = [
         Features { nat: true, ..none },
         Features { ipip: true, ..none },
@@ -64,7 +65,13 @@ fn variants() -> impl Iterator<Item = Features> {
             switch.into_iter().flat_map(move |tracking| {
                 // The log adds the same to all: it is enough to see it with the largest and the smallest.
                 let logged = way == all || way == Features { nat: true, ..none };
-                switch.into_iter().take(1 + usize::from(logged)).map(move |log| Features { ipv4, ipv6, tracking, log, ..way })
+                switch.into_iter().take(1 + usize::from(logged)).map(move |log| Features {
+                    ipv4,
+                    ipv6,
+                    tracking,
+                    log,
+                    ..way
+                })
             })
         })
     })
@@ -72,7 +79,8 @@ fn variants() -> impl Iterator<Item = Features> {
 
 fn variant_name(features: Features) -> String {
     // Taken apart, so that a new feature cannot be forgotten here and in `variants`. The clock is a test's.
-    let Features { ipv4, ipv6, nat, ipip, dsr_l2, gre, gue, overlay, crossing, tracking, log, test_clock: _ } = features;
+    let Features { ipv4, ipv6, nat, ipip, dsr_l2, gre, gue, overlay, crossing, tracking, log, test_clock: _ } =
+        features;
     let named = [
         (ipv4, "ipv4"),
         (ipv6, "ipv6"),

@@ -12,6 +12,7 @@ use lb_common::ring;
 use serde::Serialize;
 
 use crate::control::desired;
+use crate::control::leaving::Leaving;
 use crate::dataplane::{Sizes, object};
 use crate::exit::{Exit, Failure};
 use crate::model::Model;
@@ -50,7 +51,7 @@ pub fn estimate(model: &Model) -> Result<Estimate, Failure> {
     };
     let cpus = aya::util::nr_cpus().map_err(|(_, e)| unreadable(&e))? as u64;
     let object = aya_obj::Object::parse(object::LOAD_BALANCER).map_err(|e| unreadable(&e))?;
-    let sizes = Sizes::new(model, desired::features(model));
+    let sizes = Sizes::new(model, desired::features(model, &Leaving::default()));
     let mut maps = Vec::new();
     for (name, map) in &object.maps {
         let shape = Shape {

@@ -1,6 +1,6 @@
 //! What is valid and still worth a second look. Printed, never refused.
 
-use crate::model::{BackendState, Forward, Model, Tracking, XdpMode};
+use crate::model::{BackendState, Model, Tracking, XdpMode};
 
 /// One sentence each; empty when there is nothing to say.
 pub fn warnings(model: &Model) -> Vec<String> {
@@ -48,7 +48,7 @@ pub fn warnings(model: &Model) -> Vec<String> {
             ));
         }
     }
-    let tunnels = model.services.iter().any(|s| s.forward == Forward::Ipip);
+    let tunnels = model.services.iter().any(|s| s.forward.is_tunnel());
     if !tunnels && (model.node.tunnel_source4.is_some() || model.node.tunnel_source6.is_some()) {
         out.push("node.tunnel_source is set, but no service uses a tunnel".to_owned());
     }

@@ -20,7 +20,7 @@ use super::schema::{self, Absent, ELSEWHERE, Entry, Key, Status, TABLES, Table, 
 use super::tree::{self, Kind, Node};
 use super::values;
 use crate::model::{
-    Affinity, BackendState, Forward, OnBackendDown, OnExit, Prefix, Protocol, Scheduler, Tracking, UdpMode,
+    Affinity, BackendState, Forward, Mac, OnBackendDown, OnExit, Prefix, Protocol, Scheduler, Tracking, UdpMode,
     VipAddresses, XdpMode,
 };
 
@@ -104,6 +104,19 @@ pub(super) struct RawTimeouts {
     pub udp: Option<Spanned<Duration>>,
 }
 
+#[derive(Clone, Debug)]
+pub(super) struct RawTunnel {
+    pub span: Span,
+    pub port: Option<Spanned<u16>>,
+    pub variant: Option<Spanned<u32>>,
+    pub vni: Option<Spanned<u32>>,
+    /// False when `vni` stands in the file but could not be read.
+    pub vni_known: bool,
+    pub inner_mac: Option<Spanned<Mac>>,
+    /// The same of `inner_mac`.
+    pub inner_mac_known: bool,
+}
+
 #[derive(Clone, Debug, Default)]
 pub(super) struct RawTiming {
     pub interval: Option<Spanned<Duration>>,
@@ -125,6 +138,7 @@ pub(super) struct RawService {
     pub forward: Option<Spanned<Forward>>,
     /// False when `forward` stands in the file but could not be read.
     pub forward_known: bool,
+    pub tunnel: Option<RawTunnel>,
     pub timeouts: RawTimeouts,
     pub on_backend_down: Option<Spanned<OnBackendDown>>,
     pub udp: Option<RawUdp>,
@@ -190,6 +204,7 @@ pub(super) struct RawBackend {
     pub name: Option<Spanned<String>>,
     pub address: Option<Spanned<IpAddr>>,
     pub port: Option<Spanned<u16>>,
+    pub inner_mac: Option<Spanned<Mac>>,
     /// Nothing in it was refused.
     pub complete: bool,
     pub weight: Option<u32>,
@@ -683,6 +698,7 @@ impl Decoder<'_, '_> {
         let forward_field = fields.get("forward");
         let forward = forward_field.as_ref().and_then(|f| self.choice(f));
         let forward_known = forward_field.is_none() || forward.is_some();
+        let tunnel = fields.get("tunnel").and_then(|f| self.tunnel(&f));
         let timeouts = fields.get("timeouts").map_or_else(RawTimeouts::default, |f| self.timeouts(&f));
         let on_backend_down = fields.get("on_backend_down").and_then(|f| self.choice::<OnBackendDown>(&f));
         let udp = fields.get("udp").and_then(|f| {
@@ -732,6 +748,7 @@ impl Decoder<'_, '_> {
             scheduler,
             forward,
             forward_known,
+            tunnel,
             timeouts,
             on_backend_down,
             udp,
@@ -744,6 +761,25 @@ impl Decoder<'_, '_> {
             backends_complete,
             backends_span,
         })
+    }
+
+    fn tunnel(&mut self, f: &Field<'_, '_>) -> Option<RawTunnel> {
+        let fields = self.fields(f.node, &f.at, &schema::TUNNEL)?;
+        let vni = fields.get("vni");
+        let inner_mac = fields.get("inner_mac");
+        Some(RawTunnel {
+            span: f.node.span,
+            port: fields.get("port").and_then(|f| self.port(&f)),
+            variant: fields.get("variant").and_then(|f| self.integer(&f)),
+            vni: vni.as_ref().and_then(|f| self.integer(f)),
+            vni_known: vni.is_some(),
+            inner_mac: inner_mac.as_ref().and_then(|f| self.mac(f)),
+            inner_mac_known: inner_mac.is_some(),
+        })
+    }
+
+    fn mac(&mut self, f: &Field<'_, '_>) -> Option<Spanned<Mac>> {
+        self.parsed(f.node, &f.at, "a MAC address", "such as `02:00:00:00:00:0a`", values::mac)
     }
 
     fn health(&mut self, f: &Field<'_, '_>) -> RawHealth {
@@ -893,8 +929,12 @@ impl Decoder<'_, '_> {
                 if own { Ok(text.to_owned()) } else { values::name(text) }
             })
         });
-        let complete =
-            name_field.is_some() == name.is_some() && address.is_some() && port_field.is_some() == port.is_some();
+        let mac_field = fields.get("inner_mac");
+        let inner_mac = mac_field.as_ref().and_then(|f| self.mac(f));
+        let complete = name_field.is_some() == name.is_some()
+            && address.is_some()
+            && port_field.is_some() == port.is_some()
+            && mac_field.is_some() == inner_mac.is_some();
         let weight = fields.get("weight").and_then(|f| self.integer(&f));
         let state = fields.get("state").and_then(|f| self.choice::<BackendState>(&f));
         Some(RawBackend {
@@ -903,6 +943,7 @@ impl Decoder<'_, '_> {
             name,
             address,
             port,
+            inner_mac,
             complete,
             weight: weight.map(|w| w.value),
             state: state.map(|s| s.value).unwrap_or_default(),

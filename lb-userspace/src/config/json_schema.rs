@@ -172,6 +172,11 @@ fn text_schema(value: &Value) -> (String, Json) {
             text(format!("{V4}|{V6}")),
             "IPv4 or IPv6, no name, no zone, such as `10.0.0.11` or `2001:db8::11`",
         ),
+        Value::Mac => (
+            "mac",
+            text("[0-9A-Fa-f][02468ACEace](:[0-9A-Fa-f]{2}){5}".to_owned()),
+            "six pairs of hexadecimal digits, such as `02:00:00:00:00:0a`, of one host",
+        ),
         Value::Endpoint => (
             "endpoint",
             text(format!(r"({V4}|\[{V6}\]):{PORT}")),

@@ -83,6 +83,8 @@ pub enum Value {
     Endpoint,
     /// An address and port to serve on.
     Socket,
+    /// An Ethernet address of one host.
+    Mac,
     /// An address prefix without host bits.
     Prefix4,
     Prefix6,
@@ -192,18 +194,17 @@ static SCHEDULER: Choice = Choice {
     ],
 };
 
-const TUNNEL: &str = "use `ipip`, with the decapsulation program or an ipip device on the backends";
 static FORWARD: Choice = Choice {
     what: "a forwarding mode",
     words: &[
         word("nat"),
+        word("dsr-l2"),
         word("ipip"),
+        word("gre"),
+        word("gue"),
+        word("vxlan"),
+        word("geneve"),
         later_word("full-nat", "use `nat`, with the backends' replies routed through this node"),
-        later_word("dsr-l2", TUNNEL),
-        later_word("gue", TUNNEL),
-        later_word("gre", TUNNEL),
-        later_word("vxlan", TUNNEL),
-        later_word("geneve", TUNNEL),
     ],
 };
 
@@ -404,8 +405,9 @@ const FORWARD_KEY: Key = key(
     "forward",
     Value::Choice(&FORWARD),
     Is("nat"),
-    "`nat`: replies come back through this host and are translated. `ipip`: backends get the packet in another IP \
-     header and answer the client directly. See operations",
+    "`nat`: replies come back through this host and are translated. With all others, backends have the VIP and answer \
+     the client directly. `dsr-l2`: they are on the link, and get the packet as it is. `ipip`, `gre`, `gue`, `vxlan`, \
+     `geneve`: they get it in a tunnel, over IPv4 or IPv6. See operations",
 );
 const TIMEOUTS_KEY: Key = key("timeouts", Value::Table(&TIMEOUTS), Nothing, "how long a flow may be silent");
 const ON_BACKEND_DOWN_KEY: Key = key(
@@ -444,6 +446,7 @@ pub static SERVICE: Table = table(
         key("protocol", OneOrMany(&Value::Choice(&PROTOCOL)), Is("tcp"), "`tcp`, `udp` or `[tcp, udp]`"),
         SCHEDULER_KEY,
         FORWARD_KEY,
+        key("tunnel", Value::Table(&TUNNEL), Nothing, "how `gue`, `vxlan` and `geneve` tunnel; refused with others"),
         TIMEOUTS_KEY,
         ON_BACKEND_DOWN_KEY,
         key("udp", Value::Table(&UDP), Nothing, "what a UDP flow is; refused where `protocol` has no `udp`"),
@@ -473,10 +476,42 @@ pub static SERVICE: Table = table(
             "backends",
             List(1, &Value::Table(&BACKEND)),
             Refused("list them: `backends: [{ address: 10.0.0.11 }]`"),
-            "list of backends; at least one for each address family in `listen`",
+            "list of backends; at least one for each address family in `listen`; where packets are tunnelled, backends of \
+             the other family serve one that has none of its own",
         ),
         later("deny", "remove it; meanwhile, deny sources in the firewall of the backends"),
         later("allow", "remove it; meanwhile, allow sources in the firewall of the backends"),
+    ],
+);
+
+pub static TUNNEL: Table = table(
+    "services[].tunnel",
+    &[
+        key(
+            "port",
+            PORT,
+            Depends("6080 for `gue`, 4789 for `vxlan`, 6081 for `geneve`"),
+            "the outer UDP destination port",
+        ),
+        key(
+            "variant",
+            Integer(0, 1),
+            Is("1"),
+            "`gue` only. 1: the packet follows the UDP header, which saves four bytes. 0: behind a GUE header. Linux \
+             receives both",
+        ),
+        key(
+            "vni",
+            Integer(0, 0xff_ffff),
+            Depends("refused without it"),
+            "`vxlan`, `geneve`: the virtual network's number",
+        ),
+        key(
+            "inner_mac",
+            Value::Mac,
+            Nothing,
+            "`vxlan`, `geneve`: the MAC address that inner frames are for, where backends name none of their own",
+        ),
     ],
 );
 
@@ -620,6 +655,12 @@ pub static BACKEND: Table = table(
         ),
         key("port", PORT, Depends("the port the client used"), "`nat` only"),
         key(
+            "inner_mac",
+            Value::Mac,
+            Depends("the tunnel's `inner_mac`"),
+            "`vxlan`, `geneve`: the MAC address of the backend's device in the virtual network",
+        ),
+        key(
             "weight",
             // Shares are relative; 65535 keeps the sum over the largest pool within 32 bits.
             Integer(0, 65_535),
@@ -631,7 +672,7 @@ pub static BACKEND: Table = table(
 );
 
 /// Every mapping of the schema.
-pub static TABLES: [&Table; 16] = [
+pub static TABLES: [&Table; 17] = [
     &TOP,
     &NODE,
     &INTERFACE,
@@ -640,6 +681,7 @@ pub static TABLES: [&Table; 16] = [
     &LIMITS,
     &DEFAULTS,
     &SERVICE,
+    &TUNNEL,
     &TIMEOUTS,
     &UDP,
     &SERVICE_LIMITS,

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::values::{show_duration, show_percent, show_rate};
-use crate::model::{Backend, CheckKind, HealthCheck, Model, Prefix, Protocol, Service};
+use crate::model::{Backend, CheckKind, Forward, HealthCheck, Mac, Model, Prefix, Protocol, Service};
 
 /// The file, its keys in the order of the documentation.
 pub fn show(model: &Model) -> Value {
@@ -74,6 +74,7 @@ fn service(s: &Service) -> Value {
         ("protocol", word(&s.protocols)),
         ("scheduler", word(s.scheduler)),
         ("forward", word(s.forward)),
+        ("tunnel", tunnel(s)),
         ("timeouts", Some(timeouts)),
         ("on_backend_down", word(s.on_backend_down).filter(|_| has(Protocol::Tcp))),
         ("udp", Some(json!({ "mode": s.udp })).filter(|_| has(Protocol::Udp))),
@@ -84,6 +85,20 @@ fn service(s: &Service) -> Value {
         ("min_healthy", word(s.min_healthy)),
         ("backends", Some(s.backends.iter().map(backend).collect())),
     ])
+}
+
+fn tunnel(s: &Service) -> Option<Value> {
+    s.forward.tunnel_port()?;
+    Some(mapping([
+        ("port", word(s.tunnel.port)),
+        ("variant", word(s.tunnel.variant).filter(|_| s.forward == Forward::Gue)),
+        ("vni", word(s.tunnel.vni).filter(|_| s.forward.is_overlay())),
+        ("inner_mac", s.tunnel.inner_mac.map(mac)),
+    ]))
+}
+
+fn mac(mac: Mac) -> Value {
+    json!(mac.to_string())
 }
 
 fn health(h: &HealthCheck) -> Value {
@@ -122,6 +137,7 @@ fn backend(b: &Backend) -> Value {
         ("name", word(&b.name)),
         ("address", word(b.address)),
         ("port", b.port.map(|port| json!(port))),
+        ("inner_mac", b.inner_mac.map(mac)),
         ("weight", word(b.weight)),
         ("state", word(b.state)),
     ])

@@ -18,7 +18,7 @@ use super::diagnose::{At, Problems, Span};
 use super::values::show_duration;
 use crate::model::{
     Admin, Backend, CheckKind, Forward, HealthCheck, HttpCheck, Interface, Limits, Model, Node, OnBackendDown, Prefix,
-    Protocol, Service, ServiceLimits, Timeouts, Tracking,
+    Protocol, Service, ServiceLimits, Timeouts, Tracking, Tunnel,
 };
 
 /// `sun_path` holds 108 bytes with the closing NUL (unix(7)).
@@ -166,7 +166,8 @@ impl Validator<'_, '_> {
             self.only_for_a_protocol(s, at);
             let limits = self.service_limits(s, raw, limits, at);
             self.backends(s, raw, at);
-            let backends = self.named(s);
+            let tunnel = self.tunnel(s, raw, at);
+            let backends = self.named(s, tunnel);
             let timeouts = timeouts(&s.timeouts, &raw.defaults.timeouts);
             let health = self.health(s, &raw.defaults.health, at);
             if let Some(wanted) = &s.min_healthy
@@ -187,6 +188,7 @@ impl Validator<'_, '_> {
                 protocols: s.protocols.items.iter().map(|p| p.value).collect(),
                 scheduler: or(&s.scheduler, or(&raw.defaults.scheduler, Default::default())),
                 forward: s.forward(raw)?,
+                tunnel,
                 timeouts,
                 on_backend_down: or(&s.on_backend_down, or(&raw.defaults.on_backend_down, Default::default())),
                 udp: s.udp.as_ref().map_or(Default::default(), |udp| or(&udp.mode, Default::default())),
@@ -294,14 +296,15 @@ impl Validator<'_, '_> {
                         "write the address packets are sent to",
                     );
                 }
-                if let (Some(Forward::Ipip), Some(port)) = (forward, &b.port) {
-                    let message = "`port` has no meaning with `forward: ipip`: the inner packet is not changed";
+                if let (Some(forward), Some(port)) = (forward.filter(|f| *f != Forward::Nat), &b.port) {
+                    let name = forward.name();
+                    let message = format!("`port` has no meaning with `forward: {name}`: the packet is not changed");
                     let hint = "remove it, and let the backend listen on the VIP and its port; \
                                 a check's port is `health: { tcp: { port: … } }`";
                     self.problems.add(port.span, &at.key("port"), message, hint);
                 }
                 let ports = &ports[usize::from(address.value.is_ipv6())];
-                if s.listen.complete && ports.is_empty() {
+                if s.listen.complete && ports.is_empty() && !forward.is_none_or(Forward::is_tunnel) {
                     let family = family(address.value);
                     let message = format!("{family} backend, but the service listens on no {family} address");
                     let hint = format!("add an {family} VIP to `listen`, or remove the backend");
@@ -337,19 +340,86 @@ impl Validator<'_, '_> {
         }
         for v4 in [true, false] {
             let Some(l) = s.listen.items.iter().find(|l| l.value.is_ipv4() == v4) else { continue };
-            if s.backends.iter().any(|b| b.address.as_ref().is_some_and(|a| a.value.is_ipv4() == v4)) {
+            if s.backends.iter().any(|b| b.address.as_ref().is_some_and(|a| a.value.is_ipv4() == v4))
+                || forward.is_none_or(Forward::is_tunnel)
+            {
                 continue;
             }
             let family = family(l.value.ip());
             let message = format!("the service listens on {family}, but has no {family} backend");
-            let hint = format!("add an {family} backend, or remove this VIP; address families are not translated");
+            let hint = format!(
+                "add an {family} backend, or remove this VIP; address families are not translated, but tunnels \
+                 (`forward: ipip` and others) go over either"
+            );
             self.problems.add(l.span, &at.key("listen").entry(l.index), message, hint);
+        }
+    }
+
+    /// What tunnels need to be told, and nothing that they do not.
+    fn tunnel(&mut self, s: &RawService, raw: &Raw, at: &At<'_>) -> Tunnel {
+        let Some(forward) = s.forward(raw) else { return Tunnel::default() };
+        let name = forward.name();
+        let overlay = forward.is_overlay();
+        let here = at.key("tunnel");
+        if let Some(tunnel) = &s.tunnel {
+            let means_nothing = |key: &str| format!("`{key}` has no meaning with `forward: {name}`");
+            if forward.tunnel_port().is_none() {
+                let message = means_nothing("tunnel");
+                self.problems.add(tunnel.span, &here, message, "remove it: only `gue`, `vxlan` and `geneve` have it");
+                return Tunnel::default();
+            }
+            if let Some(variant) = tunnel.variant.as_ref().filter(|_| forward != Forward::Gue) {
+                let message = means_nothing("variant");
+                self.problems.add(variant.span, &here.key("variant"), message, "remove it: it is GUE's");
+            }
+            let ethernet = "remove it: only `vxlan` and `geneve` carry Ethernet frames of a virtual network";
+            if let Some(vni) = tunnel.vni.as_ref().filter(|_| !overlay) {
+                self.problems.add(vni.span, &here.key("vni"), means_nothing("vni"), ethernet);
+            }
+            if let Some(mac) = tunnel.inner_mac.as_ref().filter(|_| !overlay) {
+                self.problems.add(mac.span, &here.key("inner_mac"), means_nothing("inner_mac"), ethernet);
+            }
+        }
+        for b in &s.backends {
+            let Some(address) = &b.address else { continue };
+            let mac = b.inner_mac.as_ref();
+            let shared = s.tunnel.as_ref().is_some_and(|t| t.inner_mac_known);
+            match mac {
+                Some(mac) if !overlay => b.with_at(s, |at| {
+                    let message = format!("`inner_mac` has no meaning with `forward: {name}`");
+                    let hint = "remove it: only `vxlan` and `geneve` carry Ethernet frames";
+                    self.problems.add(mac.span, &at.key("inner_mac"), message, hint);
+                }),
+                None if overlay && !shared && b.complete => b.with_at(s, |at| {
+                    let message = format!("`forward: {name}` needs the MAC address that inner frames are for");
+                    let hint = "add `inner_mac` here, that of the backend's device in the virtual network; or give \
+                                these devices one MAC address, and write `tunnel: { inner_mac: … }`";
+                    self.problems.add(address.span, at, message, hint);
+                }),
+                _ => {}
+            }
+        }
+        let given = s.tunnel.as_ref();
+        let vni = given.and_then(|t| t.vni.as_ref());
+        if overlay && vni.is_none() && !given.is_some_and(|t| t.vni_known) {
+            let span = given.map_or(s.span, |t| t.span);
+            let message = format!("`forward: {name}` needs the number of the virtual network");
+            self.problems.add(span, &here, message, "add `tunnel: { vni: … }`");
+        }
+        Tunnel {
+            port: given.and_then(|t| t.port.as_ref()).map(|p| p.value).or(forward.tunnel_port()).unwrap_or(0),
+            vni: vni.map_or(0, |vni| vni.value),
+            variant: match forward {
+                Forward::Gue => given.and_then(|t| t.variant.as_ref()).map_or(1, |v| v.value as u8),
+                _ => 0,
+            },
+            inner_mac: given.and_then(|t| t.inner_mac.as_ref()).map(|mac| mac.value),
         }
     }
 
     /// The backends with a name each. Where the file gives none it is the address, or `address:port` where
     /// several backends share the address — whatever their order.
-    fn named(&mut self, s: &RawService) -> Option<Vec<Backend>> {
+    fn named(&mut self, s: &RawService, tunnel: Tunnel) -> Option<Vec<Backend>> {
         let mut holders: HashMap<IpAddr, usize> = HashMap::new();
         let mut given: HashMap<&str, u32> = HashMap::new();
         for b in &s.backends {
@@ -386,7 +456,8 @@ impl Validator<'_, '_> {
                 }
             };
             let weight = b.weight.unwrap_or(100);
-            backends.push(Backend { name, address: address.value, port, weight, state: b.state });
+            let inner_mac = b.inner_mac.as_ref().map(|mac| mac.value).or(tunnel.inner_mac);
+            backends.push(Backend { name, address: address.value, port, inner_mac, weight, state: b.state });
         }
         Some(backends)
     }

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use super::diagnose::{Complaint, excerpt, quote};
-use crate::model::Prefix;
+use crate::model::{Mac, Prefix};
 
 type Parsed<T> = Result<T, Complaint>;
 
@@ -162,6 +162,26 @@ fn unmapped(address: IpAddr) -> Parsed<IpAddr> {
 }
 
 /// `203.0.113.10:443` or `[2001:db8::10]:443`.
+pub(super) fn mac(text: &str) -> Parsed<Mac> {
+    let hint = "write six pairs of hexadecimal digits, such as `02:00:00:00:00:0a`, as `ip link` shows them";
+    let mut octets = [0; 6];
+    let mut pairs = text.split(':');
+    for octet in &mut octets {
+        let pair = pairs.next().filter(|pair| pair.len() == 2 && pair.bytes().all(|b| b.is_ascii_hexdigit()));
+        *octet = pair
+            .and_then(|pair| u8::from_str_radix(pair, 16).ok())
+            .ok_or_else(|| Complaint::new(format!("{} is not a MAC address", quote(text)), hint))?;
+    }
+    if pairs.next().is_some() {
+        return Err(Complaint::new(format!("{} is not a MAC address", quote(text)), hint));
+    }
+    if octets[0] & 1 != 0 || octets == [0; 6] {
+        let message = format!("{} is no MAC address of one host", quote(text));
+        return Err(Complaint::new(message, "take the one that `ip link` shows for the device"));
+    }
+    Ok(Mac(octets))
+}
+
 pub(super) fn endpoint(text: &str) -> Parsed<SocketAddr> {
     if let Ok(endpoint) = text.parse::<SocketAddr>() {
         // `[fe80::1%2]:80` parses; its zone would be lost.

@@ -51,6 +51,7 @@ fn service_changes(old: &Service, new: &Service, out: &mut Vec<String>) {
     field("protocol", old.protocols != new.protocols);
     field("scheduler", old.scheduler != new.scheduler);
     field("forward", old.forward != new.forward);
+    field("tunnel", old.tunnel != new.tunnel);
     field("timeouts", old.timeouts != new.timeouts);
     field("on_backend_down", old.on_backend_down != new.on_backend_down);
     field("udp.mode", old.udp != new.udp);

@@ -101,7 +101,10 @@ impl Controller {
                 model.hash_key.display()
             );
         }
-        let sizes = Sizes::new(&model, desired::features(&model));
+        let now = Instant::now();
+        let leaving = before.leaving(now);
+        let features = desired::features(&model, &leaving);
+        let sizes = Sizes::new(&model, features);
         let options = DataplaneOptions {
             bpf_dir: model.node.bpf_dir.clone(),
             sizes,
@@ -117,16 +120,14 @@ impl Controller {
         let (transitions, heard) = mpsc::unbounded_channel();
         let net = net.borrow().clone();
         let key_digest = secret::digest(&hash_key);
-        let features = desired::features(&model);
         // While the maps change from the old configuration to the new one, both are served.
-        let features = before.model.as_ref().map_or(features, |old| features | desired::features(old));
+        let features = before.model.as_ref().map_or(features, |old| features | desired::features(old, &leaving));
         let dataplane =
             Dataplane::resume(options, Features { log: log_packets, ..features }, before.inherit, &before.idle())?;
         before.tell(dataplane.inherited());
 
         // What is there when the first transition fails is what it goes back to: what ran before, or nothing. Where
         // something ran and nobody knows what, nothing of it is taken away.
-        let now = Instant::now();
         let sizes = dataplane.options().sizes;
         let first = before.model.clone().unwrap_or_else(|| {
             let mut first = model.clone();
@@ -147,7 +148,7 @@ impl Controller {
             checker: Checker::new(transitions),
             verdicts: before.verdicts(),
             overrides: before.overrides(),
-            leaving: before.leaving(now),
+            leaving,
             sweeps: Sweeps::default(),
             ids: before.ids(sizes, now),
             rings: Rings::new(),
@@ -278,14 +279,14 @@ impl Controller {
             .collect::<Result<_, crate::net::Error>>()?;
 
         let old_features = self.dataplane.features();
-        let new_features = Features { log: old_features.log, ..desired::features(&next) };
+        let mut leaving = self.leaving.clone();
+        let renamed = leaving.follow(&self.model, &next, |s, b| self.view().is_up(s, b), Instant::now());
+        let new_features = Features { log: old_features.log, ..desired::features(&next, &leaving) };
         // Both configurations are served while the maps change from one to the other.
         let both = old_features | new_features;
         let sizes = Sizes::new(&next, new_features);
         self.dataplane.make_room(both, sizes)?;
 
-        let mut leaving = self.leaving.clone();
-        let renamed = leaving.follow(&self.model, &next, |s, b| self.view().is_up(s, b), Instant::now());
         for (service, old, new) in renamed {
             if let Some(verdict) = self.verdicts.get(&(service.clone(), old)).copied() {
                 self.verdicts.insert((service, new), verdict);
@@ -457,7 +458,7 @@ impl Controller {
 
     /// Only replies of NAT services may need the kernel's own routing.
     fn forwarding_problems(&self) -> Vec<String> {
-        let features = desired::features(&self.model);
+        let features = desired::features(&self.model, &self.leaving);
         let names: Vec<&str> = self.model.node.interfaces.iter().map(|i| i.name.as_str()).collect();
         if features.nat { forwarding::problems(&names, features.ipv4, features.ipv6) } else { Vec::new() }
     }

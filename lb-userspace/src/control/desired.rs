@@ -10,12 +10,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lb_common::addr::{Endpoint4, Endpoint6, words6};
-use lb_common::backend::{BACKEND_ALIVE, BACKEND_V6};
+use lb_common::backend::{BACKEND_ALIVE, BACKEND_V6, Tunnel};
 use lb_common::flow::{FlowPolicy, ORPHAN_DROP, ORPHAN_RESELECT, ORPHAN_RESET};
 use lb_common::ring::rows;
 use lb_common::route::{Neighbour4, Neighbour6};
 use lb_common::service::{
-    AFFINITY_SOURCE, BEFORE_SOURCE, FORWARD_IPIP, FORWARD_NAT, Reverse4, Reverse6, Service as ServiceEntry, TRACKED,
+    AFFINITY_SOURCE, BEFORE_SOURCE, FORWARD_DSR_L2, FORWARD_GENEVE, FORWARD_GRE, FORWARD_GUE, FORWARD_GUE0,
+    FORWARD_IPIP, FORWARD_NAT, FORWARD_VXLAN, Reverse4, Reverse6, Service as ServiceEntry, TRACKED,
 };
 use serde::{Deserialize, Serialize};
 
@@ -307,14 +308,26 @@ pub struct Desired {
     pub problems: Vec<String>,
 }
 
-/// What the program must be able to do for this configuration.
-pub fn features(model: &Model) -> Features {
+/// What the program must be able to do for this configuration, and for backends that are leaving it.
+pub fn features(model: &Model, leaving: &Leaving) -> Features {
     let listens = || model.services.iter().flat_map(|s| &s.listen);
+    let forwards = |forward| model.services.iter().any(|s| s.forward == forward);
+    let crosses = |s: &Service| {
+        s.listen.iter().any(|l| {
+            let other = |b: &Backend| b.address.is_ipv6() != l.is_ipv6();
+            s.backends_for(l.is_ipv6()).any(other) || leaving.of(s).any(other)
+        })
+    };
     Features {
         ipv4: listens().any(SocketAddr::is_ipv4),
         ipv6: listens().any(SocketAddr::is_ipv6),
-        nat: model.services.iter().any(|s| s.forward == Forward::Nat),
-        ipip: model.services.iter().any(|s| s.forward == Forward::Ipip),
+        nat: forwards(Forward::Nat),
+        ipip: forwards(Forward::Ipip),
+        dsr_l2: forwards(Forward::DsrL2),
+        gre: forwards(Forward::Gre),
+        gue: forwards(Forward::Gue),
+        overlay: forwards(Forward::Vxlan) || forwards(Forward::Geneve),
+        crossing: model.services.iter().any(|s| s.forward.is_tunnel() && crosses(s)),
         tracking: model.tracked_room() != [0; 2],
         ..Features::default()
     }
@@ -340,9 +353,14 @@ pub fn compute(
     for service in &model.services {
         let service_id = ids.service(&service.name).unwrap_or(0);
         out.tables.policies.insert(service_id, policy(model, service));
+        // Backends that packets have no way to.
+        let mut blocked = BTreeSet::new();
         for backend in view.backends(service) {
             let id = ids.backend(service, backend).unwrap_or(0);
-            let entry = backend_entry(model, service, backend, id, view, net, ids, &mut out.problems);
+            let entry = backend_entry(model, service, backend, id, view, net, ids, |why| {
+                out.problems.push(format!("service {}: {} gets no traffic: {why}", service.name, backend.name));
+                blocked.insert(id);
+            });
             out.tables.backends.insert(id, entry);
             match net.resolve(backend.address) {
                 Resolution::OnLink { ifindex } => out.neighbours.insert((ifindex, backend.address)),
@@ -355,7 +373,7 @@ pub fn compute(
             for protocol in &service.protocols {
                 let key = RingKey { service: service.name.clone(), protocol: *protocol, family };
                 let least = model.node.weight_hysteresis;
-                let ring = ring_for(service, &key, view, &out.tables.backends, seed, ids, known.get(&key), least, now)?;
+                let ring = ring_for(service, &key, view, &blocked, seed, ids, known.get(&key), least, now)?;
                 let id = key.id(service_id);
                 let entry = RingEntry {
                     place: ring.place,
@@ -422,7 +440,7 @@ fn backend_entry(
     view: View<'_>,
     net: &NetState,
     ids: &Ids,
-    problems: &mut Vec<String>,
+    mut blocked: impl FnMut(&str),
 ) -> BackendEntry {
     let mut entry = BackendEntry {
         addr: words(backend.address),
@@ -435,7 +453,13 @@ fn backend_entry(
     if view.is_up(service, backend) {
         entry.flags |= BACKEND_ALIVE;
     }
-    if service.forward == Forward::Ipip {
+    if service.forward.is_tunnel() {
+        entry.tunnel = Tunnel {
+            vni: Tunnel::vni(service.tunnel.vni),
+            port: service.tunnel.port.to_be(),
+            inner_mac: backend.inner_mac.map_or([0; 6], |mac| mac.0),
+            ..Tunnel::default()
+        };
         let configured = match backend.address {
             IpAddr::V4(_) => model.node.tunnel_source4,
             IpAddr::V6(_) => model.node.tunnel_source6,
@@ -443,11 +467,11 @@ fn backend_entry(
         let source = configured.map(|p| p.address).or_else(|| host_source(model, backend.address, net));
         match source {
             Some(source) => entry.tunnel_source = words(source),
-            None => problems.push(format!(
-                "service {}: {} gets no traffic: this host has no address to send tunnelled packets from",
-                service.name, backend.name
-            )),
+            None => blocked("this host has no address to send tunnelled packets from"),
         }
+    }
+    if service.forward == Forward::DsrL2 && matches!(net.resolve(backend.address), Resolution::Gateway { .. }) {
+        blocked("with `forward: dsr-l2` a backend must be on a link of this host, and this one is behind a gateway");
     }
     entry
 }
@@ -534,7 +558,13 @@ fn service_entries(service: &Service, service_id: u32, key: &RingKey, ring: &Bui
         class: place.class,
         forward: match service.forward {
             Forward::Nat => FORWARD_NAT,
+            Forward::DsrL2 => FORWARD_DSR_L2,
             Forward::Ipip => FORWARD_IPIP,
+            Forward::Gre => FORWARD_GRE,
+            Forward::Gue if service.tunnel.variant == 0 => FORWARD_GUE0,
+            Forward::Gue => FORWARD_GUE,
+            Forward::Vxlan => FORWARD_VXLAN,
+            Forward::Geneve => FORWARD_GENEVE,
         },
         flags,
         before: before.map_or(0, |former| ServiceEntry::pack_before(former.place.class, former.place.slot)),
@@ -606,14 +636,14 @@ fn ring_for(
     service: &Service,
     key: &RingKey,
     view: View<'_>,
-    entries: &BTreeMap<u16, BackendEntry>,
+    blocked: &BTreeSet<u16>,
     seed: &Seed,
     ids: &mut Ids,
     known: Option<&BuiltRing>,
     least: f64,
     now: Instant,
 ) -> Result<BuiltRing, Failure> {
-    let of_family = || service.backends.iter().filter(|b| Family::of(b.address) == key.family);
+    let of_family = || service.backends_for(key.family == Family::V6);
     let member = |b: &Backend| Member::new(b.address, b.port.unwrap_or(0), b.weight);
 
     // The size follows the file, not the health: a backend that dies must not resize the ring.
@@ -660,10 +690,7 @@ fn ring_for(
     let mut members: Vec<(Member, u16)> = of_family()
         .filter(|b| whole && view.is_up(service, b) && view.state(service, b) == BackendState::Active)
         .map(|b| (member(b), ids.backend(service, b).unwrap_or(0)))
-        // A tunnel needs an address to come from.
-        .filter(|(_, id)| {
-            service.forward != Forward::Ipip || entries.get(id).is_some_and(|e| e.tunnel_source != [0; 4])
-        })
+        .filter(|(_, id)| !blocked.contains(id))
         .collect();
     // The ring does not depend on their order; recognising an unchanged one does.
     members.sort_by_key(|(m, _)| m.identity);
@@ -717,7 +744,7 @@ fn network(model: &Model, net: &NetState, out: &mut Desired) {
     let tables = &mut out.tables;
     tables.devices.extend(tables.backends.values().filter_map(|b| b.next_hop).map(|hop| hop.ifindex));
     // Only NAT sees replies, and only replies are routed by destination.
-    if !features(model).nat {
+    if !model.services.iter().any(|s| s.forward == Forward::Nat) {
         return;
     }
     for ip in net.local_addresses() {

@@ -123,6 +123,7 @@ mod tests {
             name: "b".to_owned(),
             address: [10, 0, 0, 1].into(),
             port: None,
+            inner_mac: None,
             weight: 100,
             state: BackendState::Active,
         };

@@ -64,8 +64,7 @@ impl Leaving {
         // Without its service nobody asks for it; in the file again, it does not leave.
         self.0.retain(|(service, address, port), _| {
             new.services.iter().find(|s| s.name == *service).is_some_and(|s| {
-                s.listen.iter().any(|l| l.is_ipv4() == address.is_ipv4())
-                    && !s.backends.iter().any(|b| (b.address, b.port) == (*address, *port))
+                s.could_use(*address) && !s.backends.iter().any(|b| (b.address, b.port) == (*address, *port))
             })
         });
         let mut renamed = Vec::new();

@@ -221,6 +221,13 @@ fn changed_service(before: &Service, after: &Service, old: &Side<'_>, new: &Side
             why: format!("`forward` changes from {from} to {to}: backends get other packets than before"),
         });
     }
+    if before.forward == after.forward && before.tunnel != after.tunnel {
+        out.breaks.push(Break {
+            service: service(),
+            connections: "all".to_owned(),
+            why: "`tunnel` changes: backends get other packets than before".to_owned(),
+        });
+    }
     if (before.udp, after.udp) == (UdpMode::Flow, UdpMode::Oneshot) && after.protocols.contains(&Protocol::Udp) {
         out.breaks.push(Break {
             service: service(),

@@ -189,9 +189,9 @@ fn backend(c: &Controller, service: &Service, backend: &Backend, degraded: &mut 
     let count: BackendCounters = counters(c.dataplane.backend_counters(id), degraded);
     let key = Key { service: name.0.clone(), backend: name.1.clone() };
     let snapshot = c.checker.snapshot(&key);
-    // A ring per protocol holds the same rows, so the first of the backend's family stands for all.
-    let family = Family::of(backend.address);
-    let ring = c.rings.iter().find(|(key, _)| key.service == service.name && key.family == family);
+    // A ring per protocol holds the same rows, so the first that can have the backend stands for all.
+    let serves = |family| service.backends_for(family == Family::V6).any(|b| b.address == backend.address);
+    let ring = c.rings.iter().find(|(key, _)| key.service == service.name && serves(key.family));
     let share =
         ring.map_or(0.0, |(_, ring)| f64::from(ring.rows_of.get(&id).copied().unwrap_or(0)) / f64::from(ring.len()));
     BackendStatus {

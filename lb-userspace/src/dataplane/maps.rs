@@ -238,7 +238,8 @@ impl Maps {
             .backends
             .iter()
             .map(|(id, b)| {
-                let mut record = Backend { addr: b.addr, tunnel_source: b.tunnel_source, ..Backend::default() };
+                let mut record =
+                    Backend { addr: b.addr, tunnel_source: b.tunnel_source, tunnel: b.tunnel, ..Backend::default() };
                 record.state.port = b.port;
                 record.state.flags = b.flags;
                 record.state.generation = b.generation;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use lb_common::addr::{Endpoint4, Endpoint6};
+use lb_common::backend::Tunnel;
 use lb_common::flow::FlowPolicy;
 use lb_common::route::{Neighbour4, Neighbour6, NextHop};
 use lb_common::service::{Reverse4, Reverse6, Service};
@@ -19,6 +20,7 @@ pub struct Backend {
     pub flags: u16,
     pub generation: u32,
     pub tunnel_source: [u32; 4],
+    pub tunnel: Tunnel,
     pub next_hop: Option<NextHop>,
 }
 

@@ -127,19 +127,73 @@ impl Protocol {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Forward {
     #[default]
     Nat,
+    DsrL2,
     Ipip,
+    Gre,
+    Gue,
+    Vxlan,
+    Geneve,
 }
 
 impl Forward {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Nat => "nat",
+            Self::DsrL2 => "dsr-l2",
             Self::Ipip => "ipip",
+            Self::Gre => "gre",
+            Self::Gue => "gue",
+            Self::Vxlan => "vxlan",
+            Self::Geneve => "geneve",
         }
+    }
+
+    /// Packets get an outer header, so the way to a backend may be of another address family than they are.
+    pub const fn is_tunnel(self) -> bool {
+        !matches!(self, Self::Nat | Self::DsrL2)
+    }
+
+    /// What backends are sent is Ethernet in a virtual network.
+    pub const fn is_overlay(self) -> bool {
+        matches!(self, Self::Vxlan | Self::Geneve)
+    }
+
+    /// The port that tunnels of this kind are known by, where they are in UDP.
+    pub const fn tunnel_port(self) -> Option<u16> {
+        match self {
+            Self::Gue => Some(6080),
+            Self::Vxlan => Some(4789),
+            Self::Geneve => Some(6081),
+            Self::Nat | Self::DsrL2 | Self::Ipip | Self::Gre => None,
+        }
+    }
+}
+
+/// What tunnels of a service look like, beyond the outer IP header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tunnel {
+    /// The outer destination port; 0 where there is none.
+    pub port: u16,
+    /// The virtual network's number; 0 where there is none.
+    pub vni: u32,
+    /// GUE: 1 puts the packet behind the UDP header, 0 behind a header of its own.
+    pub variant: u8,
+    /// Whose the inner Ethernet frames are, for backends that the file says no other of.
+    pub inner_mac: Option<Mac>,
+}
+
+/// An Ethernet address, as six pairs of hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Mac(pub [u8; 6]);
+
+impl std::fmt::Display for Mac {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
     }
 }
 
@@ -160,6 +214,7 @@ pub struct Service {
     pub protocols: Vec<Protocol>,
     pub scheduler: Scheduler,
     pub forward: Forward,
+    pub tunnel: Tunnel,
     pub timeouts: Timeouts,
     pub on_backend_down: OnBackendDown,
     /// What a UDP flow is; without meaning where the service has no UDP.
@@ -171,7 +226,7 @@ pub struct Service {
     pub health: Option<HealthCheck>,
     /// With fewer healthy backends than this the service is reported degraded.
     pub min_healthy: u32,
-    /// At least one per address family that `listen` has.
+    /// At least one per address family that `listen` has, or of whatever family where packets are tunnelled.
     pub backends: Vec<Backend>,
 }
 
@@ -229,6 +284,19 @@ impl Limits {
 }
 
 impl Service {
+    /// The backends that VIPs of a family are balanced over: those of the same family, and where there are none, those
+    /// of the other one if packets are tunnelled.
+    pub fn backends_for(&self, v6: bool) -> impl Iterator<Item = &Backend> {
+        let is_own = move |b: &&Backend| b.address.is_ipv6() == v6;
+        let crosses = self.forward.is_tunnel() && !self.backends.iter().any(|b| is_own(&b));
+        self.backends.iter().filter(move |b| crosses || is_own(b))
+    }
+
+    /// Whether packets for one of its VIPs could be for a backend with this address.
+    pub fn could_use(&self, address: IpAddr) -> bool {
+        self.forward.is_tunnel() || self.listen.iter().any(|l| l.is_ipv6() == address.is_ipv6())
+    }
+
     /// Whether its flows are tracked. Datagrams that stand alone are no flow.
     pub fn tracks(&self, protocol: Protocol) -> bool {
         let flows = protocol == Protocol::Tcp || self.udp == UdpMode::Flow;
@@ -295,6 +363,8 @@ pub struct Backend {
     pub address: IpAddr,
     /// `None`: the port the client used (and the only choice outside NAT).
     pub port: Option<u16>,
+    /// Whose the inner Ethernet frames are, where tunnels carry such.
+    pub inner_mac: Option<Mac>,
     /// Share of new flows relative to the others; 0 takes none.
     pub weight: u32,
     pub state: BackendState,

@@ -3,11 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::node::{
-    BACKEND_PORT, Config, Node, OWN4, SERVICE_PORT, TUNNEL_SOURCE4, TUNNEL_SOURCE6, VIP4, VIP6, backend_mac, backend4,
-    backend6,
+    BACKEND_PORT, Config, GUE_PORT, Node, OWN4, SERVICE_PORT, TUNNEL_SOURCE4, TUNNEL_SOURCE6, VIP4, VIP6, backend_mac,
+    backend4, backend6,
 };
 use super::traffic::{L4, ROUTER, SLUICE, Traffic};
-use crate::packet::{Mac, Packet, ethernet, ipv4, ipv6};
+use crate::golden::oracle;
+use crate::packet::{Mac, Packet, ethernet, ipv4, ipv6, udp};
 use crate::progrun::{Outcome, Verdict};
 
 /// The references, in the object `reference`.
@@ -97,11 +98,14 @@ pub const REFERENCES: [Case; 5] = [
 ];
 
 /// The product, on one CPU. Each has a twin on two.
-pub const CASES: [Case; 15] = [
+pub const CASES: [Case; 18] = [
     product("ipip4/tcp/1", Config::Ipip4, Way::Forward, Some(1.45)),
     product("ipip4/tcp/1M", Config::Ipip4, Way::Forward, Some(1.6)).many(),
     product("ipip4/syn/1M", Config::Ipip4, Way::Forward, Some(1.6)).l4(L4::Syn).many(),
     product("ipip4/udp/1", Config::Ipip4, Way::Forward, None).l4(L4::Udp),
+    product("all/ipip4/tcp/1", Config::Everything4, Way::Forward, Some(2.0)),
+    product("gue4/tcp/1", Config::Gue4, Way::Forward, Some(1.2)),
+    product("dsr4/tcp/1", Config::Dsr4, Way::Forward, Some(1.1)),
     product("ipip6/tcp/1", Config::Ipip6, Way::Forward, Some(1.7)),
     product("ipip6/tcp/1M", Config::Ipip6, Way::Forward, None).many(),
     product("nat4/tcp/1", Config::Nat4, Way::Forward, Some(1.5)),
@@ -182,11 +186,23 @@ pub fn expected(case: &Case, traffic: &Traffic, node: Option<&Node>, flow: u32) 
             let reply = traffic.v4_with(&sender, VIP4, CLIENT4, [SERVICE_PORT, CLIENT_PORT], |ip| ip.ttl(63));
             frame(to(ROUTER) / reply)
         }
-        (Config::Ipip4, _, IpAddr::V4(client), Some(node)) => {
+        (Config::Ipip4 | Config::Everything4, _, IpAddr::V4(client), Some(node)) => {
             let owner = node.owner4((client, sender.port), (VIP4, SERVICE_PORT));
             let outer = ipv4(TUNNEL_SOURCE4, backend4(owner)).identification(0).dont_fragment();
             let inner = traffic.v4_with(&sender, client, VIP4, ports_in, |ip| ip.ttl(63));
             frame(to(backend_mac(owner)) / outer / inner)
+        }
+        (Config::Dsr4, _, IpAddr::V4(client), Some(node)) => {
+            let owner = node.owner4((client, sender.port), (VIP4, SERVICE_PORT));
+            frame(to(backend_mac(owner)) / traffic.v4_with(&sender, client, VIP4, ports_in, |ip| ip.ttl(63)))
+        }
+        (Config::Gue4, _, IpAddr::V4(client), Some(node)) => {
+            let hash = oracle::hash4(&node.key(), (client, sender.port), (VIP4, SERVICE_PORT));
+            let owner = node.owner(hash);
+            let outer = ipv4(TUNNEL_SOURCE4, backend4(owner)).identification(0).dont_fragment();
+            let port = 0xc000 | hash as u16 & 0x3fff;
+            let inner = traffic.v4_with(&sender, client, VIP4, ports_in, |ip| ip.ttl(63));
+            frame(to(backend_mac(owner)) / outer / udp(port, GUE_PORT).checksum(0) / inner)
         }
         (Config::Ipip6, _, IpAddr::V6(client), Some(node)) => {
             let hash = node.hash6((client, sender.port), (VIP6, SERVICE_PORT));

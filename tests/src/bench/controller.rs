@@ -179,7 +179,7 @@ fn reload() -> Result<Duration> {
     let settings = Settings::everything();
     let key = settings.hash_key;
     let first = model(100)?;
-    let features = desired::features(&first);
+    let features = desired::features(&first, &Leaving::default());
     let options = Options {
         bpf_dir: Path::new("/sys/fs/bpf").join(format!("sluice-bench-reload-{}", std::process::id())),
         sizes: Sizes::new(&first, features),

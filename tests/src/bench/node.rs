@@ -13,12 +13,12 @@ use aya::programs::ProgramFd;
 use nix::time::{ClockId, clock_gettime};
 
 use lb_common::addr::{Endpoint4, Endpoint6, PROTO_TCP, PROTO_UDP, words6};
-use lb_common::backend::{BACKEND_ALIVE, BACKEND_V6};
+use lb_common::backend::{BACKEND_ALIVE, BACKEND_V6, Tunnel};
 use lb_common::flow::FlowPolicy;
 use lb_common::hash::HashKey;
 use lb_common::ring::{CLASSES, KIND_MOVING, Row};
 use lb_common::route::NextHop;
-use lb_common::service::{FORWARD_IPIP, FORWARD_NAT, Reverse4, Reverse6, Service};
+use lb_common::service::{FORWARD_DSR_L2, FORWARD_GUE, FORWARD_IPIP, FORWARD_NAT, Reverse4, Reverse6, Service};
 use sluice::dataplane::tables::{Backend, Ring, RingId, RingPlace, RouteTo, Tables};
 use sluice::dataplane::{Dataplane, Features, Options, Sizes, Tunables, pins};
 use sluice::ring::{self, Member, Seed};
@@ -43,6 +43,12 @@ pub enum Config {
     Nat6,
     /// An IPv4 service of each kind.
     Both4,
+    /// As [`Config::Ipip4`], by a program that can do all there is.
+    Everything4,
+    /// One IPv4 service by L2 DSR.
+    Dsr4,
+    /// One by GUE.
+    Gue4,
     /// As [`Config::Nat4`]; one row in a hundred moves, the benchmark's first flow's too.
     Moving4,
     /// As [`Config::Nat4`]; all rows move.
@@ -61,6 +67,8 @@ const RING_CLASS: u8 = 2;
 
 pub const SERVICE_PORT: u16 = 443;
 pub const BACKEND_PORT: u16 = 8080;
+/// Where GUE goes (IANA).
+pub const GUE_PORT: u16 = 6080;
 /// Of the second service of [`Config::Both4`].
 const OTHER_PORT: u16 = 444;
 
@@ -186,6 +194,10 @@ impl Node {
         Ok(self.dataplane.program_mut().xdp()?.fd()?.try_clone()?)
     }
 
+    pub const fn key(&self) -> HashKey {
+        self.key
+    }
+
     /// The backend of a flow, as the definition of the hash says.
     pub fn owner4(&self, client: (Ipv4Addr, u16), vip: (Ipv4Addr, u16)) -> u16 {
         self.owner(oracle::hash4(&self.key, client, vip))
@@ -231,14 +243,42 @@ impl Config {
         matches!(self, Self::Ipip6 | Self::Nat6)
     }
 
+    /// How the first service forwards.
+    const fn forward(self) -> u8 {
+        match self {
+            Self::Ipip4 | Self::Ipip6 | Self::Everything4 => FORWARD_IPIP,
+            Self::Dsr4 => FORWARD_DSR_L2,
+            Self::Gue4 => FORWARD_GUE,
+            Self::Nat4 | Self::Nat6 | Self::Both4 | Self::Moving4 | Self::AllMoving4 | Self::Exceptions4 => FORWARD_NAT,
+        }
+    }
+
     /// What the controller asks for with such a configuration (`control::desired::features`).
     fn features(self) -> Features {
-        let (nat, ipip) = match self {
-            Self::Ipip4 | Self::Ipip6 => (false, true),
-            Self::Nat4 | Self::Nat6 | Self::Moving4 | Self::AllMoving4 | Self::Exceptions4 => (true, false),
-            Self::Both4 => (true, true),
-        };
-        Features { ipv4: !self.is_ipv6(), ipv6: self.is_ipv6(), nat, ipip, ..Features::default() }
+        let family = Features { ipv4: !self.is_ipv6(), ipv6: self.is_ipv6(), ..Features::default() };
+        match self {
+            Self::Ipip4 | Self::Ipip6 => Features { ipip: true, ..family },
+            Self::Nat4 | Self::Nat6 | Self::Moving4 | Self::AllMoving4 | Self::Exceptions4 => {
+                Features { nat: true, ..family }
+            }
+            Self::Both4 => Features { nat: true, ipip: true, ..family },
+            Self::Dsr4 => Features { dsr_l2: true, ..family },
+            Self::Gue4 => Features { gue: true, ..family },
+            Self::Everything4 => Features {
+                ipv4: true,
+                ipv6: true,
+                nat: true,
+                ipip: true,
+                dsr_l2: true,
+                gre: true,
+                gue: true,
+                overlay: true,
+                crossing: true,
+                tracking: true,
+                log: false,
+                test_clock: false,
+            },
+        }
     }
 
     fn backend(self, id: u16) -> IpAddr {
@@ -260,7 +300,7 @@ impl Config {
         for id in 1..=BACKENDS {
             tables.backends.insert(id, self.backend_entry(id));
         }
-        let first = if matches!(self, Self::Ipip4 | Self::Ipip6) { FORWARD_IPIP } else { FORWARD_NAT };
+        let first = self.forward();
         let mut services = vec![(SERVICE, SERVICE_PORT, PROTO_TCP, first), (SERVICE, SERVICE_PORT, PROTO_UDP, first)];
         if self == Self::Both4 {
             services.push((SERVICE + 1, OTHER_PORT, PROTO_TCP, FORWARD_IPIP));
@@ -302,9 +342,9 @@ impl Config {
             IpAddr::V4(a) => ([word(a), 0, 0, 0], BACKEND_ALIVE, [word(TUNNEL_SOURCE4), 0, 0, 0]),
             IpAddr::V6(a) => (words6(a.octets()), BACKEND_ALIVE | BACKEND_V6, words6(TUNNEL_SOURCE6.octets())),
         };
-        let ipip = matches!(self, Self::Ipip4 | Self::Ipip6);
-        let port = if ipip { 0 } else { BACKEND_PORT.to_be() };
-        Backend { addr, port, flags, generation: 1, tunnel_source, next_hop: Some(hop(backend_mac(id))) }
+        let port = if self.forward() == FORWARD_NAT { BACKEND_PORT.to_be() } else { 0 };
+        let tunnel = Tunnel { port: GUE_PORT.to_be(), ..Tunnel::default() };
+        Backend { addr, port, flags, generation: 1, tunnel_source, tunnel, next_hop: Some(hop(backend_mac(id))) }
     }
 
     fn reverse_entries(self, protocol: u8, tables: &mut Tables) {

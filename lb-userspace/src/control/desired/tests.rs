@@ -4,6 +4,7 @@ use super::*;
 use crate::config;
 use crate::net::addr::Address;
 use crate::net::link::Link;
+use crate::net::route::{Route, Table};
 
 const SIZES: Sizes = Sizes { services: 16, backends: 64, flows4: 1024, flows6: 1024, tracked4: 1024, tracked6: 1024 };
 
@@ -248,10 +249,83 @@ fn ids_stay_over_reloads_and_rest_after_removal() {
 #[test]
 fn a_program_is_asked_only_for_what_the_file_uses() {
     let nat4 = model("  - { name: s, listen: '203.0.113.1:80', backends: [{ address: 10.0.0.1 }] }\n");
-    assert_eq!(features(&nat4), Features { ipv4: true, nat: true, ..Features::default() });
+    assert_eq!(features(&nat4, &Leaving::default()), Features { ipv4: true, nat: true, ..Features::default() });
     let ipip6 =
         model("  - { name: s, listen: '[2001:db8::1]:80', forward: ipip, backends: [{ address: '2001:db8:1::1' }] }\n");
-    assert_eq!(features(&ipip6), Features { ipv6: true, ipip: true, ..Features::default() });
+    assert_eq!(features(&ipip6, &Leaving::default()), Features { ipv6: true, ipip: true, ..Features::default() });
+}
+
+#[test]
+fn each_way_of_forwarding_is_asked_for_by_those_that_use_it() {
+    let none = Features { ipv4: true, ..Features::default() };
+    let mac = "inner_mac: 02:00:00:00:00:0a";
+    for (forward, tunnel, number, asked) in [
+        ("nat", String::new(), FORWARD_NAT, Features { nat: true, ..none }),
+        ("dsr-l2", String::new(), FORWARD_DSR_L2, Features { dsr_l2: true, ..none }),
+        ("ipip", String::new(), FORWARD_IPIP, Features { ipip: true, ..none }),
+        ("gre", String::new(), FORWARD_GRE, Features { gre: true, ..none }),
+        ("gue", String::new(), FORWARD_GUE, Features { gue: true, ..none }),
+        ("gue", ", tunnel: { variant: 0 }".to_owned(), FORWARD_GUE0, Features { gue: true, ..none }),
+        ("vxlan", format!(", tunnel: {{ vni: 66051, {mac} }}"), FORWARD_VXLAN, Features { overlay: true, ..none }),
+        ("geneve", format!(", tunnel: {{ vni: 66051, {mac} }}"), FORWARD_GENEVE, Features { overlay: true, ..none }),
+    ] {
+        let file = format!(
+            "  - {{ name: s, listen: '203.0.113.1:80', forward: {forward}{tunnel}, health: none, \
+             backends: [{{ address: 10.0.0.1 }}] }}\n"
+        );
+        let model = model(&file);
+        assert_eq!(features(&model, &Leaving::default()), asked, "{forward}{tunnel}");
+        let desired = World::new().compute(&model);
+        assert_eq!(desired.tables.services4.values().next().unwrap().forward, number, "{forward}{tunnel}");
+        let sent = desired.tables.backends.values().next().unwrap().tunnel;
+        let port = model.services[0].forward.tunnel_port().unwrap_or(0);
+        assert_eq!(sent.port.to_ne_bytes(), port.to_be_bytes(), "{forward}");
+        if model.services[0].forward.is_overlay() {
+            assert_eq!(sent.vni.to_ne_bytes(), [1, 2, 3, 0], "24 bits, and 8 of zero");
+            assert_eq!(sent.inner_mac, [2, 0, 0, 0, 0, 10]);
+        }
+    }
+}
+
+/// A dual-stack VIP, and backends of one family.
+const CROSSING: &str = "  - { name: s, listen: ['203.0.113.1:80', '[2001:db8::1]:80'], forward: gre, health: none, backends: [BACKENDS] }\n";
+
+#[test]
+fn tunnels_lead_to_the_other_family_where_a_vip_has_no_backends_of_its_own() {
+    let with = |backends: &str| {
+        let mut model = model(&CROSSING.replace("BACKENDS", backends));
+        model.node.tunnel_source4 = Some(Prefix { address: [192, 0, 2, 1].into(), length: 32 });
+        model
+    };
+    let only4 = with("{ address: 10.0.0.1 }, { address: 10.0.0.2 }");
+    let mut world = World::new();
+    let desired = world.compute(&only4);
+    assert!(features(&only4, &world.leaving).crossing);
+    assert_eq!(owners(&desired, Family::V4), owners(&desired, Family::V6), "{:?}", desired.problems);
+    assert_eq!(owners(&desired, Family::V4).len(), 2);
+
+    let both = with("{ address: 10.0.0.1 }, { address: 2001:db8:1::1 }");
+    assert!(!features(&both, &Leaving::default()).crossing);
+    let mut leaving = Leaving::default();
+    leaving.follow(&only4, &both, |_, _| true, world.now);
+    assert!(features(&both, &leaving).crossing, "as long as somebody's packets are on the way to who leaves");
+}
+
+#[test]
+fn a_backend_behind_a_gateway_gets_no_bare_frames() {
+    let file = "  - { name: s, listen: '203.0.113.1:80', forward: dsr-l2, health: none, \
+                backends: [{ address: 192.0.2.7 }, { name: far, address: 10.0.0.1 }] }\n";
+    let model = model(file);
+    let mut world = World::new();
+    let to = |address: [u8; 4], length| Prefix { address: address.into(), length };
+    world.net.insert_link(Link::ethernet(1, "eth0", [2, 0, 0, 0, 0, 1]));
+    world.net.insert_route(Table::Main, to([192, 0, 2, 0], 24), Route::unicast(1, None, 0));
+    world.net.insert_route(Table::Main, to([0; 4], 0), Route::unicast(1, Some([192, 0, 2, 254].into()), 0));
+    let desired = world.compute(&model);
+    assert_eq!(desired.problems.len(), 1, "{:?}", desired.problems);
+    assert!(desired.problems[0].contains("far gets no traffic") && desired.problems[0].contains("on a link"));
+    let near = world.ids.backend(&model.services[0], &model.services[0].backends[0]).unwrap();
+    assert_eq!(owners(&desired, Family::V4), BTreeSet::from([near]));
 }
 
 /// A service of each address family, and one of both.
@@ -264,11 +338,11 @@ const THREE: &str = "
 #[test]
 fn tracked_flows_have_half_of_the_room_and_every_service_its_part_of_that() {
     let three = model(THREE);
-    assert!(features(&three).tracking);
+    assert!(features(&three, &Leaving::default()).tracking);
     assert_eq!(three.tracked_room(), [262_144, 262_144]);
     let quotas: Vec<_> = three.services.iter().map(|s| three.tracked_quota(s)).collect();
     assert_eq!(quotas, [[131_072, 262_144], [1_000, 0], [0, 0]]);
-    let sizes = Sizes::new(&three, features(&three));
+    let sizes = Sizes::new(&three, features(&three, &Leaving::default()));
     assert_eq!((sizes.flows4, sizes.flows6), (262_144, 262_144), "what is left is for rows");
     let spare = 128 * aya::util::nr_cpus().unwrap() as u32;
     assert_eq!((sizes.tracked4, sizes.tracked6), (262_144 + spare, 262_144 + spare));
@@ -277,8 +351,8 @@ fn tracked_flows_have_half_of_the_room_and_every_service_its_part_of_that() {
     let four = model(&THREE.replace("tracking: full, protocol", "protocol"));
     assert_eq!((four.tracked_room(), four.tracked_quota(&four.services[1])), ([524_288, 0], [1_000, 0]));
     let none = model(&THREE.replace("tracking: full,", "").replace("limits: { tracked_flows: 1000 },", ""));
-    assert!(!features(&none).tracking);
-    let sizes = Sizes::new(&none, features(&none));
+    assert!(!features(&none, &Leaving::default()).tracking);
+    let sizes = Sizes::new(&none, features(&none, &Leaving::default()));
     assert_eq!((sizes.flows4, sizes.flows6, sizes.tracked4, sizes.tracked6), (524_288, 524_288, 1, 1));
 }
 

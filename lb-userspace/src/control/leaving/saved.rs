@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::{Leaver, Leaving, key};
-use crate::model::{Backend, BackendState};
+use crate::model::{Backend, BackendState, Mac};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SavedLeaver {
@@ -14,6 +14,8 @@ pub struct SavedLeaver {
     name: String,
     address: IpAddr,
     port: Option<u16>,
+    #[serde(default)]
+    inner_mac: Option<Mac>,
     weight: u32,
     state: BackendState,
 }
@@ -25,6 +27,7 @@ impl Leaving {
             name: backend.name.clone(),
             address: backend.address,
             port: backend.port,
+            inner_mac: backend.inner_mac,
             weight: backend.weight,
             state: backend.state,
         };
@@ -33,10 +36,10 @@ impl Leaving {
 
     /// As they were saved; scans that began before do not count.
     pub fn restore(saved: &[SavedLeaver], now: Instant) -> Self {
-        let leaver = |SavedLeaver { service, name, address, port, weight, state }: &SavedLeaver| {
-            let backend =
-                Backend { name: name.clone(), address: *address, port: *port, weight: *weight, state: *state };
-            (key(service, &backend), Leaver { backend, since: now })
+        let leaver = |saved: &SavedLeaver| {
+            let SavedLeaver { service, name, address, port, inner_mac, weight, state } = saved.clone();
+            let backend = Backend { name, address, port, inner_mac, weight, state };
+            (key(&service, &backend), Leaver { backend, since: now })
         };
         Self(saved.iter().map(leaver).collect())
     }
@@ -53,6 +56,7 @@ mod tests {
             name: "b@10.0.0.2:80".into(),
             address: "10.0.0.2".parse().unwrap(),
             port: Some(80),
+            inner_mac: Some(Mac([2, 0, 0, 0, 0, 9])),
             weight: 7,
             state: BackendState::Drain,
         };
