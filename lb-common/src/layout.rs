@@ -5,6 +5,7 @@ use core::mem::{align_of, offset_of, size_of};
 use crate::addr::{Endpoint4, Endpoint6};
 use crate::backend::{Backend, BackendRoute, State, Tunnel};
 use crate::counters::{BackendCounters, FlowCounters, ServiceCounters, TrackedCounters};
+use crate::decap::Vip;
 use crate::event::Event;
 use crate::flow::{Flow4, Flow6, FlowEntry, FlowPolicy, FlowState, FlowUse, Forget, Life};
 use crate::hash::HashKey;
@@ -24,6 +25,8 @@ const _: () = {
     assert!(offset_of!(Endpoint4, port) == 4);
     assert!(size_of::<Endpoint6>() == 24);
     assert!(offset_of!(Endpoint6, port) == 16);
+    assert!(size_of::<Vip>() == 24);
+    assert!(offset_of!(Vip, family) == 16);
     assert!(size_of::<Service>() == 16);
     assert!(size_of::<Reverse4>() == 16);
     assert!(size_of::<Reverse6>() == 24);
@@ -81,6 +84,7 @@ mod pod {
     pod!(
         Endpoint4,
         Endpoint6,
+        Vip,
         Service,
         Reverse4,
         Reverse6,

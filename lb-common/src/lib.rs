@@ -12,6 +12,7 @@ pub mod addr;
 pub mod backend;
 pub mod counters;
 pub mod csum;
+pub mod decap;
 pub mod event;
 pub mod flow;
 pub mod hash;

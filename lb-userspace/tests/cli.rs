@@ -50,7 +50,7 @@ async fn help_teaches_and_goes_to_stdout() {
 
 #[tokio::test]
 async fn mistakes_on_the_command_line_are_exit_2_and_leave_stdout_empty() {
-    let table: [&[&str]; 12] = [
+    let table: [&[&str]; 14] = [
         &[],
         &["config"],
         &["config", "show"],
@@ -63,6 +63,8 @@ async fn mistakes_on_the_command_line_are_exit_2_and_leave_stdout_empty() {
         &["drain", "web/"],
         &["status", "--watch=0"],
         &["decap"],
+        &["decap", "--interface", "lo", "--gue-port", "0"],
+        &["decap", "--interface", "lo", "--vni", "16777216"],
     ];
     for arguments in table {
         let (code, stdout, stderr) = run(sluice(arguments)).await;

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use lb_tests::lab::config::Config;
 use lb_tests::lab::daemon::{Daemon, Launcher};
 use lb_tests::lab::netns::NetNs;
+use lb_tests::lab::offload;
 use lb_tests::lab::pass::XdpPass;
 use lb_tests::lab::ping::ping;
 use lb_tests::lab::servers::{DNS_PORT, HTTP_PORT};
@@ -408,6 +409,36 @@ fn tunnelled_requests_are_unwrapped_by_decap_and_answered_directly() {
     assert_eq!(tunnel.replies.packets, 0, "replies go directly");
     // The other modes work beside it, in the same program, to backends that also unwrap.
     answered("client", &lab.client, &all_kinds(), 100);
+}
+
+/// The kernel's own VXLAN is a sender that was not written by whoever wrote the receiver.
+#[test]
+#[ignore = "needs root"]
+fn what_the_kernel_sends_by_vxlan_is_unwrapped_by_decap_and_answered_directly() {
+    let _machine = Machine::shared();
+    let lab = Lab::new().unwrap();
+    lab.direct_return(TUNNEL_VIP).unwrap();
+    let backend = lab.backend("b1");
+    let mut decap = Launcher::beside_us().unwrap().decap(&lab, backend).unwrap();
+    let Pair { v4: vip4, v6: vip6 } = TUNNEL_VIP;
+    for (outer, id) in backend.address.both().into_iter().zip([42, 43]) {
+        let device = format!("vxlan{id}");
+        // No ARP through the tunnel: the frame inside is for any MAC address, as Sluice's are.
+        let link = format!("link add {device} type vxlan id {id} dstport 4789 remote {outer} dev eth0");
+        lab.client.ip(&format!("{link}\nlink set {device} up\n")).unwrap();
+        offload::disable(&lab.client, &[&device]).unwrap();
+        for (vip, length, source) in [(IpAddr::V4(vip4), 32, CLIENT.both()[0]), (vip6.into(), 128, CLIENT.both()[1])] {
+            let neighbour = format!("neigh add {vip} lladdr 02:00:00:00:00:01 dev {device}");
+            lab.client.ip(&format!("{neighbour}\nroute replace {vip}/{length} dev {device} src {source}\n")).unwrap();
+        }
+        for vip in TUNNEL_VIP.both() {
+            answered("client", &lab.client, &[Target::http(vip, HTTP_PORT)], 20);
+        }
+        lab.client.ip(&format!("link del {device}\n")).unwrap();
+    }
+    decap.stop(SOON).unwrap();
+    let log = decap.tail(1);
+    assert!(log.contains("unwrapped ") && !log.contains("unwrapped 0 "), "{log}");
 }
 
 #[test]

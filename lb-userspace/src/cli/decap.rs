@@ -3,24 +3,27 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use lb_common::decap::{DEFAULT_GENEVE_PORT, DEFAULT_GUE_PORT, DEFAULT_VXLAN_PORT};
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 
 use crate::cli::{Ended, run};
-use crate::dataplane;
+use crate::dataplane::{self, decap::Tunnels};
 use crate::exit::{Exit, Failure};
 use crate::logging;
 use crate::model::XdpMode;
 
-/// Take off the outer header of tunnelled packets, on a backend host
+/// Take off the outer headers of tunnelled packets, on a backend host
 ///
-/// Services with `forward: ipip` send packets inside another IP header. This attaches an XDP program to the backend's
-/// interface that removes it, so that the real server sees the client's packet and answers the client directly. The
-/// backend has the VIP on a loopback or dummy device and must not answer ARP for it. Only packets for VIPs are
-/// unwrapped: a host that unwraps anything lets outsiders past its address filters. Runs until told to stop.
+/// Tunnelling services send packets inside others: IP in IP, GRE, GUE, VXLAN or Geneve, over IPv4 or IPv6, with a packet
+/// of either family inside. This attaches an XDP program to the backend's interface that removes what is around it, so
+/// that the real server sees the client's packet and answers the client directly. The backend has the VIP on a loopback
+/// or dummy device and must not answer ARP for it. Only packets for VIPs are unwrapped: a host that unwraps anything
+/// lets outsiders past its address filters. Runs until told to stop.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     ip addr add 203.0.113.10/32 dev lo && sudo sluice decap --interface eth0\n  \
-    sudo sluice decap --interface eth0 --vip 203.0.113.10 --vip 2001:db8::10")]
+    sudo sluice decap --interface eth0 --vip 203.0.113.10 --vip 2001:db8::10\n  \
+    sudo sluice decap --interface eth0 --vxlan-port 8472 --vni 42")]
 pub struct Decap {
     /// The interface on which tunnelled packets arrive
     #[arg(short, long, value_name = "IF")]
@@ -29,6 +32,18 @@ pub struct Decap {
     /// other interfaces, at the moment of the start
     #[arg(long = "vip", value_name = "ADDRESS")]
     vips: Vec<IpAddr>,
+    /// The UDP port on which GUE arrives
+    #[arg(long, value_name = "PORT", default_value_t = DEFAULT_GUE_PORT, value_parser = clap::value_parser!(u16).range(1..))]
+    gue_port: u16,
+    /// The UDP port on which VXLAN arrives
+    #[arg(long, value_name = "PORT", default_value_t = DEFAULT_VXLAN_PORT, value_parser = clap::value_parser!(u16).range(1..))]
+    vxlan_port: u16,
+    /// The UDP port on which Geneve arrives
+    #[arg(long, value_name = "PORT", default_value_t = DEFAULT_GENEVE_PORT, value_parser = clap::value_parser!(u16).range(1..))]
+    geneve_port: u16,
+    /// Of VXLAN and Geneve, unwrap the packets of this network only
+    #[arg(long, value_name = "VNI", value_parser = clap::value_parser!(u32).range(..1 << 24))]
+    vni: Option<u32>,
     /// How to attach: auto, native or generic
     #[arg(long, value_name = "MODE", default_value = "auto", value_parser = xdp_mode)]
     xdp: XdpMode,
@@ -43,10 +58,24 @@ pub struct Decap {
 impl Decap {
     pub fn execute(self) -> Ended {
         logging::init(&self.log_level, self.log_format);
+        let tunnels = self.tunnels()?;
         let vips = if self.vips.is_empty() { local_vips(&self.interface)? } else { self.vips };
-        let options = dataplane::decap::Options { interface: self.interface, xdp: self.xdp, vips };
+        let options = dataplane::decap::Options { interface: self.interface, xdp: self.xdp, tunnels, vips };
         run::runtime()?.block_on(dataplane::decap::run(options))?;
         Ok(Exit::Ok)
+    }
+
+    /// What arrives on a port can be one thing only.
+    fn tunnels(&self) -> Result<Tunnels, Failure> {
+        let Self { gue_port, vxlan_port, geneve_port, vni, .. } = *self;
+        let named = [("--gue-port", gue_port), ("--vxlan-port", vxlan_port), ("--geneve-port", geneve_port)];
+        for (i, (one, port)) in named.into_iter().enumerate() {
+            if let Some((other, _)) = named[i + 1..].iter().find(|(_, other)| *other == port) {
+                return Err(Failure::new(Exit::Usage, format!("{one} and {other} are both {port}"))
+                    .hint("give the one that does not arrive here a port that nobody sends to"));
+            }
+        }
+        Ok(Tunnels { gue_port, vxlan_port, geneve_port, vni })
     }
 }
 
@@ -90,7 +119,37 @@ fn is_vip(incoming: &str, interface: &str, ip: IpAddr, length: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        decap: Decap,
+    }
+
+    fn tunnels(arguments: &str) -> Result<Tunnels, Failure> {
+        let words = ["decap", "--interface", "eth0"].into_iter().chain(arguments.split_whitespace());
+        Line::try_parse_from(words).unwrap().decap.tunnels()
+    }
+
+    #[test]
+    fn ports_are_the_assigned_ones_unless_named_and_no_two_the_same() {
+        let usual = Tunnels { gue_port: 6080, vxlan_port: 4789, geneve_port: 6081, vni: None };
+        assert_eq!(tunnels("").unwrap(), usual);
+        let moved = Tunnels { gue_port: 4789, vxlan_port: 8472, geneve_port: 1, vni: Some(0xff_ffff) };
+        let arguments = "--gue-port 4789 --vxlan-port 8472 --geneve-port 1 --vni 16777215";
+        assert_eq!(tunnels(arguments).unwrap(), moved);
+        for (arguments, told) in [
+            ("--gue-port 4789", "--gue-port and --vxlan-port are both 4789"),
+            ("--gue-port 6081", "--gue-port and --geneve-port are both 6081"),
+            ("--vxlan-port 6081", "--vxlan-port and --geneve-port are both 6081"),
+        ] {
+            let failure = tunnels(arguments).unwrap_err();
+            assert_eq!((failure.exit, failure.message.as_str()), (Exit::Usage, told));
+        }
+    }
 
     #[test]
     fn vips_stand_alone_and_elsewhere() {

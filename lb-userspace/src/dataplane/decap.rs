@@ -5,9 +5,10 @@ use std::net::IpAddr;
 
 use aya::maps::{HashMap, MapData, PerCpuArray};
 use aya::programs::{ProgramError, Xdp, XdpMode};
-use aya::{Ebpf, EbpfLoader};
+use aya::{Ebpf, EbpfError, EbpfLoader};
 
 use lb_common::addr::words6;
+use lb_common::decap::{self, ANY_VNI, Vip};
 
 use super::error::DataplaneError;
 use super::{loader, object};
@@ -34,18 +35,46 @@ pub struct Counts {
     pub unlisted: u64,
 }
 
-fn key(vip: IpAddr) -> [u32; 4] {
+/// How tunnels over UDP are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tunnels {
+    pub gue_port: u16,
+    pub vxlan_port: u16,
+    pub geneve_port: u16,
+    /// The network of VXLAN and Geneve; `None` for any.
+    pub vni: Option<u32>,
+}
+
+impl Tunnels {
+    /// The object with these as its load-time constants.
+    pub fn load(&self, object: &[u8]) -> Result<Ebpf, EbpfError> {
+        let [gue, vxlan, geneve] = [self.gue_port, self.vxlan_port, self.geneve_port].map(u16::to_be);
+        EbpfLoader::new()
+            .override_global(decap::GUE_PORT, &gue, true)
+            .override_global(decap::VXLAN_PORT, &vxlan, true)
+            .override_global(decap::GENEVE_PORT, &geneve, true)
+            .override_global(decap::VNI, &self.vni.unwrap_or(ANY_VNI), true)
+            .load(object)
+    }
+}
+
+fn key(vip: IpAddr) -> Vip {
     match vip {
-        IpAddr::V4(a) => [u32::from_ne_bytes(a.octets()), 0, 0, 0],
-        IpAddr::V6(a) => words6(a.octets()),
+        IpAddr::V4(a) => Vip::v4(u32::from_ne_bytes(a.octets())),
+        IpAddr::V6(a) => Vip::v6(words6(a.octets())),
     }
 }
 
 /// Attaches to `interface` and unwraps packets whose inner destination is one of `vips`.
-pub fn start(interface: &str, mode: crate::model::XdpMode, vips: &BTreeSet<IpAddr>) -> Result<Decap, DataplaneError> {
+pub fn start(
+    interface: &str,
+    mode: crate::model::XdpMode,
+    tunnels: &Tunnels,
+    vips: &BTreeSet<IpAddr>,
+) -> Result<Decap, DataplaneError> {
     use crate::model::XdpMode as Wanted;
 
-    let mut object = EbpfLoader::new().load(object::DECAP).map_err(|e| loader::explain(&e))?;
+    let mut object = tunnels.load(object::DECAP).map_err(|e| loader::explain(&e))?;
     let program =
         object.program_mut("sluice_decap").ok_or_else(|| DataplaneError::Refused("no such program".into()))?;
     let xdp: &mut Xdp = program.try_into().map_err(|e: ProgramError| loader::explain_program(&e))?;
@@ -69,7 +98,7 @@ pub fn start(interface: &str, mode: crate::model::XdpMode, vips: &BTreeSet<IpAdd
             "generic"
         }
     };
-    let mut listed: HashMap<MapData, [u32; 4], u32> = super::maps::take(&mut object, "DECAP_VIPS")?;
+    let mut listed: HashMap<MapData, Vip, u32> = super::maps::take(&mut object, "DECAP_VIPS")?;
     let counters = super::maps::take(&mut object, "DECAP_COUNTERS")?;
     for vip in vips {
         let failed = |e: aya::maps::MapError| DataplaneError::Write { name: "DECAP_VIPS", why: e.to_string() };
@@ -97,6 +126,7 @@ impl Decap {
 pub struct Options {
     pub interface: String,
     pub xdp: crate::model::XdpMode,
+    pub tunnels: Tunnels,
     /// Inner destinations to unwrap.
     pub vips: Vec<IpAddr>,
 }
@@ -109,9 +139,9 @@ pub async fn run(options: Options) -> Result<(), crate::exit::Failure> {
     let listen = |kind| signal(kind).map_err(DataplaneError::from);
     let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
     let listed: BTreeSet<IpAddr> = options.vips.iter().copied().collect();
-    let decap = start(&options.interface, options.xdp, &listed)?;
+    let decap = start(&options.interface, options.xdp, &options.tunnels, &listed)?;
     tracing::info!(
-        "{}: unwrapping IP in IP for {} addresses, XDP in {} mode",
+        "{}: unwrapping packets for {} addresses, XDP in {} mode",
         options.interface,
         listed.len(),
         decap.mode

@@ -6,5 +6,5 @@
 /// The load balancer: program `sluice` on the node's interfaces.
 pub static LOAD_BALANCER: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sluice-xdp"));
 
-/// The decapsulator for backend hosts of `ipip` services.
+/// The decapsulator for backend hosts of tunnelling services.
 pub static DECAP: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sluice-decap"));

@@ -11,7 +11,7 @@ use lb_common::counters::DropReason;
 use lb_common::ring::CLASSES;
 
 use crate::model::checksum::{Judged, audit};
-use crate::model::decap::Content;
+use crate::model::decap::{Content, Inside, Kind};
 use crate::model::read::{self, Datagram, ETHERNET, be16};
 use crate::model::tracked::Told;
 use crate::model::{Arrival, Family, Outcome, Path, Verdict};
@@ -140,18 +140,25 @@ impl<'a> Seen<'a> {
         self.outcome.trace.tracked == Some(told)
     }
 
-    /// A packet came out of its tunnel with another ECN field than it had in there.
-    fn remarked(&self) -> bool {
-        let outer = if self.family(Family::V4) { 20 } else { 40 };
-        let class = |frame: &[u8], at: usize| be16(frame, ETHERNET + at);
-        self.found(Content::Ours) && class(self.frame, outer) != class(&self.outcome.frame, 0)
+    /// What came out of its tunnel.
+    fn unwrapped(&self) -> Option<Inside> {
+        match self.outcome.trace.content {
+            Some(Content::Ours(inside)) => Some(inside),
+            _ => None,
+        }
+    }
+
+    /// A packet of this family came out of its tunnel with another ECN field than it had in there.
+    fn remarked(&self, family: Family) -> bool {
+        let changed = |inside: Inside| be16(self.frame, inside.at) != be16(&self.outcome.frame, ETHERNET);
+        self.unwrapped().is_some_and(|inside| inside.family == family && changed(inside))
     }
 }
 
 /// Something beside a verdict that must have happened: its name, and how it is told.
 type Mark = (&'static str, fn(&Seen<'_>) -> bool);
 
-const MARKS: [Mark; 27] = [
+const MARKS: [Mark; 29] = [
     ("next hop by the kernel, IPv4", |s| s.packet.is_some() && s.outcome.trace.asked && s.family(Family::V4)),
     ("next hop by the kernel, IPv6", |s| s.packet.is_some() && s.outcome.trace.asked && s.family(Family::V6)),
     ("event told", |s| s.outcome.trace.told == Some(true)),
@@ -168,9 +175,11 @@ const MARKS: [Mark; 27] = [
     ("IPv4 options forwarded", |s| s.family(Family::V4) && s.packet.is_some_and(|p| p.l4 > ETHERNET + 20)),
     ("padding forwarded", |s| s.packet.is_some_and(|p| s.frame.len() > ETHERNET + p.length)),
     ("a TCP packet that opens a connection forwarded", |s| s.packet.is_some_and(|p| p.opens(s.frame))),
-    ("a packet unwrapped, congestion carried inside, 4in4", |s| s.family(Family::V4) && s.remarked()),
-    ("a packet unwrapped, congestion carried inside, 6in6", |s| s.family(Family::V6) && s.remarked()),
-    ("a packet unwrapped as it was", |s| s.found(Content::Ours) && !s.remarked()),
+    ("a packet unwrapped, congestion carried inside, 4in4", |s| s.family(Family::V4) && s.remarked(Family::V4)),
+    ("a packet unwrapped, congestion carried inside, 6in6", |s| s.family(Family::V6) && s.remarked(Family::V6)),
+    ("a packet unwrapped, congestion carried inside, 4in6", |s| s.family(Family::V6) && s.remarked(Family::V4)),
+    ("a packet unwrapped, congestion carried inside, 6in4", |s| s.family(Family::V4) && s.remarked(Family::V6)),
+    ("a packet unwrapped as it was", |s| s.unwrapped().is_some() && !s.remarked(Family::V4) && !s.remarked(Family::V6)),
     ("a tunnelled packet for somebody else", |s| s.found(Content::Unlisted)),
     ("congestion marked where no ECN is", |s| s.found(Content::Mismarked)),
     ("a tracked flow followed, IPv4", |s| s.tracked(Told::Followed) && s.family(Family::V4)),
@@ -183,11 +192,26 @@ const MARKS: [Mark; 27] = [
     ("a tracked flow whose row nobody owns", |s| s.tracked(Told::NoBackend)),
 ];
 
+/// Kinds of tunnel, by what is outside and inside, or as somebody else writes them: all but plain IP in IP must be seen
+/// in every way.
+fn tunnels() -> impl Iterator<Item = (Kind, Option<(Family, Family)>, String)> {
+    let families = [(Family::V4, "4"), (Family::V6, "6")];
+    let ways = families.map(|inner| families.map(|outer| (inner, outer)));
+    Kind::ALL.into_iter().flat_map(move |(kind, name)| {
+        let ours = ways.as_flattened().to_vec().into_iter().map(move |((inner, i), (outer, o))| {
+            (kind, Some((outer, inner)), format!("a packet unwrapped, {i}in{o} by {name}"))
+        });
+        let foreign = (kind != Kind::IpInIp).then(|| (kind, None, format!("{name}, but not as Sluice writes it")));
+        ours.chain(foreign)
+    })
+}
+
 #[derive(Clone, Debug, Default)]
 pub struct Coverage {
     pub packets: u64,
     cells: BTreeMap<(Family, Path, What), u64>,
     marks: BTreeMap<&'static str, u64>,
+    tunnels: BTreeMap<(Kind, Option<(Family, Family)>), u64>,
     classes: [u64; CLASSES.len()],
 }
 
@@ -199,6 +223,13 @@ impl Coverage {
         *self.cells.entry((trace.family, trace.path, outcome.verdict.into())).or_default() += 1;
         if let Some(class) = trace.ring_class {
             self.classes[usize::from(class)] += 1;
+        }
+        match trace.content {
+            Some(Content::Ours(Inside { kind, family, .. })) => {
+                *self.tunnels.entry((kind, Some((trace.family, family)))).or_default() += 1;
+            }
+            Some(Content::Foreign(kind)) => *self.tunnels.entry((kind, None)).or_default() += 1,
+            _ => {}
         }
         let seen = Seen::new(arrival, outcome);
         for (mark, happened) in MARKS {
@@ -227,6 +258,11 @@ impl Coverage {
         for (mark, _) in MARKS {
             if self.marks.get(mark).is_none_or(|n| *n == 0) {
                 complaints.push(format!("never happened: {mark}"));
+            }
+        }
+        for (kind, way, name) in tunnels() {
+            if !self.tunnels.contains_key(&(kind, way)) {
+                complaints.push(format!("never happened: {name}"));
             }
         }
         for (class, log2) in CLASSES.iter().enumerate() {
@@ -258,6 +294,9 @@ impl Coverage {
         text.push('\n');
         for (mark, _) in MARKS {
             let _ = write!(text, "\n{mark:55}{:>9}", self.marks.get(mark).copied().unwrap_or(0));
+        }
+        for (kind, way, name) in tunnels() {
+            let _ = write!(text, "\n{name:55}{:>9}", self.tunnels.get(&(kind, way)).copied().unwrap_or(0));
         }
         for (log2, n) in CLASSES.iter().zip(self.classes) {
             let _ = write!(text, "\n{:55}{n:>9}", format!("a row of 2^{log2}"));

@@ -14,6 +14,7 @@ use super::random::Random;
 use super::worlds::PORTS;
 use crate::model::World;
 use crate::model::checksum::keep_transport;
+use crate::model::decap::{GENEVE, GUE, VXLAN};
 use crate::model::read;
 use crate::model::world::Endpoint;
 use crate::packet::{
@@ -71,23 +72,32 @@ pub fn whole(random: &mut Random, world: &World) -> Vec<u8> {
 pub fn tunnelled(random: &mut Random, world: &World) -> Vec<u8> {
     let (source, destination) = flow(random, world);
     let inner = between(random, world, source, destination).bytes();
-    let is_ipv6 = destination.address.is_ipv6();
+    let (header, protocol, port) = tunnel(random, destination.address.is_ipv6());
+    let mut body = Packet::from([&header, &inner[SHORTEST..]].concat());
+    if let Some(port) = port {
+        let source = random.u16();
+        let mut header = udp_header(random, source, port);
+        if random.percent(50) {
+            header = header.checksum(0);
+        }
+        body = header / body;
+    }
+    let is_ipv6 = random.percent(50);
     let host = random.pick(&of_family(&BACKENDS, is_ipv6));
-    let inner = raw(inner[SHORTEST..].to_vec());
     let tunnel = match (random.pick(&of_family(&TUNNEL_SOURCES, is_ipv6)), host) {
         (IpAddr::V4(s), IpAddr::V4(d)) => {
-            let mut outer = ipv4(s, d).protocol(4).tos(random.byte()).dont_fragment();
+            let mut outer = ipv4(s, d).protocol(protocol).tos(random.byte()).dont_fragment();
             if random.percent(15) {
                 outer = ipv4_header(random, outer, 20);
             }
-            link(random) / outer / inner
+            link(random) / outer / body
         }
         (IpAddr::V6(s), IpAddr::V6(d)) => {
-            let mut outer = ipv6(s, d).next_header(41).traffic_class(random.byte()).flow_label(random.u32());
+            let mut outer = ipv6(s, d).next_header(protocol).traffic_class(random.byte()).flow_label(random.u32());
             if random.percent(15) {
                 outer = ipv6_header(random, outer, 40);
             }
-            link(random) / outer / inner
+            link(random) / outer / body
         }
         _ => unreachable!("both ends are of one family"),
     };
@@ -99,6 +109,43 @@ pub fn tunnelled(random: &mut Random, world: &World) -> Vec<u8> {
         frame.truncate(random.between(SHORTEST, frame.len()));
     }
     fit(frame)
+}
+
+/// The header of some tunnel in front of a packet of this family, the IP protocol it is told by, and the UDP port.
+fn tunnel(random: &mut Random, is_ipv6: bool) -> (Vec<u8>, u8, Option<u16>) {
+    let (protocol, ethertype): (u8, [u8; 2]) = if is_ipv6 { (41, [0x86, 0xdd]) } else { (4, [0x08, 0x00]) };
+    let (mut header, (protocol, port)) = match random.below(7) {
+        0 => (Vec::new(), (protocol, None)),
+        1 => ([&[0, 0], &ethertype[..]].concat(), (47, None)),
+        2 => (vec![0, protocol, 0, 0], (PROTO_UDP, Some(GUE))),
+        3 => (Vec::new(), (PROTO_UDP, Some(GUE))),
+        kind => {
+            let network = random.bytes(3);
+            let (flags, port) = match kind {
+                4 => ([0x08, 0, 0, 0], VXLAN),
+                5 => ([0, 0, 0x65, 0x58], GENEVE),
+                _ => ([0, 0, ethertype[0], ethertype[1]], GENEVE),
+            };
+            let mut header = [&flags[..], &network, &[0]].concat();
+            if kind < 6 {
+                header.extend((link(random) / raw([])).bytes()[..12].to_vec());
+                header.extend(ethertype);
+            }
+            (header, (PROTO_UDP, Some(port)))
+        }
+    };
+    // A bit that asks for what nobody here does, or one that is reserved.
+    if random.percent(10) && !header.is_empty() {
+        let at = random.below(header.len().min(8));
+        header[at] ^= 1 << random.below(8);
+    }
+    // A tag, most likely.
+    if random.percent(3) && header.len() > 8 {
+        let at = random.pick(&[header.len() - 2, header.len() - 1]);
+        header[at] = random.byte();
+    }
+    let any = random.u16();
+    (header, protocol, port.map(|port| random.weighted(&[(94, port), (3, any), (3, GUE)])))
 }
 
 pub fn fit(mut frame: Vec<u8>) -> Vec<u8> {

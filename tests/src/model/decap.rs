@@ -1,5 +1,5 @@
-//! What a backend host does with what comes through a tunnel (ARCHITECTURE.md, "On a backend host"): the outer header
-//! goes if the packet inside is for a VIP that was listed. Whatever else comes is the host's, untouched.
+//! What a backend host does with what comes through a tunnel (ARCHITECTURE.md, "On a backend host"): everything around
+//! the packet inside goes if that is for a VIP that was listed. Whatever else comes is the host's, untouched.
 
 use std::net::IpAddr;
 
@@ -7,15 +7,60 @@ use super::checksum::keep;
 use super::read::{self, ETHERNET, address4, address6, be16};
 use super::{Arrival, Family, Outcome, Path, State, Trace, Verdict};
 
+/// Where tunnels over UDP arrive, unless the operator says otherwise.
+pub const GUE: u16 = 6080;
+pub const VXLAN: u16 = 4789;
+pub const GENEVE: u16 = 6081;
+
+/// What is between the outer IP header and the packet inside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// Nothing.
+    IpInIp,
+    Gre,
+    /// UDP, and GUE of variant 0.
+    Gue,
+    /// UDP alone: GUE of variant 1.
+    GueBare,
+    /// UDP, VXLAN and Ethernet.
+    Vxlan,
+    /// UDP, Geneve and Ethernet.
+    GeneveEthernet,
+    /// UDP and Geneve.
+    Geneve,
+}
+
+impl Kind {
+    pub const ALL: [(Self, &'static str); 7] = [
+        (Self::IpInIp, "IP in IP"),
+        (Self::Gre, "GRE"),
+        (Self::Gue, "GUE"),
+        (Self::GueBare, "GUE without a header"),
+        (Self::Vxlan, "VXLAN"),
+        (Self::GeneveEthernet, "Geneve with Ethernet"),
+        (Self::Geneve, "Geneve"),
+    ];
+}
+
+/// A packet inside another: its kind of tunnel, its family, and where its IP header starts in the frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inside {
+    pub kind: Kind,
+    pub family: Family,
+    pub at: usize,
+}
+
 /// What was in the frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
-    /// A packet for a listed VIP, which goes on without its outer header.
-    Ours,
+    /// A packet for a listed VIP, which goes on without what was around it.
+    Ours(Inside),
     /// A tunnelled packet for somebody else.
     Unlisted,
     /// Congestion was marked on a packet whose sender does not know ECN.
     Mismarked,
+    /// A tunnel by protocol or port, but not as Sluice writes it. The kind is that of its plain form.
+    Foreign(Kind),
     /// No tunnel of Sluice's.
     Other,
 }
@@ -26,44 +71,127 @@ pub fn unwrap(vips: &[IpAddr], state: &mut State, arrival: &Arrival) -> Outcome 
     let family = read::family(frame);
     let (content, frame) = look(vips, family, frame).unwrap_or_else(|| (Content::Other, frame.clone()));
     match content {
-        Content::Ours => state.unwrapped += 1,
+        Content::Ours(_) => state.unwrapped += 1,
         Content::Unlisted => state.unlisted += 1,
-        Content::Mismarked | Content::Other => {}
+        Content::Mismarked | Content::Foreign(_) | Content::Other => {}
     }
     let trace = Trace { family, path: Path::Tunnelled, content: Some(content), ..Trace::default() };
     Outcome { verdict: Verdict::Pass, frame, trace }
 }
 
-/// `None` where it is no tunnel of Sluice's, or a header of it is not there.
+/// `None` where it is no tunnel of Sluice's, or an IP header of it is not there.
 fn look(vips: &[IpAddr], family: Family, frame: &[u8]) -> Option<(Content, Vec<u8>)> {
     let outer = frame.get(ETHERNET..)?;
-    let (length, destination) = match family {
+    let (protocol, header, length) = match family {
         Family::V4 => {
-            // IPv4 in IPv4 (RFC 2003), as Sluice writes it: no options, no fragments.
+            // As Sluice writes it: no options, no fragments.
             let fragment = be16(outer, 6)? & 0x3fff != 0;
-            if outer[0] != 0x45 || *outer.get(9)? != 4 || fragment {
-                return None;
-            }
-            (20, address4(outer, 20 + 16)?)
+            outer.get(..20).filter(|ip| ip[0] == 0x45 && !fragment)?;
+            (outer[9], 20, usize::from(be16(outer, 2)?))
         }
-        Family::V6 => {
-            // IPv6 in IPv6 (RFC 2473), without extension headers.
-            if *outer.get(6)? != 41 {
-                return None;
-            }
-            (40, address6(outer, 40 + 24)?)
-        }
+        // Extension headers are other protocols.
+        Family::V6 => (outer.get(..40)?[6], 40, 40 + usize::from(be16(outer, 4)?)),
         Family::Other => return None,
     };
+    // What the outer IP header carries, and where that is in the frame.
+    let (body, at) = (&outer[header..], ETHERNET + header);
+    let (kind, inside) = match protocol {
+        // RFC 2003, RFC 2473, RFC 4213.
+        4 => (Kind::IpInIp, Some((Family::V4, 0))),
+        41 => (Kind::IpInIp, Some((Family::V6, 0))),
+        47 => (Kind::Gre, gre(body)),
+        // RFC 768: ports, length, checksum. The last is not looked at.
+        17 => {
+            let agreed = header + usize::from(be16(body, 4)?) == length;
+            let data = body.get(8..)?;
+            let (kind, inside) = match be16(body, 2)? {
+                GUE => gue(data),
+                VXLAN => (Kind::Vxlan, vxlan(data)),
+                GENEVE => geneve(data),
+                _ => return None,
+            };
+            (kind, inside.filter(|_| agreed).map(|(family, at)| (family, 8 + at)))
+        }
+        _ => return None,
+    };
+    let Some((inner, offset)) = inside else { return Some((Content::Foreign(kind), frame.to_vec())) };
+    let inside = Inside { kind, family: inner, at: at + offset };
+    let packet = &frame[inside.at.min(frame.len())..];
+    let destination = if inner == Family::V4 { address4(packet, 16)? } else { address6(packet, 24)? };
     if !vips.contains(&destination) {
         return Some((Content::Unlisted, frame.to_vec()));
     }
-    let inner = [&frame[..ETHERNET], &frame[ETHERNET + length..]].concat();
-    let class = |packet: &[u8]| if family == Family::V4 { packet[1] } else { packet[0] << 4 | packet[1] >> 4 };
-    let before = class(&inner[ETHERNET..]);
-    match ecn(before & 3, class(outer) & 3) {
+    let class = |family, ip: &[u8]| if family == Family::V4 { ip[1] } else { ip[0] << 4 | ip[1] >> 4 };
+    let before = class(inner, packet);
+    match ecn(before & 3, class(family, outer) & 3) {
         None => Some((Content::Mismarked, frame.to_vec())),
-        Some(ecn) => Some((Content::Ours, marked(inner, family, before & !3 | ecn))),
+        Some(ecn) => {
+            // The addresses of the outer frame, whatever an inner one has.
+            let ethertype: [u8; 2] = if inner == Family::V4 { [0x08, 0x00] } else { [0x86, 0xdd] };
+            let frame = [&frame[..12], &ethertype, packet].concat();
+            Some((Content::Ours(inside), marked(frame, inner, before & !3 | ecn)))
+        }
+    }
+}
+
+/// The packet inside by the EtherType in front of it.
+fn by_ethertype(ethertype: u16, at: usize) -> Option<(Family, usize)> {
+    match ethertype {
+        0x0800 => Some((Family::V4, at)),
+        0x86dd => Some((Family::V6, at)),
+        _ => None,
+    }
+}
+
+/// RFC 2784 §2.1: no checksum, version 0, and no bit of RFC 2890's.
+fn gre(header: &[u8]) -> Option<(Family, usize)> {
+    if be16(header, 0)? != 0 {
+        return None;
+    }
+    by_ethertype(be16(header, 2)?, 4)
+}
+
+/// draft-ietf-intarea-gue: variant (2 bits), C, header length (5 bits); protocol; flags (16 bits). Of variant 1 there is
+/// the packet, whose version begins with the variant's bits.
+fn gue(header: &[u8]) -> (Kind, Option<(Family, usize)>) {
+    let version = header.first().map_or(0, |first| first >> 4);
+    if version >> 2 == 1 {
+        let inside = match version {
+            4 => Some((Family::V4, 0)),
+            6 => Some((Family::V6, 0)),
+            _ => None,
+        };
+        // Any packet has four bytes.
+        return (Kind::GueBare, inside.filter(|_| header.len() >= 4));
+    }
+    let inside = match header {
+        [0, 4, 0, 0, ..] => Some((Family::V4, 4)),
+        [0, 41, 0, 0, ..] => Some((Family::V6, 4)),
+        _ => None,
+    };
+    (Kind::Gue, inside)
+}
+
+/// An inner frame, which has no tag.
+fn ethernet(header: &[u8], at: usize) -> Option<(Family, usize)> {
+    by_ethertype(be16(header, at + 12)?, at + 14)
+}
+
+/// RFC 7348 §5: flags (8 bits), of which one is set; reserved (24); network (24); reserved (8).
+fn vxlan(header: &[u8]) -> Option<(Family, usize)> {
+    if header.get(..8)?[0] != 0x08 {
+        return None;
+    }
+    ethernet(header, 8)
+}
+
+/// RFC 8926 §3.4: version (2 bits), length of the options (6); O, C, reserved (6); protocol (16); network (24);
+/// reserved (8).
+fn geneve(header: &[u8]) -> (Kind, Option<(Family, usize)>) {
+    let plain = header.get(..8).is_some_and(|h| h[0] == 0 && h[1] & 0xc0 == 0);
+    match be16(header, 2) {
+        Some(0x6558) => (Kind::GeneveEthernet, ethernet(header, 8).filter(|_| plain)),
+        ethertype => (Kind::Geneve, by_ethertype(ethertype.unwrap_or(0), 8).filter(|_| plain)),
     }
 }
 

@@ -28,7 +28,7 @@ pub const SCOPE: [&str; 15] = [
     "lb-ebpf/src/account.rs",
     "lb-ebpf/src/atomic.rs",
     "lb-ebpf/src/clock.rs",
-    "lb-ebpf/src/decap.rs",
+    "lb-ebpf/src/decap",
     "lb-ebpf/src/forget.rs",
     "lb-ebpf/src/forward.rs",
     "lb-ebpf/src/lookup",

@@ -16,11 +16,13 @@ use aya::{Ebpf, EbpfLoader, Pod};
 use super::{Counts, objects};
 use lb_common::addr::words6;
 use lb_common::counters::{BackendCounters, FlowCounters, ServiceCounters, TrackedCounters};
+use lb_common::decap::Vip;
 use lb_common::event::Event;
 use lb_common::flow::Forget;
 use lb_common::hash::{HashKey, KEY_WORDS};
 use lb_common::ring::{CLASSES, Row, rows};
 use lb_common::settings;
+use sluice::dataplane::decap::Tunnels;
 
 /// Map sizes of test programs: enough for every table here, small enough to read counters whole.
 const SERVICES: u32 = 96;
@@ -216,14 +218,24 @@ impl Program {
         Self::verify(ebpf, "sluice")
     }
 
-    /// Loads the decapsulator of backend hosts.
+    /// Loads the decapsulator of backend hosts, with the usual ports and for any network.
     pub fn load_decap(vips: &[IpAddr]) -> Result<Self> {
         let ebpf = EbpfLoader::new().load(objects::decap()).context("cannot load the XDP object; are you root?")?;
+        Self::listing(ebpf, vips)
+    }
+
+    /// As [`Program::load_decap`], as the command loads it.
+    pub fn load_decap_with(vips: &[IpAddr], tunnels: &Tunnels) -> Result<Self> {
+        let ebpf = tunnels.load(objects::decap()).context("cannot load the XDP object; are you root?")?;
+        Self::listing(ebpf, vips)
+    }
+
+    fn listing(ebpf: Ebpf, vips: &[IpAddr]) -> Result<Self> {
         let mut program = Self::verify(ebpf, "sluice_decap")?;
         for vip in vips {
             let key = match vip {
-                IpAddr::V4(a) => [u32::from_ne_bytes(a.octets()), 0, 0, 0],
-                IpAddr::V6(a) => words6(a.octets()),
+                IpAddr::V4(a) => Vip::v4(u32::from_ne_bytes(a.octets())),
+                IpAddr::V6(a) => Vip::v6(words6(a.octets())),
             };
             program.insert("DECAP_VIPS", key, 1u32)?;
         }

@@ -68,7 +68,7 @@ mod tests {
     /// A sentence names a test and its capture.
     #[test]
     fn no_two_cases_say_the_same() {
-        let cases = [all(&Settings::everything().hash_key), decap::cases()].concat();
+        let cases = [all(&Settings::everything().hash_key), decap::cases(), decap::elsewhere()].concat();
         let names: BTreeSet<String> = cases.iter().map(|case| slug(&case.name)).collect();
         assert_eq!(names.len(), cases.len());
     }
