@@ -21,6 +21,7 @@ use lb_common::ring::{CLASSES, Row, rows};
 use lb_common::route::{Neighbour4, Neighbour6, NextHop, ROUTE_ASK_KERNEL, ROUTE_GATEWAY, ROUTE_ON_LINK, Route};
 use lb_common::service::{FORWARD_IPIP, FORWARD_NAT, Reverse4, Reverse6, Service};
 
+use super::cases::modes::{MODES, Mode, PROTOCOLS};
 use super::cases::needle_rows;
 use crate::packet::Mac;
 use crate::progrun::{Program, Settings, netns};
@@ -103,6 +104,8 @@ pub const STRANDED: u16 = 11;
 pub const SLOW_NARROW: u16 = 12;
 /// Like [`B2`], on yet another port.
 pub const B3: u16 = 13;
+/// Tells tunnels more than its address.
+pub const WIRE: u16 = 14;
 /// IPv6 backends have these ids plus this.
 pub const V6: u16 = 50;
 /// Beyond the backends map.
@@ -131,6 +134,11 @@ pub const fn backend6(id: u16) -> Ipv6Addr {
         _ => v6(0xd, 0x10 + id),
     }
 }
+
+/// What tunnels to [`WIRE`] are told.
+pub const TUNNEL_PORT: u16 = 6_789;
+pub const TUNNEL_NETWORK: u32 = 0x01_0203;
+pub const INNER_MAC: Mac = Mac([2, 0x11, 0x22, 0x33, 0x44, 0x55]);
 
 pub const TUNNEL_SOURCE4: Ipv4Addr = Ipv4Addr::new(10, 200, 0, 0);
 pub const TUNNEL_SOURCE6: Ipv6Addr = v6(0x7, 0);
@@ -347,6 +355,9 @@ impl World {
         for listener in LISTENERS {
             world.listener(listener)?;
         }
+        for mode in MODES {
+            world.mode(mode)?;
+        }
         world.odd_services()?;
         world.routes()?;
         for own in [SELF_LAN4, SELF_DC4, VIP4] {
@@ -384,6 +395,7 @@ impl World {
             (ARM, HOP_ARM),
             (FAR, HOP_GATEWAY),
             (T1, HOP_B1),
+            (WIRE, HOP_B1),
             (TARM, HOP_ARM),
             (SLOW, 0),
             (SILENT, 0),
@@ -411,7 +423,12 @@ impl World {
             state: State { port: port.to_be(), flags, generation: 1 },
             route: BackendRoute { next_hop, reserved: 0 },
             tunnel_source,
-            tunnel: Tunnel::default(),
+            tunnel: Tunnel {
+                vni: Tunnel::vni(TUNNEL_NETWORK),
+                port: TUNNEL_PORT.to_be(),
+                inner_mac: INNER_MAC.0,
+                ..Tunnel::default()
+            },
         };
         self.program.set("BACKENDS", u32::from(id), backend)
     }
@@ -434,6 +451,21 @@ impl World {
             let vip = words6(VIP6.octets());
             let vip = Reverse6 { vip, port: l.port.to_be(), backend: owner6, service: l.id + ID6 };
             self.program.insert("REVERSE6", key, vip)?;
+        }
+        Ok(())
+    }
+
+    /// A service of both protocols and families; its rows are [`WIRE`]'s, or those of its twin in the other family.
+    fn mode(&mut self, mode: Mode) -> Result<()> {
+        let Mode { id, port, forward, crosses, .. } = mode;
+        let service = Service { id, ring: id, class: 0, forward, ..Service::default() };
+        for protocol in PROTOCOLS {
+            self.service4(port, protocol, service)?;
+            self.service6(port, protocol, Service { id: id + ID6, ring: id + ID6, ..service })?;
+        }
+        for (slot, is_v6) in [(id, crosses), (id + ID6, !crosses)] {
+            let owner = if is_v6 { WIRE + V6 } else { WIRE };
+            self.program.set_ring(0, slot, (0..rows(0)).map(|i| (i, Row::steady(owner))))?;
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ mod checksums;
 pub mod decap;
 mod fragments;
 mod lengths;
+pub mod modes;
 mod nat;
 mod others;
 mod refused;
@@ -28,6 +29,7 @@ pub fn all(key: &HashKey) -> Vec<Case> {
     [
         nat::cases(),
         tunnel::cases(key),
+        modes::cases(key),
         replies::cases(),
         slow::cases(key),
         others::cases(),
