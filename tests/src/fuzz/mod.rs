@@ -1,5 +1,5 @@
 //! The differential fuzzer: random packets in random worlds, by the loaded program and by the reference model
-//! (`model`), which must agree about everything — verdict, bytes, counters, events.
+//! (`model`), which must agree about everything — verdict, bytes, counters, events, rows and what is written down of flows.
 //!
 //! A run is a row of [`scenario`]s, each a random world and some thousand packets. All of it follows from the seed:
 //! the same seed is the same run. On a difference the scenario is shrunk, shown, and saved as a fixture that the
@@ -11,6 +11,7 @@
 pub mod corners;
 pub mod coverage;
 pub mod fixture;
+pub mod flows;
 pub mod judge;
 pub mod mutate;
 pub mod network;

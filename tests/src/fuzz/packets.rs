@@ -15,7 +15,7 @@ use super::worlds::PORTS;
 use crate::model::World;
 use crate::model::checksum::keep_transport;
 use crate::model::read;
-use crate::model::world::Endpoint;
+use crate::model::world::{Endpoint, Reply};
 use crate::packet::{
     Ethernet, Extension, Icmp, Ipv4, Ipv6, Mac, Packet, Tcp, Udp, arp, ethernet, icmp, icmpv6, ipv4, ipv6, raw, tcp,
     udp,
@@ -59,6 +59,22 @@ pub fn again(random: &mut Random, sent: &[Vec<u8>]) -> Vec<u8> {
         keep_transport(&before, &mut frame);
     }
     frame
+}
+
+/// What some backend answers to a packet of a flow that was there before.
+pub fn answer(random: &mut Random, world: &World, sent: &[Vec<u8>]) -> Vec<u8> {
+    let asked = read::datagram(&random.pick(sent));
+    let theirs = |reply: &&Reply| {
+        asked.is_some_and(|p| (reply.vip, reply.port, reply.from.protocol) == (p.destination, p.destination_port, p.protocol))
+    };
+    let replies: Vec<&Reply> = world.replies.iter().filter(theirs).collect();
+    match asked {
+        Some(packet) if !replies.is_empty() => {
+            let from = random.pick(&replies).from;
+            fit(between(random, world, from, packet.source_endpoint()).bytes())
+        }
+        _ => frame(random, world),
+    }
 }
 
 /// A good packet for a service or from a backend, to be cut at every byte.
