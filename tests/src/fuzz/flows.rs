@@ -54,10 +54,11 @@ fn kind(random: &mut Random, world: &World, class: u8, slot: u32, now: u64) -> K
             let somebody = backend(random, world, &pool);
             let settled = random.weighted(&[(65, somebody), (27, BEFORE), (8, 0)]);
             let whole = now + idle(random, world, class, slot) + MARGIN;
-            let ago = random.below(9) as u32;
+            let ago = random.below(8) as u32;
             let until = match random.below(20) {
                 0..9 => whole.saturating_sub(ago),
-                9..14 => now + random.below(60) as u32,
+                9 => UNTIL_MAX,
+                10..14 => now + random.below(60) as u32,
                 14..16 => now + 1 + random.below(3) as u32,
                 16 => now,
                 17 | 18 => now.saturating_sub(random.below(30) as u32),
@@ -80,7 +81,7 @@ pub fn kinds(random: &mut Random, world: &World, ring: &Ring, now: u64) -> Vec<K
 }
 
 /// The flow of a frame, and its service.
-fn flow<'a>(world: &'a World, frame: &[u8]) -> Option<(Key, &'a Service)> {
+pub fn flow<'a>(world: &'a World, frame: &[u8]) -> Option<(Key, &'a Service)> {
     let packet = read::datagram(frame).filter(|p| p.is_complete(frame))?;
     Some((flow::key(&packet), world.service(packet.destination_endpoint())?))
 }
@@ -107,9 +108,9 @@ pub fn entries(random: &mut Random, world: &World, now: u64, frames: &[Vec<u8>])
             phase: random.weighted(&[(30, Phase::Opening), (40, Phase::Established), (30, Phase::Closing)]),
             last: (now as u32).saturating_sub(silent),
         };
-        let says = random.weighted(&[(80, Says::Flow(known)), (14, Says::Nothing), (6, Says::Leaving)]);
-        let other = if random.percent(4) { service.id + 1 } else { service.id };
-        entries.push(Entry { flow, service: other, strange: random.percent(4), says });
+        let says = random.weighted(&[(78, Says::Flow(known)), (14, Says::Nothing), (8, Says::Leaving)]);
+        let other = if random.percent(5) { service.id + 1 } else { service.id };
+        entries.push(Entry { flow, service: other, strange: random.percent(5), says });
     }
     entries
 }

@@ -54,8 +54,12 @@ pub fn again(random: &mut Random, sent: &[Vec<u8>]) -> Vec<u8> {
     let before = random.pick(sent);
     let mut frame = before.clone();
     if let Some(packet) = read::datagram(&before).filter(|p| p.protocol == PROTO_TCP && p.is_complete(&before)) {
-        // SYN, ACK, data, FIN, RST.
-        frame[packet.l4 + 13] = random.pick(&[0x02, 0x10, 0x10, 0x18, 0x18, 0x11, 0x04, 0x14]);
+        // SYN, ACK, data, FIN, RST; and what has no ACK, though it should.
+        frame[packet.l4 + 13] = random.pick(&[0x02, 0x02, 0x10, 0x10, 0x18, 0x18, 0x11, 0x04, 0x14, 0x08, 0x01]);
+        if random.percent(3) {
+            // A header that is too short, or longer than the packet.
+            frame[packet.l4 + 12] = random.byte();
+        }
         keep_transport(&before, &mut frame);
     }
     frame
@@ -65,7 +69,9 @@ pub fn again(random: &mut Random, sent: &[Vec<u8>]) -> Vec<u8> {
 pub fn answer(random: &mut Random, world: &World, sent: &[Vec<u8>]) -> Vec<u8> {
     let asked = read::datagram(&random.pick(sent));
     let theirs = |reply: &&Reply| {
-        asked.is_some_and(|p| (reply.vip, reply.port, reply.from.protocol) == (p.destination, p.destination_port, p.protocol))
+        asked.is_some_and(|p| {
+            (reply.vip, reply.port, reply.from.protocol) == (p.destination, p.destination_port, p.protocol)
+        })
     };
     let replies: Vec<&Reply> = world.replies.iter().filter(theirs).collect();
     match asked {

@@ -183,7 +183,8 @@ impl Rig {
         loaded.balancer.clear::<Flow6, FlowEntry>("FLOWS6")?;
         let state = State::of(world);
         for (flow, (hash, entry)) in &state.rows.entries {
-            let value = FlowEntry { hash: *hash ^ u32::from(entry.strange), service: entry.service, state: says(entry) };
+            let value =
+                FlowEntry { hash: *hash ^ u32::from(entry.strange), service: entry.service, state: says(entry) };
             match (key4(flow), key6(flow)) {
                 (Some(key), _) => loaded.balancer.insert("FLOWS4", key, value)?,
                 (None, Some(key)) => loaded.balancer.insert("FLOWS6", key, value)?,
@@ -191,8 +192,7 @@ impl Rig {
             }
         }
         for service in services(world) {
-            let entries = state.rows.of_service(service) as u64;
-            loaded.balancer.set("FLOW_USES", service, FlowUse { entries, ..FlowUse::default() })?;
+            loaded.balancer.set("FLOW_USES", service, uses_in(&state, service))?;
         }
         for (ring, words) in loaded.rings.values() {
             ring.words().iter().zip(words).for_each(|(there, word)| there.store(*word, Ordering::Relaxed));
@@ -290,7 +290,8 @@ fn observe(
 /// Compares every row there is.
 fn all_rows(loaded: &Loaded, state: &State, difference: &mut Difference) {
     for ((class, slot), (ring, words)) in &loaded.rings {
-        let differ = ring.words().iter().zip(words).enumerate().filter(|(_, (is, was))| is.load(Ordering::Relaxed) != **was);
+        let differ =
+            ring.words().iter().zip(words).enumerate().filter(|(_, (is, was))| is.load(Ordering::Relaxed) != **was);
         for (row, (is, was)) in differ {
             let place = (*class, *slot, row as u32);
             let expected = state.rows.changed.get(&place).map_or(*was, |row| row_word(*row));
@@ -369,12 +370,13 @@ fn uses_in(state: &State, service: u32) -> FlowUse {
         let flow::Gate { second, passed } = gates.get(&service).copied().unwrap_or_default();
         u64::from(second) << 32 | u64::from(passed)
     };
+    let [tracked4, tracked6] = state.tracked.of(service);
     FlowUse {
         entries: state.rows.of_service(service) as u64,
         gate: gate(&state.rows.gates),
         refused: u64::from(state.rows.refused.get(&service).copied().unwrap_or_default()),
-        tracked4: state.tracked.of(service, false) as u64,
-        tracked6: state.tracked.of(service, true) as u64,
+        tracked4,
+        tracked6,
         tracked_gate: gate(&state.tracked.gates),
         reserved: [0; 2],
     }

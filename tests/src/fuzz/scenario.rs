@@ -61,8 +61,8 @@ impl Step {
 /// Frames of which another one of the same flow may come.
 const MOST_SENT: usize = 48;
 
-/// Flows that were there before the first packet, at most.
-const MOST_OLD: usize = 32;
+/// Flows that come again all the time, at most.
+const MOST_REGULARS: usize = 32;
 
 /// Room in front of a frame as most drivers leave it, and as test runs can take it away.
 pub const HEADROOM: usize = 216;
@@ -71,13 +71,15 @@ pub const HEADROOM: usize = 216;
 pub fn generate(random: &mut Random, kernel: &Kernel, packets: usize) -> Scenario {
     let mut now = random.between(100, 1000) as u64;
     let mut world = worlds::world(random, now);
-    // Some flows are older than the first packet.
-    let mut sent: Vec<Vec<u8>> = (0..random.below(MOST_OLD)).map(|_| packets::whole(random, &world)).collect();
-    world.entries = flows::entries(random, &world, now, &sent);
+    // Some flows are older than the first packet, and come again and again.
+    let mut regulars: Vec<Vec<u8>> = (0..MOST_REGULARS).map(|_| packets::whole(random, &world)).collect();
+    regulars.retain(|frame| flows::flow(&world, frame).is_some());
+    world.entries = flows::entries(random, &world, now, &regulars);
+    let mut sent = regulars.clone();
     let mut steps = Vec::with_capacity(packets);
     steps.push(Step::Clock(now));
     // Where time stands still, the budget for events is spent.
-    let hurry = random.pick(&[0, 0, 2, 5]);
+    let hurry = random.pick(&[0, 1, 3, 8]);
     let mut left = packets;
     while left > 0 {
         if random.below(100) < hurry {
@@ -86,13 +88,19 @@ pub fn generate(random: &mut Random, kernel: &Kernel, packets: usize) -> Scenari
         }
         if random.below(1000) < 6 {
             let backend = random.pick(&world.backends).id;
-            steps.push(Step::Backend { id: backend, up: random.percent(60), life: random.weighted(&[(80, 1), (20, 2)]) });
+            steps.push(Step::Backend {
+                id: backend,
+                up: random.percent(60),
+                life: random.weighted(&[(80, 1), (20, 2)]),
+            });
         }
-        if random.below(1000) < 12 && !sent.is_empty() {
-            steps.extend(flows::row(random, &world, now, &sent));
+        if random.below(1000) < 20 && !regulars.is_empty() {
+            steps.extend(flows::row(random, &world, now, &regulars));
         }
         // One packet, or one packet cut at every byte.
-        let frames = if !sent.is_empty() && random.percent(42) {
+        let frames = if !regulars.is_empty() && random.percent(33) {
+            vec![packets::again(random, &regulars)]
+        } else if !sent.is_empty() && random.percent(20) {
             vec![packets::again(random, &sent)]
         } else if !sent.is_empty() && random.percent(6) {
             vec![packets::answer(random, &world, &sent)]

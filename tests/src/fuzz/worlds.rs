@@ -10,12 +10,12 @@ use lb_common::service::{FORWARD_IPIP, FORWARD_NAT};
 
 use super::flows;
 use super::network::{
-    self,     BACKENDS, CLIENTS, DC, INTERFACES, LAN, OFF, PREFIXES, TUNNEL_SOURCES, VIPS, WAN, kernel, mac, of_family,
+    self, BACKENDS, CLIENTS, DC, INTERFACES, LAN, OFF, PREFIXES, TUNNEL_SOURCES, VIPS, WAN, kernel, mac, of_family,
 };
 use super::random::Random;
 use crate::model::world::{
-    BEYOND_BACKENDS, Backend, Before, Endpoint, Indexed, Kind, Neighbour, NextHop, Orphans, Policy, Prefix, Reply, Ring,
-    Route, Service, Settings, Way, World,
+    BEYOND_BACKENDS, Backend, Before, Endpoint, Indexed, Kind, Neighbour, NextHop, Orphans, Policy, Prefix, Reply,
+    Ring, Route, Service, Settings, Way, World,
 };
 use crate::packet::Mac;
 
@@ -60,7 +60,7 @@ pub fn world(random: &mut Random, now: u64) -> World {
     world.rings = rings(random, &world);
     world.services = services(random, &world);
     world.replies = replies(random, &world);
-    world.policies = policies(random, &world);
+    world.policies = policies(random, &world, now);
     let kinds: Vec<Vec<Kind>> = world.rings.iter().map(|ring| flows::kinds(random, &world, ring, now)).collect();
     world.rings.iter_mut().zip(kinds).for_each(|(ring, kinds)| ring.kinds = kinds);
     world.unwrapped = VIPS.into_iter().filter(|_| random.percent(60)).collect();
@@ -80,7 +80,7 @@ fn settings(random: &mut Random) -> Settings {
     let (tunnel_mask4, tunnel_mask6) = (mask(), mask());
     let log = random.percent(5);
     // Some are full soon.
-    let room = random.pick(&[12, 64, 512, 512]);
+    let room = random.weighted(&[(15, 16), (20, 64), (65, 512)]);
     Settings {
         ipv4,
         ipv6,
@@ -202,7 +202,7 @@ fn services(random: &mut Random, world: &World) -> Vec<Service> {
 }
 
 /// Timeouts that flows live to see, and quotas and gates that some do not pass.
-fn policies(random: &mut Random, world: &World) -> Vec<Policy> {
+fn policies(random: &mut Random, world: &World, now: u64) -> Vec<Policy> {
     let mut ids: Vec<u32> = world.services.iter().map(|s| s.id).collect();
     ids.sort_unstable();
     ids.dedup();
@@ -210,13 +210,14 @@ fn policies(random: &mut Random, world: &World) -> Vec<Policy> {
     let policy = |service| Policy {
         service,
         tcp_opening: random.between(1, 4) as u32,
-        tcp: random.between(2, 30) as u32,
-        udp: random.below(11) as u32,
+        tcp: if random.percent(70) { random.between(2, 30) as u32 } else { 300 },
+        udp: if random.percent(70) { random.below(11) as u32 } else { 100 },
         orphans: random.pick(&[Orphans::Reselect, Orphans::Reselect, Orphans::Drop, Orphans::Reset]),
-        quota: random.pick(&[0, 1, 5, 30, 10_000, 10_000, 10_000, 10_000]),
+        quota: random.weighted(&[(7, 0), (9, 3), (9, 30), (75, 10_000)]),
         quotas: [0, 1].map(|_| random.pick(&[0, 1, 5, 10_000, 10_000, 10_000])),
-        new_per_second: random.pick(&[0, 3, 100_000, 100_000, 100_000, 100_000]),
+        new_per_second: random.weighted(&[(7, 0), (9, 1), (9, 3), (9, 10), (66, 100_000)]),
         in_motion: random.percent(85),
+        refused: if random.percent(30) { now as u32 - random.below(8) as u32 } else { 0 },
     };
     ids.into_iter().map(policy).collect()
 }

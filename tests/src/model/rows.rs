@@ -148,7 +148,8 @@ impl Row {
 impl Rows {
     pub fn of(world: &World, hash: impl Fn(&Key) -> u32) -> Self {
         let entries = world.entries.iter().map(|entry| (entry.flow, (hash(&entry.flow), *entry)));
-        Self { entries: entries.collect(), ..Self::default() }
+        let refused = world.policies.iter().map(|policy| (policy.service, policy.refused));
+        Self { entries: entries.collect(), refused: refused.collect(), ..Self::default() }
     }
 
     /// What a row says by now.
@@ -242,7 +243,8 @@ impl Rows {
         }
         notes.without_settled = !up;
         let unwritten = if up { settled } else { row.owner };
-        let (target, fate) = if asked.signs.opens { self.syn_target(q, up, settled) } else { (unwritten, Fate::MetMidway) };
+        let (target, fate) =
+            if asked.signs.opens { self.syn_target(q, up, settled) } else { (unwritten, Fate::MetMidway) };
         if target == 0 {
             return (Fate::Nobodys, Goes::To(0));
         }

@@ -13,6 +13,8 @@ pub struct Tracked {
     /// Each with its service.
     pub flows: BTreeMap<Key, (u32, Flow)>,
     pub counters: BTreeMap<u32, TrackedCounters>,
+    /// How many there are, by service, of IPv4 and of IPv6: nobody is ever removed.
+    there: BTreeMap<u32, [u64; 2]>,
     /// By service.
     pub gates: BTreeMap<u32, Gate>,
 }
@@ -95,8 +97,7 @@ impl Tracked {
     /// Over what was there, or past the gate and into the quota.
     fn write(&mut self, asked: &Asked<'_>, flow: Flow) -> Told {
         let Asked { service, policy, .. } = *asked;
-        let ipv6 = asked.flow.1.is_ipv6();
-        let (found, there) = (self.find(asked), self.of(service, ipv6));
+        let found = self.find(asked);
         let count = self.counters.entry(service).or_default();
         if let Some(old) = found {
             count.replaced += u64::from((old.backend, old.life) != (flow.backend, flow.life));
@@ -107,17 +108,20 @@ impl Tracked {
             count.refused_gate += 1;
             return Told::OverGate;
         }
-        if there >= policy.quotas[usize::from(ipv6)] as usize {
+        let family = usize::from(asked.flow.1.is_ipv6());
+        let there = &mut self.there.entry(service).or_default()[family];
+        if *there >= u64::from(policy.quotas[family]) {
             count.refused_quota += 1;
             return Told::OverQuota;
         }
+        *there += 1;
         count.written += 1;
         self.flows.insert(asked.flow, (service, flow));
         Told::Written
     }
 
-    /// How many flows of a service and family there are.
-    pub fn of(&self, service: u32, ipv6: bool) -> usize {
-        self.flows.iter().filter(|(flow, (of, _))| *of == service && flow.1.is_ipv6() == ipv6).count()
+    /// How many flows of a service there are, of IPv4 and of IPv6.
+    pub fn of(&self, service: u32) -> [u64; 2] {
+        self.there.get(&service).copied().unwrap_or_default()
     }
 }

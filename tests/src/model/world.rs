@@ -110,6 +110,8 @@ pub struct Policy {
     pub new_per_second: u32,
     /// Replies are looked at, because rows may move.
     pub in_motion: bool,
+    /// The second before the first packet in which a flow was last refused; 0 for never.
+    pub refused: u32,
 }
 
 /// What becomes of a TCP flow in the middle whose backend is down.
@@ -144,8 +146,13 @@ pub enum Kind {
     #[default]
     Steady,
     /// Until that second; flows from before that nobody has written down are `settled`'s.
-    Moving { settled: u16, until: u32 },
-    Exceptions { filter: u64 },
+    Moving {
+        settled: u16,
+        until: u32,
+    },
+    Exceptions {
+        filter: u64,
+    },
 }
 
 /// An element of the table of flows.

@@ -31,12 +31,7 @@ struct Batch {
 impl Program {
     /// Puts rings of one class into slots; `row` gives the word of each row of each slot. All in one call, because
     /// every call that changes an outer map waits until no program can see the old inner ones. The rings, in memory.
-    pub fn set_rings(
-        &mut self,
-        class: usize,
-        slots: &[u32],
-        row: impl Fn(u32, u32) -> Row,
-    ) -> Result<Vec<Mapped>> {
+    pub fn set_rings(&mut self, class: usize, slots: &[u32], row: impl Fn(u32, u32) -> Row) -> Result<Vec<Mapped>> {
         let mut mapped = Vec::new();
         if slots.is_empty() {
             return Ok(mapped);
