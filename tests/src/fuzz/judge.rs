@@ -47,7 +47,9 @@ impl Difference {
     }
 
     pub fn add(&mut self, kind: Kind, finding: String) {
-        self.kinds.push(kind);
+        if !self.kinds.contains(&kind) {
+            self.kinds.push(kind);
+        }
         self.findings.push(finding);
     }
 }

@@ -14,6 +14,7 @@ pub mod coverage;
 pub mod fixture;
 pub mod flows;
 pub mod judge;
+mod maps;
 pub mod mutate;
 pub mod network;
 pub mod packets;
@@ -21,6 +22,7 @@ pub use lb_tests_rows::random;
 pub mod rig;
 pub mod scenario;
 pub mod shrink;
+mod words;
 pub mod worlds;
 
 use std::time::{Duration, Instant};
