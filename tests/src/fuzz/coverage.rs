@@ -417,4 +417,22 @@ mod tests {
         let expected = "reached 1 times: drop no_ring (6 reply), though replies need no ring";
         assert!(coverage.complaints().contains(&expected.to_owned()));
     }
+
+    #[test]
+    fn what_becomes_of_flows_is_to_be_reached_in_both_families_and_only_where_it_can_be() {
+        let arrival = Arrival { interface: 10, headroom: 216, frame: vec![0; 60] };
+        let met = |family, kind, fate| {
+            let trace = Trace { family, path: Path::Nat, kind: Some(kind), fate: Some(fate), ..Trace::default() };
+            Outcome { verdict: Verdict::Transmit, frame: vec![0; 60], trace }
+        };
+        let mut coverage = Coverage::default();
+        let missing = "never happened in both families: a flow on a row, over: followed".to_owned();
+        coverage.packet(&arrival, &met(Family::V4, RowKind::Over, Fate::Followed));
+        assert!(coverage.complaints().contains(&missing));
+        coverage.packet(&arrival, &met(Family::V6, RowKind::Over, Fate::Followed));
+        assert!(!coverage.complaints().contains(&missing));
+        coverage.packet(&arrival, &met(Family::V6, RowKind::Over, Fate::MetMidway));
+        let expected = "happened: a flow on a row, over: met midway and written down".to_owned();
+        assert!(coverage.complaints().contains(&expected));
+    }
 }

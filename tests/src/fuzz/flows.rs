@@ -54,7 +54,7 @@ fn kind(random: &mut Random, world: &World, class: u8, slot: u32, now: u64) -> K
             let somebody = backend(random, world, &pool);
             let settled = random.weighted(&[(65, somebody), (27, BEFORE), (8, 0)]);
             let whole = now + idle(random, world, class, slot) + MARGIN;
-            let ago = random.below(8) as u32;
+            let ago = random.below(12) as u32;
             let until = match random.below(20) {
                 0..9 => whole.saturating_sub(ago),
                 9 => UNTIL_MAX,

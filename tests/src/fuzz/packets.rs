@@ -49,13 +49,18 @@ pub fn frame(random: &mut Random, world: &World) -> Vec<u8> {
     fit(frame)
 }
 
-/// Another packet of a flow that was there before: with other flags, if it is TCP's.
+/// Another packet of a flow that was there before: with other flags, if it is TCP's, or of the same client's next one.
 pub fn again(random: &mut Random, sent: &[Vec<u8>]) -> Vec<u8> {
     let before = random.pick(sent);
     let mut frame = before.clone();
     if let Some(packet) = read::datagram(&before).filter(|p| p.protocol == PROTO_TCP && p.is_complete(&before)) {
         // SYN, ACK, data, FIN, RST; and what has no ACK, though it should.
         frame[packet.l4 + 13] = random.pick(&[0x02, 0x02, 0x10, 0x10, 0x18, 0x18, 0x11, 0x04, 0x14, 0x08, 0x01]);
+        if random.percent(15) {
+            // The client's next connection.
+            frame[packet.l4..packet.l4 + 2].copy_from_slice(&random.u16().to_be_bytes());
+            frame[packet.l4 + 13] = 0x02;
+        }
         if random.percent(3) {
             // A header that is too short, or longer than the packet.
             frame[packet.l4 + 12] = random.byte();

@@ -79,14 +79,14 @@ pub fn generate(random: &mut Random, kernel: &Kernel, packets: usize) -> Scenari
     let mut steps = Vec::with_capacity(packets);
     steps.push(Step::Clock(now));
     // Where time stands still, the budget for events is spent.
-    let hurry = random.pick(&[0, 1, 3, 8]);
+    let hurry = random.pick(&[0, 0, 1, 3, 8]);
     let mut left = packets;
     while left > 0 {
         if random.below(100) < hurry {
             now += random.between(1, 3) as u64;
             steps.push(Step::Clock(now));
         }
-        if random.below(1000) < 6 {
+        if random.below(1000) < 9 {
             let backend = random.pick(&world.backends).id;
             steps.push(Step::Backend {
                 id: backend,

@@ -217,7 +217,7 @@ fn policies(random: &mut Random, world: &World, now: u64) -> Vec<Policy> {
         quotas: [0, 1].map(|_| random.pick(&[0, 1, 5, 10_000, 10_000, 10_000])),
         new_per_second: random.weighted(&[(7, 0), (9, 1), (9, 3), (9, 10), (66, 100_000)]),
         in_motion: random.percent(85),
-        refused: if random.percent(30) { now as u32 - random.below(8) as u32 } else { 0 },
+        refused: if random.percent(60) { now as u32 - random.below(6) as u32 } else { 0 },
     };
     ids.into_iter().map(policy).collect()
 }
