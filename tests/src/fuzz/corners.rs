@@ -46,7 +46,7 @@ pub fn steer(random: &mut Random, world: &World, kernel: &Kernel, arrival: &mut 
         sum
     } else {
         let outcome = process(world, kernel, &mut State::default(), 0, arrival);
-        if !outcome.verdict.is_sent() {
+        if !outcome.verdict.is_sent() || outcome.trace.answered {
             return;
         }
         // In a tunnel the checksums are those of the inner packet.

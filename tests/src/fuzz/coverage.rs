@@ -13,8 +13,9 @@ use lb_common::ring::CLASSES;
 use crate::model::checksum::{Judged, audit};
 use crate::model::decap::{Content, Inside, Kind};
 use crate::model::read::{self, Datagram, ETHERNET, be16};
+use crate::model::rows::{Fate, Proof, Was};
 use crate::model::tracked::Told;
-use crate::model::{Arrival, Family, Outcome, Path, Verdict};
+use crate::model::{Arrival, Family, Outcome, Path, RowKind, Verdict};
 
 /// A verdict without its interface, or the reason of a drop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -91,6 +92,7 @@ fn need(family: Family, path: Path, what: What) -> Need {
         {
             Need::May
         }
+        (Path::Unknown, What::Transmit) => Need::May,
         (Path::Unknown, _) => Need::Cannot("an unknown way of forwarding ends before a next hop is looked for"),
         (Path::Reply, What::Drop(NoBackend | NoRing)) => Need::Cannot("replies need no ring"),
         (Path::Reply, What::Drop(Internal)) => Need::Cannot("nothing on a reply's way can contradict itself"),
@@ -140,6 +142,26 @@ impl<'a> Seen<'a> {
         self.outcome.trace.tracked == Some(told)
     }
 
+    fn proof(&self, proof: Proof) -> bool {
+        self.outcome.trace.proof == Some(proof)
+    }
+
+    fn before(&self, was: Was) -> bool {
+        self.outcome.trace.notes.before == Some(was)
+    }
+
+    fn refused(&self) -> bool {
+        use Fate::*;
+        matches!(self.outcome.trace.fate, Some(OverQuota | OverGate | TableFull | InTheWay))
+    }
+
+    fn answered(&self, family: Family, acknowledges: bool) -> bool {
+        let flags = if family == Family::V4 { ETHERNET + 20 + 13 } else { ETHERNET + 40 + 13 };
+        self.outcome.trace.answered
+            && self.family(family)
+            && self.outcome.frame.get(flags).is_some_and(|flags| (flags & 0x10 != 0) == acknowledges)
+    }
+
     /// What came out of its tunnel.
     fn unwrapped(&self) -> Option<Inside> {
         match self.outcome.trace.content {
@@ -158,7 +180,7 @@ impl<'a> Seen<'a> {
 /// Something beside a verdict that must have happened: its name, and how it is told.
 type Mark = (&'static str, fn(&Seen<'_>) -> bool);
 
-const MARKS: [Mark; 29] = [
+const MARKS: [Mark; 55] = [
     ("next hop by the kernel, IPv4", |s| s.packet.is_some() && s.outcome.trace.asked && s.family(Family::V4)),
     ("next hop by the kernel, IPv6", |s| s.packet.is_some() && s.outcome.trace.asked && s.family(Family::V6)),
     ("event told", |s| s.outcome.trace.told == Some(true)),
@@ -190,6 +212,34 @@ const MARKS: [Mark; 29] = [
     ("a flow beyond the quota of tracked ones", |s| s.tracked(Told::OverQuota)),
     ("a flow beyond a second's number of tracked ones", |s| s.tracked(Told::OverGate)),
     ("a tracked flow whose row nobody owns", |s| s.tracked(Told::NoBackend)),
+    ("a tracked flow whose backend is down, and no other's", |s| s.tracked(Told::Orphan)),
+    ("a tracked flow noted as its moving row had decided", |s| s.tracked(Told::Noted)),
+    ("a tracked flow of which nothing new was to be noted", |s| s.tracked(Told::Known)),
+    ("an answer of RST, IPv4", |s| s.answered(Family::V4, false)),
+    ("an answer of RST and ACK, IPv4", |s| s.answered(Family::V4, true)),
+    ("an answer of RST, IPv6", |s| s.answered(Family::V6, false)),
+    ("an answer of RST and ACK, IPv6", |s| s.answered(Family::V6, true)),
+    ("a tracked flow's orphan answered", |s| s.tracked(Told::Orphan) && s.outcome.trace.answered),
+    ("an orphan that cannot be answered, for its header's length", |s| s.outcome.trace.unanswerable),
+    ("a row that moves for longer, as a flow was refused", |s| s.outcome.trace.notes.pushed),
+    ("a row that moves for long enough when a flow is refused", |s| s.refused() && !s.outcome.trace.notes.pushed),
+    ("a refused flow that went to the owner", |s| s.refused() && s.outcome.trace.notes.without_settled),
+    ("a refused flow that went to `settled`", |s| s.refused() && !s.outcome.trace.notes.without_settled),
+    ("an orphan by looks that may have been refused", |s| s.outcome.trace.notes.spared),
+    ("the ring before asked: nobody's", |s| s.before(Was::Nobodys)),
+    ("the ring before asked: the owner's", |s| s.before(Was::Owners)),
+    ("the ring before asked: `settled`'s", |s| s.before(Was::Settleds)),
+    ("the ring before asked, and its backend is down", |s| {
+        s.before(Was::Owners) && s.outcome.trace.notes.without_settled
+    }),
+    ("a row that a client alone chose, not steady", |s| s.outcome.trace.by_client && s.outcome.trace.fate.is_some()),
+    ("a reply that proved whose its flow is, IPv4", |s| s.proof(Proof::Written) && s.family(Family::V4)),
+    ("a reply that proved whose its flow is, IPv6", |s| s.proof(Proof::Written) && s.family(Family::V6)),
+    ("a reply of a flow that was known", |s| s.proof(Proof::Known)),
+    ("a reply whose row does not move", |s| s.proof(Proof::AtRest)),
+    ("a reply of a backend that is down", |s| s.proof(Proof::Down)),
+    ("a reply that could not be written down", |s| s.proof(Proof::Refused)),
+    ("a reply that nobody looked at", |s| s.proof(Proof::Unlooked)),
 ];
 
 /// Kinds of tunnel, by what is outside and inside, or as somebody else writes them: all but plain IP in IP must be seen
@@ -206,12 +256,47 @@ fn tunnels() -> impl Iterator<Item = (Kind, Option<(Family, Family)>, String)> {
     })
 }
 
+/// Kinds of rows that a flow is looked up for.
+const KINDS: [(RowKind, &str); 3] =
+    [(RowKind::Moving, "moving"), (RowKind::Over, "over"), (RowKind::Exceptions, "exceptions")];
+
+/// What becomes of flows there, and whether it can on a row that moves, and on one that does not.
+const FATES: [(Fate, bool, bool, &str); 23] = [
+    (Fate::Followed, true, true, "followed"),
+    (Fate::Owners, false, true, "not written down, so the owner's"),
+    (Fate::MetMidway, true, false, "met midway and written down"),
+    (Fate::Opened, true, false, "opened with the owner"),
+    (Fate::OpenedAfterChange, true, false, "opened with `settled`, just after a change"),
+    (Fate::OpenedAfterRefusal, true, false, "opened with `settled`, just after a refusal"),
+    (Fate::Claimed, true, false, "written down where nothing was said"),
+    (Fate::OverDead, true, false, "written over an entry that was dead"),
+    (Fate::OverSilent, true, false, "written over an entry that was silent for too long"),
+    (Fate::OverClosing, true, false, "written over an entry that was closing"),
+    (Fate::VacatedDead, false, true, "an entry that was dead made vacant"),
+    (Fate::VacatedSilent, false, true, "an entry that was silent made vacant"),
+    (Fate::VacatedClosing, false, true, "an entry that was closing made vacant"),
+    (Fate::Kept, true, true, "an entry kept, as nobody gets the packet"),
+    (Fate::Unheard, true, false, "not written down, as nobody gets the packet"),
+    (Fate::Ended, true, false, "not written down, as it ends"),
+    (Fate::Nobodys, true, true, "nobody's"),
+    (Fate::OrphanOfEntry, true, true, "an orphan by its entry"),
+    (Fate::OrphanOfSettled, true, false, "an orphan, as `settled` is down"),
+    (Fate::OverQuota, true, false, "beyond the quota"),
+    (Fate::OverGate, true, false, "beyond a second's number"),
+    (Fate::TableFull, true, false, "no room"),
+    (Fate::InTheWay, true, false, "another's element in its place"),
+];
+
+/// It is the filter that does not ask.
+const UNASKED: &str = "not known to the filter of its row";
+
 #[derive(Clone, Debug, Default)]
 pub struct Coverage {
     pub packets: u64,
     cells: BTreeMap<(Family, Path, What), u64>,
     marks: BTreeMap<&'static str, u64>,
     tunnels: BTreeMap<(Kind, Option<(Family, Family)>), u64>,
+    fates: BTreeMap<(RowKind, Fate, Family), u64>,
     classes: [u64; CLASSES.len()],
 }
 
@@ -231,6 +316,9 @@ impl Coverage {
             Some(Content::Foreign(kind)) => *self.tunnels.entry((kind, None)).or_default() += 1,
             _ => {}
         }
+        if let (Some(kind), Some(fate)) = (trace.kind, trace.fate) {
+            *self.fates.entry((kind, fate, trace.family)).or_default() += 1;
+        }
         let seen = Seen::new(arrival, outcome);
         for (mark, happened) in MARKS {
             *self.marks.entry(mark).or_default() += u64::from(happened(&seen));
@@ -239,6 +327,23 @@ impl Coverage {
 
     fn count(&self, family: Family, path: Path, what: What) -> u64 {
         self.cells.get(&(family, path, what)).copied().unwrap_or(0)
+    }
+
+    /// Lines about flows on rows that are not steady: what, whether it can be, and how often it was, by family.
+    fn flows(&self) -> Vec<(String, bool, [u64; 2])> {
+        let by_family = |kind, fate| {
+            [Family::V4, Family::V6].map(|family| self.fates.get(&(kind, fate, family)).copied().unwrap_or(0))
+        };
+        let mut lines = Vec::new();
+        for (kind, name) in KINDS {
+            for (fate, moving, at_rest, what) in FATES {
+                let can = if kind == RowKind::Moving { moving } else { at_rest };
+                lines.push((format!("{name}: {what}"), can, by_family(kind, fate)));
+            }
+            let can = kind == RowKind::Exceptions;
+            lines.push((format!("{name}: {UNASKED}"), can, by_family(kind, Fate::Unasked)));
+        }
+        lines
     }
 
     /// What is missing, and what was reached that cannot be.
@@ -263,6 +368,13 @@ impl Coverage {
         for (kind, way, name) in tunnels() {
             if !self.tunnels.contains_key(&(kind, way)) {
                 complaints.push(format!("never happened: {name}"));
+            }
+        }
+        for (what, can, [v4, v6]) in self.flows() {
+            match (can, v4.min(v6)) {
+                (true, 0) => complaints.push(format!("never happened in both families: a flow on a row, {what}")),
+                (false, _) if v4 + v6 > 0 => complaints.push(format!("happened: a flow on a row, {what}")),
+                _ => {}
             }
         }
         for (class, log2) in CLASSES.iter().enumerate() {
@@ -297,6 +409,9 @@ impl Coverage {
         }
         for (kind, way, name) in tunnels() {
             let _ = write!(text, "\n{name:55}{:>9}", self.tunnels.get(&(kind, way)).copied().unwrap_or(0));
+        }
+        for (what, _, [v4, v6]) in self.flows().into_iter().filter(|(_, can, _)| *can) {
+            let _ = write!(text, "\n{what:55}{v4:>9}{v6:>9}");
         }
         for (log2, n) in CLASSES.iter().zip(self.classes) {
             let _ = write!(text, "\n{:55}{n:>9}", format!("a row of 2^{log2}"));
@@ -340,5 +455,23 @@ mod tests {
         coverage.packet(&arrival, &outcome(Family::V6, Path::Reply, Verdict::Drop(DropReason::NoRing)));
         let expected = "reached 1 times: drop no_ring (6 reply), though replies need no ring";
         assert!(coverage.complaints().contains(&expected.to_owned()));
+    }
+
+    #[test]
+    fn what_becomes_of_flows_is_to_be_reached_in_both_families_and_only_where_it_can_be() {
+        let arrival = Arrival { interface: 10, headroom: 216, frame: vec![0; 60] };
+        let met = |family, kind, fate| {
+            let trace = Trace { family, path: Path::Nat, kind: Some(kind), fate: Some(fate), ..Trace::default() };
+            Outcome { verdict: Verdict::Transmit, frame: vec![0; 60], trace }
+        };
+        let mut coverage = Coverage::default();
+        let missing = "never happened in both families: a flow on a row, over: followed".to_owned();
+        coverage.packet(&arrival, &met(Family::V4, RowKind::Over, Fate::Followed));
+        assert!(coverage.complaints().contains(&missing));
+        coverage.packet(&arrival, &met(Family::V6, RowKind::Over, Fate::Followed));
+        assert!(!coverage.complaints().contains(&missing));
+        coverage.packet(&arrival, &met(Family::V6, RowKind::Over, Fate::MetMidway));
+        let expected = "happened: a flow on a row, over: met midway and written down".to_owned();
+        assert!(coverage.complaints().contains(&expected));
     }
 }

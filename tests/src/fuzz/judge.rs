@@ -16,8 +16,12 @@ pub enum Kind {
     Checksum,
     Counters,
     Events,
-    /// What is known of tracked flows.
+    /// What is written down of flows.
     Flows,
+    /// What services have used up of what they may write down.
+    Uses,
+    /// What rows say.
+    Rows,
 }
 
 /// A packet about which program and model disagree.
@@ -43,7 +47,9 @@ impl Difference {
     }
 
     pub fn add(&mut self, kind: Kind, finding: String) {
-        self.kinds.push(kind);
+        if !self.kinds.contains(&kind) {
+            self.kinds.push(kind);
+        }
         self.findings.push(finding);
     }
 }
@@ -98,8 +104,13 @@ pub fn describe(arrival: &Arrival, expected: &Outcome, actual: &progrun::Outcome
 }
 
 /// Every checksum of a frame that left, from zero: an outer header's must be right, each other must be as right or
-/// wrong as it came.
+/// wrong as it came. An answer to the client is of Sluice's own making.
 fn checksums(arrival: &Arrival, expected: &Outcome, frame: &[u8]) -> Option<String> {
+    if expected.trace.answered {
+        let left = audit(frame);
+        let right = left.iter().all(|judged| matches!(judged, Judged::Ipv4(true) | Judged::Transport(true)));
+        return (!right || left.is_empty()).then(|| format!("checksums: an answer's are wrong: {left:?}"));
+    }
     let (came, mut left) = (audit(&arrival.frame), audit(frame));
     if expected.trace.path == Path::Ipip && expected.trace.family == Family::V4 {
         if left.first() != Some(&Judged::Ipv4(true)) {

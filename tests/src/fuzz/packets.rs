@@ -16,7 +16,7 @@ use crate::model::World;
 use crate::model::checksum::keep_transport;
 use crate::model::decap::{GENEVE, GUE, VXLAN};
 use crate::model::read;
-use crate::model::world::Endpoint;
+use crate::model::world::{Endpoint, Reply};
 use crate::packet::{
     Ethernet, Extension, Icmp, Ipv4, Ipv6, Mac, Packet, Tcp, Udp, arp, ethernet, icmp, icmpv6, ipv4, ipv6, raw, tcp,
     udp,
@@ -50,16 +50,43 @@ pub fn frame(random: &mut Random, world: &World) -> Vec<u8> {
     fit(frame)
 }
 
-/// Another packet of a flow that was there before: with other flags, if it is TCP's.
+/// Another packet of a flow that was there before: with other flags, if it is TCP's, or of the same client's next one.
 pub fn again(random: &mut Random, sent: &[Vec<u8>]) -> Vec<u8> {
     let before = random.pick(sent);
     let mut frame = before.clone();
     if let Some(packet) = read::datagram(&before).filter(|p| p.protocol == PROTO_TCP && p.is_complete(&before)) {
-        // SYN, ACK, data, FIN, RST.
-        frame[packet.l4 + 13] = random.pick(&[0x02, 0x10, 0x10, 0x18, 0x18, 0x11, 0x04, 0x14]);
+        // SYN, ACK, data, FIN, RST; and what has no ACK, though it should.
+        frame[packet.l4 + 13] = random.pick(&[0x02, 0x02, 0x10, 0x10, 0x18, 0x18, 0x11, 0x04, 0x14, 0x08, 0x01]);
+        if random.percent(15) {
+            // The client's next connection.
+            frame[packet.l4..packet.l4 + 2].copy_from_slice(&random.u16().to_be_bytes());
+            frame[packet.l4 + 13] = 0x02;
+        }
+        if random.percent(3) {
+            // A header that is too short, or longer than the packet.
+            frame[packet.l4 + 12] = random.byte();
+        }
         keep_transport(&before, &mut frame);
     }
     frame
+}
+
+/// What some backend answers to a packet of a flow that was there before.
+pub fn answer(random: &mut Random, world: &World, sent: &[Vec<u8>]) -> Vec<u8> {
+    let asked = read::datagram(&random.pick(sent));
+    let theirs = |reply: &&Reply| {
+        asked.is_some_and(|p| {
+            (reply.vip, reply.port, reply.from.protocol) == (p.destination, p.destination_port, p.protocol)
+        })
+    };
+    let replies: Vec<&Reply> = world.replies.iter().filter(theirs).collect();
+    match asked {
+        Some(packet) if !replies.is_empty() => {
+            let from = random.pick(&replies).from;
+            fit(between(random, world, from, packet.source_endpoint()).bytes())
+        }
+        _ => frame(random, world),
+    }
 }
 
 /// A good packet for a service or from a backend, to be cut at every byte.

@@ -1,12 +1,13 @@
 //! What a run consists of: a world, and what happens in it one after the other.
 //!
-//! A finding is a scenario, however it was found: it is what is shrunk, saved and replayed. Whatever will change
-//! while packets flow — rows that move, backends that die — is one more kind of [`Step`].
+//! A finding is a scenario, however it was found: it is what is shrunk, saved and replayed. Whatever changes while
+//! packets flow — rows that move, backends that die — is a kind of [`Step`].
 
 use serde::{Deserialize, Serialize};
 
 use super::random::Random;
-use super::{corners, packets, worlds};
+use super::{corners, flows, packets, worlds};
+use crate::model::world::Kind;
 use crate::model::{Arrival, Kernel, World};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,13 +30,29 @@ pub enum Step {
         up: bool,
         life: u16,
     },
+    /// The controller writes a row.
+    Row {
+        class: u8,
+        slot: u32,
+        row: u32,
+        owner: u16,
+        kind: Kind,
+    },
+}
+
+impl Scenario {
+    /// See [`World::holds_together`].
+    pub fn holds_together(&self) -> bool {
+        let may_own = |step: &Step| if let Step::Row { owner, .. } = step { self.world.may_own(*owner) } else { true };
+        self.world.holds_together() && self.steps.iter().all(may_own)
+    }
 }
 
 impl Step {
     /// The frame of the step, if it has one.
     pub fn arrival(&self) -> Option<&Arrival> {
         match self {
-            Self::Clock(_) | Self::Backend { .. } => None,
+            Self::Clock(_) | Self::Backend { .. } | Self::Row { .. } => None,
             Self::Packet(arrival) | Self::AtBackend(arrival) => Some(arrival),
         }
     }
@@ -44,31 +61,49 @@ impl Step {
 /// Frames of which another one of the same flow may come.
 const MOST_SENT: usize = 48;
 
+/// Flows that come again all the time, at most.
+const MOST_REGULARS: usize = 32;
+
 /// Room in front of a frame as most drivers leave it, and as test runs can take it away.
 pub const HEADROOM: usize = 216;
 
 /// A random world and this many packets in it.
 pub fn generate(random: &mut Random, kernel: &Kernel, packets: usize) -> Scenario {
-    let world = worlds::world(random);
+    let mut now = random.between(100, 1000) as u64;
+    let mut world = worlds::world(random, now);
+    // Some flows are older than the first packet, and come again and again.
+    let mut regulars: Vec<Vec<u8>> = (0..MOST_REGULARS).map(|_| packets::whole(random, &world)).collect();
+    regulars.retain(|frame| flows::flow(&world, frame).is_some());
+    world.entries = flows::entries(random, &world, now, &regulars);
+    let mut sent = regulars.clone();
     let mut steps = Vec::with_capacity(packets);
+    steps.push(Step::Clock(now));
     // Where time stands still, the budget for events is spent.
-    let hurry = random.pick(&[0, 0, 2, 5]);
-    let mut now = random.below(1000) as u64;
+    let hurry = random.pick(&[0, 0, 1, 3, 8]);
     let mut left = packets;
-    let mut sent: Vec<Vec<u8>> = Vec::new();
     while left > 0 {
         if random.below(100) < hurry {
             now += random.between(1, 3) as u64;
             steps.push(Step::Clock(now));
         }
-        // Only tracked flows ask for it.
-        if !world.policies.is_empty() && random.below(1000) < 4 {
+        if random.below(1000) < 9 {
             let backend = random.pick(&world.backends).id;
-            steps.push(Step::Backend { id: backend, up: random.percent(60), life: random.between(1, 2) as u16 });
+            steps.push(Step::Backend {
+                id: backend,
+                up: random.percent(60),
+                life: random.weighted(&[(80, 1), (20, 2)]),
+            });
+        }
+        if random.below(1000) < 20 && !regulars.is_empty() {
+            steps.extend(flows::row(random, &world, now, &regulars));
         }
         // One packet, or one packet cut at every byte.
-        let frames = if !world.policies.is_empty() && !sent.is_empty() && random.percent(40) {
+        let frames = if !regulars.is_empty() && random.percent(33) {
+            vec![packets::again(random, &regulars)]
+        } else if !sent.is_empty() && random.percent(20) {
             vec![packets::again(random, &sent)]
+        } else if !sent.is_empty() && random.percent(6) {
+            vec![packets::answer(random, &world, &sent)]
         } else if random.below(2000) < 1 {
             let frame = packets::whole(random, &world);
             let end = frame.len().min(120);

@@ -52,7 +52,7 @@ macro_rules! list {
 }
 
 const STEPS: List = list!(steps);
-const TABLES: [List; 11] = [
+const TABLES: [List; 12] = [
     list!(world.neighbours),
     list!(world.routes),
     list!(world.replies),
@@ -63,6 +63,7 @@ const TABLES: [List; 11] = [
     list!(world.backends),
     list!(world.devices),
     list!(world.policies),
+    list!(world.entries),
     list!(world.unwrapped),
 ];
 
@@ -76,7 +77,7 @@ impl Shrinker<'_> {
         let mut candidate = self.best.clone();
         change(&mut candidate);
         // A world that contradicts itself in a way of its own would be another finding.
-        if candidate == self.best || !candidate.world.holds_together() || !(self.test)(&candidate)? {
+        if candidate == self.best || !candidate.holds_together() || !(self.test)(&candidate)? {
             return Ok(false);
         }
         self.best = candidate;
@@ -128,6 +129,13 @@ impl Shrinker<'_> {
                     break;
                 }
             }
+            let mut kinds = vec![None];
+            kinds.extend(self.best.world.rings[i].kinds.iter().copied().map(Some));
+            for kind in kinds {
+                if self.attempt(|s| s.world.rings[i].kinds = kind.into_iter().collect())? {
+                    break;
+                }
+            }
             let Some(ring) = self.best.world.rings.get(i).map(|r| (r.class, r.slot)) else { break };
             self.attempt(|s| {
                 s.world.rings[i].class = 0;
@@ -141,6 +149,11 @@ impl Shrinker<'_> {
         }
         for i in 0..self.best.world.backends.len() {
             self.attempt(|s| s.world.backends[i].port = 0)?;
+        }
+        for i in 0..self.best.world.services.len() {
+            self.attempt(|s| s.world.services[i].tracked = false)?;
+            self.attempt(|s| s.world.services[i].by_client = false)?;
+            self.attempt(|s| s.world.services[i].before = None)?;
         }
         Ok(())
     }
@@ -218,11 +231,12 @@ fn shorten_payload(frame: &mut Vec<u8>, count: usize) {
 
 /// A sentence about a shrunk scenario: what is left of it.
 pub fn summary(scenario: &Scenario) -> String {
-    let World { services, rings, backends, replies, next_hops, routes, neighbours, own, devices, .. } = &scenario.world;
+    let World { services, rings, backends, replies, next_hops, routes, neighbours, own, devices, entries, .. } =
+        &scenario.world;
     let family = |address: IpAddr| if address.is_ipv4() { "IPv4" } else { "IPv6" };
     format!(
         "{} steps; services {:?}, {} rings, {} backends, {} replies, {} next hops, {} routes, {} neighbours, \
-         {} own addresses, devices {devices:?}",
+         {} own addresses, {} entries, devices {devices:?}",
         scenario.steps.len(),
         services.iter().map(|s| family(s.at.address)).collect::<Vec<_>>(),
         rings.len(),
@@ -232,6 +246,7 @@ pub fn summary(scenario: &Scenario) -> String {
         routes.len(),
         neighbours.len(),
         own.len(),
+        entries.len(),
     )
 }
 

@@ -8,22 +8,23 @@ use std::net::{IpAddr, Ipv4Addr};
 use lb_common::addr::{PROTO_TCP, PROTO_UDP};
 use lb_common::service::{FORWARD_IPIP, FORWARD_NAT};
 
+use super::flows;
 use super::network::{
-    BACKENDS, CLIENTS, DC, INTERFACES, LAN, OFF, PREFIXES, TUNNEL_SOURCES, VIPS, WAN, kernel, mac, of_family,
+    self, BACKENDS, CLIENTS, DC, INTERFACES, LAN, OFF, PREFIXES, TUNNEL_SOURCES, VIPS, WAN, kernel, mac, of_family,
 };
 use super::random::Random;
 use crate::model::world::{
-    BEYOND_BACKENDS, Backend, Endpoint, Indexed, Neighbour, NextHop, Policy, Prefix, Reply, Ring, Route, Service,
-    Settings, Way, World,
+    BEYOND_BACKENDS, Backend, Before, Endpoint, Indexed, Kind, Neighbour, NextHop, Orphans, Policy, Prefix, Reply,
+    Ring, Route, Service, Settings, Way, World,
 };
 use crate::packet::Mac;
 
 /// Ids that tests' counters have room for.
-const MOST_BACKENDS: usize = 40;
+pub(super) const MOST_BACKENDS: usize = 40;
 const MOST_SERVICES: usize = 40;
 
 /// Beyond the table of backends.
-const NO_SUCH_BACKENDS: [u16; 2] = [BEYOND_BACKENDS, 60_000];
+pub(super) const NO_SUCH_BACKENDS: [u16; 2] = [BEYOND_BACKENDS, 60_000];
 /// Beyond the table of next hops.
 const NO_SUCH_HOP: u32 = 5_000;
 /// A next hop that is sometimes empty.
@@ -31,7 +32,8 @@ const HOPS: u32 = 9;
 
 pub const PORTS: [u16; 7] = [1, 53, 80, 443, 5353, 8080, 65_535];
 
-pub fn world(random: &mut Random) -> World {
+/// At this second.
+pub fn world(random: &mut Random, now: u64) -> World {
     let mut world = World {
         settings: settings(random),
         services: Vec::new(),
@@ -52,12 +54,15 @@ pub fn world(random: &mut Random) -> World {
             (5, vec![]),
         ]),
         policies: Vec::new(),
+        entries: Vec::new(),
         unwrapped: Vec::new(),
     };
     world.rings = rings(random, &world);
     world.services = services(random, &world);
     world.replies = replies(random, &world);
-    world.policies = policies(random, &world);
+    world.policies = policies(random, &world, now);
+    let kinds: Vec<Vec<Kind>> = world.rings.iter().map(|ring| flows::kinds(random, &world, ring, now)).collect();
+    world.rings.iter_mut().zip(kinds).for_each(|(ring, kinds)| ring.kinds = kinds);
     world.unwrapped = VIPS.into_iter().filter(|_| random.percent(60)).collect();
     world
 }
@@ -74,12 +79,15 @@ fn settings(random: &mut Random) -> Settings {
     };
     let (tunnel_mask4, tunnel_mask6) = (mask(), mask());
     let log = random.percent(5);
+    // Some are full soon.
+    let room = random.weighted(&[(15, 16), (20, 64), (65, 512)]);
     Settings {
         ipv4,
         ipv6,
         nat,
         ipip,
         tracking,
+        room,
         log,
         hash_key: std::array::from_fn(|_| random.draw()),
         tunnel_mask4,
@@ -153,12 +161,12 @@ fn rings(random: &mut Random, world: &World) -> Vec<Ring> {
             _ => random.pick(&pool),
         });
         let owners = owners.collect();
-        rings.push(Ring { class: class as u8, slot, owners });
+        rings.push(Ring { class: class as u8, slot, owners, kinds: Vec::new() });
     }
     rings
 }
 
-fn is_ipv6(slot: u32) -> bool {
+pub(super) fn is_ipv6(slot: u32) -> bool {
     slot % 2 == 1
 }
 
@@ -173,38 +181,45 @@ fn services(random: &mut Random, world: &World) -> Vec<Service> {
         if services.iter().any(|s| s.at == at) {
             continue;
         }
+        let place = |ring: &Ring| (ring.class, ring.slot);
         let rings: Vec<&Ring> = world.rings.iter().filter(|r| is_ipv6(r.slot) == at.address.is_ipv6()).collect();
         let (class, slot) = match random.below(40) {
             0 => (random.below(5) as u8, 100),
             1 => (random.pick(&[5, 200, 255]), 0),
             _ if rings.is_empty() => (0, 101),
-            _ => {
-                let ring = rings[random.below(rings.len())];
-                (ring.class, ring.slot)
-            }
+            _ => place(random.pick(&rings)),
         };
         let forward = random.weighted(&[(48, FORWARD_NAT), (48, FORWARD_IPIP), (2, 0), (1, 3), (1, 255)]);
         let tracked = random.percent(50);
-        services.push(Service { at, id, class, slot, forward, tracked });
+        let before = random.percent(40).then(|| {
+            let (class, slot) =
+                if rings.is_empty() || random.percent(8) { (0, 102) } else { place(random.pick(&rings)) };
+            Before { class, slot, by_client: random.percent(30) }
+        });
+        services.push(Service { at, id, class, slot, forward, tracked, by_client: random.percent(25), before });
     }
     services
 }
 
-/// For tracked flows: timeouts that flows live to see, and quotas and gates that some do not pass.
-fn policies(random: &mut Random, world: &World) -> Vec<Policy> {
-    let mut ids: Vec<u32> = world.services.iter().filter(|s| s.tracked).map(|s| s.id).collect();
+/// Timeouts that flows live to see, and quotas and gates that some do not pass.
+fn policies(random: &mut Random, world: &World, now: u64) -> Vec<Policy> {
+    let mut ids: Vec<u32> = world.services.iter().map(|s| s.id).collect();
     ids.sort_unstable();
     ids.dedup();
-    let mut policy = |service| Policy {
+    ids.retain(|_| random.percent(95));
+    let policy = |service| Policy {
         service,
         tcp_opening: random.between(1, 4) as u32,
-        tcp: random.between(2, 30) as u32,
-        udp: random.between(1, 10) as u32,
-        drops_orphans: random.percent(40),
+        tcp: if random.percent(70) { random.between(2, 30) as u32 } else { 300 },
+        udp: if random.percent(70) { random.below(11) as u32 } else { 100 },
+        orphans: random.pick(&[Orphans::Reselect, Orphans::Reselect, Orphans::Drop, Orphans::Reset]),
+        quota: random.weighted(&[(7, 0), (9, 3), (9, 30), (75, 10_000)]),
         quotas: [0, 1].map(|_| random.pick(&[0, 1, 5, 10_000, 10_000, 10_000])),
-        new_per_second: random.pick(&[0, 3, 100_000, 100_000, 100_000]),
+        new_per_second: random.weighted(&[(7, 0), (9, 1), (9, 3), (9, 10), (66, 100_000)]),
+        in_motion: random.percent(85),
+        refused: if random.percent(60) { now as u32 - random.below(6) as u32 } else { 0 },
     };
-    if world.settings.tracking { ids.into_iter().map(&mut policy).collect() } else { Vec::new() }
+    ids.into_iter().map(policy).collect()
 }
 
 /// Ids of services, some of several endpoints.
@@ -240,11 +255,14 @@ fn replies(random: &mut Random, world: &World) -> Vec<Reply> {
     // Entries that no service explains.
     for _ in 0..random.below(4) {
         let address = random.pick(&[&BACKENDS[..], &CLIENTS[..]].concat());
+        // Whose it is said to be must not be of another family: such a flow may be written down.
+        let of_family = |id: &u16| world.backend(*id).is_none_or(|b| b.address.is_ipv6() == address.is_ipv6());
+        let ids: Vec<u16> = (1..=MOST_BACKENDS as u16).filter(of_family).collect();
         add(Reply {
             from: Endpoint { address, port: random.pick(&PORTS), protocol: random.pick(&[PROTO_TCP, PROTO_UDP]) },
-            vip: random.pick(&of_family(&VIPS, address.is_ipv6())),
-            port: random.u16(),
-            backend: random.between(1, MOST_BACKENDS) as u16,
+            vip: random.pick(&network::of_family(&VIPS, address.is_ipv6())),
+            port: if random.percent(50) { random.u16() } else { random.pick(&PORTS) },
+            backend: random.pick(&ids),
             service: random.between(1, MOST_SERVICES) as u32,
         });
     }

@@ -2,7 +2,7 @@
 //!
 //! `(world, kernel, time, state, packet) → (outcome, state)`. A [`World`] is what the program's maps and load-time
 //! constants hold, a [`Kernel`] the part of the host that the slow path asks, a [`State`] what packets leave behind
-//! (counters, events, the event budget), and [`process`] the way of one packet. Nothing here runs in the kernel and
+//! (counters, what is written down of flows, events, the event budget), and [`process`] the way of one packet. Nothing here runs in the kernel and
 //! nothing touches it; `fuzz` holds the loaded program to what this says.
 //!
 //! The trap of a reference is to become a copy. The model shares constants with the data plane — numbers and names
@@ -11,14 +11,16 @@
 //! packets, a route is the longest of all prefixes that match. Where the program is clever, this is plain.
 //!
 //! To change what the data plane does, change this first: `way` decides, `rewrite` writes bytes, `read` takes packets
-//! apart, `world` says what tables may hold. The fuzzer then fails until the program follows. The program for backend
+//! apart, `rows` and `tracked` know flows, `world` says what tables may hold. The fuzzer then fails until the program follows. The program for backend
 //! hosts has a model of its own, [`decap`].
 
 pub mod checksum;
 pub mod decap;
+pub mod flow;
 pub mod kernel;
 pub mod read;
 pub mod rewrite;
+pub mod rows;
 pub mod state;
 pub mod tracked;
 mod way;
@@ -99,6 +101,16 @@ pub enum Path {
     Tunnelled,
 }
 
+/// What a row is when a packet comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RowKind {
+    Steady,
+    Moving,
+    /// It moved, and its time has come.
+    Over,
+    Exceptions,
+}
+
 /// The decisions on a packet's way: for coverage, and for people who read a difference.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Trace {
@@ -112,6 +124,17 @@ pub struct Trace {
     pub asked: bool,
     /// A neighbour was missing, and the controller was told (`true`) or the budget was spent (`false`).
     pub told: Option<bool>,
+    /// What kind of row it is, and what became of the packet's flow there, if it is not steady.
+    pub kind: Option<RowKind>,
+    /// A client alone chose it.
+    pub by_client: bool,
+    pub fate: Option<rows::Fate>,
+    pub notes: rows::Notes,
+    /// What a reply has shown.
+    pub proof: Option<rows::Proof>,
+    /// The packet is an answer to the client: RST. Or it should be, and has no header to answer to.
+    pub answered: bool,
+    pub unanswerable: bool,
     /// What became of the packet's flow, where flows are tracked.
     pub tracked: Option<tracked::Told>,
     /// At a backend host, what was in the frame.

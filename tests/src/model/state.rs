@@ -5,6 +5,10 @@ use std::net::IpAddr;
 
 use lb_common::counters::{BackendCounters, DropReason, ServiceCounters};
 
+use super::flow::{self, Standing};
+use super::rows::Rows;
+use super::tracked::Tracked;
+use super::world::World;
 use crate::progrun::Counts;
 
 /// Events of one CPU in one second (ARCHITECTURE.md, "A packet's way").
@@ -24,10 +28,11 @@ pub struct Wanted {
 pub struct State {
     services: BTreeMap<u32, ServiceCounters>,
     backends: BTreeMap<u16, BackendCounters>,
+    /// Rows that are not steady, and flows that are written down for them.
+    pub rows: Rows,
     /// Flows of tracked services.
-    pub tracked: super::tracked::Flows,
-    /// Backends that are not what the world says, by id: whether they are up, and which of their lives it is.
-    pub standing: BTreeMap<u16, (bool, u16)>,
+    pub tracked: Tracked,
+    pub standing: Standing,
     /// Sent and not yet read, oldest first.
     pub events: VecDeque<Wanted>,
     /// At a backend host: packets taken out of their tunnels, and those in it for others.
@@ -38,6 +43,11 @@ pub struct State {
 }
 
 impl State {
+    /// Before the first packet.
+    pub fn of(world: &World) -> Self {
+        Self { rows: Rows::of(world, |flow| flow::hash(world, flow, false)), ..Self::default() }
+    }
+
     fn service(&mut self, id: u32) -> &mut ServiceCounters {
         self.services.entry(id).or_default()
     }
@@ -95,6 +105,9 @@ impl State {
         let mut counts = Counts::default();
         for (id, line) in &self.services {
             counts.service(*id, line);
+        }
+        for (id, line) in &self.rows.counters {
+            counts.flows(*id, line);
         }
         for (id, line) in &self.tracked.counters {
             counts.tracked(*id, line);

@@ -1,42 +1,22 @@
-//! Flows of services that track them: what is known of each, and what it says (docs/design/flows.md). Rows are steady
-//! here: of others the oracle in `lb_tests_rows` knows.
+//! Flows of services that track them: what is known of each, and what it says (docs/design/flows.md).
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
-use lb_common::addr::PROTO_TCP;
 use lb_common::counters::TrackedCounters;
 
-use super::read::Datagram;
-use super::world::{Service, World};
-
-/// Client, VIP, both ports, protocol.
-pub type Key = (IpAddr, IpAddr, u16, u16, u8);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    Opening,
-    Established,
-    Closing,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Flow {
-    pub service: u32,
-    pub backend: u16,
-    /// Which of the lives of its id.
-    pub life: u16,
-    pub phase: Phase,
-    pub last: u32,
-}
+use super::flow::{Asked, Flow, Gate, Goes, Key, Phase};
+use super::world::Orphans;
 
 /// What the table holds, and what was counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Flows {
-    pub flows: BTreeMap<Key, Flow>,
+pub struct Tracked {
+    /// Each with its service.
+    pub flows: BTreeMap<Key, (u32, Flow)>,
     pub counters: BTreeMap<u32, TrackedCounters>,
-    /// By service: a second, and how many flows were let in.
-    gates: BTreeMap<u32, (u32, u32)>,
+    /// How many there are, by service, of IPv4 and of IPv6: nobody is ever removed.
+    there: BTreeMap<u32, [u64; 2]>,
+    /// By service.
+    pub gates: BTreeMap<u32, Gate>,
 }
 
 /// What became of a packet's flow: for coverage.
@@ -51,119 +31,97 @@ pub enum Told {
     OverGate,
     NoBackend,
     Orphan,
+    /// A row that is not steady had decided, and it was noted.
+    Noted,
+    /// That was known already.
+    Known,
 }
 
-/// What a TCP packet's flags mean for its flow; a datagram's none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Signs {
-    opens: bool,
-    ends: bool,
-    resets: bool,
-}
-
-impl Signs {
-    pub fn of(packet: &Datagram, frame: &[u8]) -> Self {
-        let tcp = packet.protocol == PROTO_TCP;
-        let flag = |bit: u8| tcp && frame.get(packet.l4 + 13).is_some_and(|flags| flags & bit != 0);
-        let resets = flag(0x04);
-        Self { opens: !resets && packet.opens(frame), ends: flag(0x01) && !packet.opens(frame) || resets, resets }
-    }
-}
-
-/// Whose packet it is.
-#[derive(Clone, Copy, Debug)]
-pub struct Asked<'a> {
-    pub world: &'a World,
-    pub now: u32,
-    pub service: &'a Service,
-    pub packet: &'a Datagram,
-}
-
-impl Asked<'_> {
-    /// What became of the flow, and its backend (0 for nobody); `None` for an orphan that is dropped.
-    pub fn answer(
-        &self,
-        signs: Signs,
-        owner: u16,
-        standing: &BTreeMap<u16, (bool, u16)>,
-        flows: &mut Flows,
-    ) -> (Told, Option<u16>) {
-        let policy = self.world.policy(self.service.id);
-        let tcp = self.packet.protocol == PROTO_TCP;
-        // A backend that is nowhere is not up, and lives no life.
-        let known = |id: u16| match (self.world.backend(id), standing.get(&id)) {
-            (None, _) => (false, 0),
-            (Some(_), Some(standing)) => *standing,
-            (Some(_), None) => (true, 1),
-        };
-        let Datagram { source, destination, source_port, destination_port, protocol, .. } = *self.packet;
-        let key = (source, destination, source_port, destination_port, protocol);
-        let found = flows.flows.get(&key).copied();
-        let count = flows.counters.entry(self.service.id).or_default();
+impl Tracked {
+    /// What becomes of a flow whose row says by itself that it is the owner's.
+    pub fn answer(&mut self, asked: &Asked<'_>, owner: u16) -> (Told, Goes) {
+        let found = self.find(asked);
+        let count = self.counters.entry(asked.service).or_default();
         count.lookups += 1;
-
-        if let Some(mut flow) = found {
-            let opening = tcp && flow.phase == Phase::Opening;
-            let timeout = match (tcp, opening) {
-                (true, true) => policy.tcp_opening,
-                (true, false) => policy.tcp,
-                (false, _) => policy.udp,
-            };
-            let alive = known(flow.backend) == (true, flow.life);
-            if self.now - flow.last <= timeout {
-                if alive && !(signs.opens && flow.phase == Phase::Closing) {
-                    if signs.ends {
-                        flow.phase = Phase::Closing;
-                    } else if flow.phase == Phase::Opening && !signs.opens {
-                        flow.phase = Phase::Established;
-                    }
-                    flow.last = self.now;
-                    flows.flows.insert(key, flow);
-                    count.hits += 1;
-                    return (Told::Followed, Some(flow.backend));
-                }
-                if !alive && tcp && !signs.opens && policy.drops_orphans {
-                    return (Told::Orphan, None);
-                }
+        if let Some(flow) = found
+            && !asked.is_expired(&flow)
+        {
+            let alive = asked.is_alive(&flow);
+            if alive && !(asked.signs.opens && flow.phase == Phase::Closing) {
+                count.hits += 1;
+                self.flows.insert(asked.flow, (asked.service, flow.touched(asked.signs, asked.now)));
+                return (Told::Followed, Goes::To(flow.backend));
+            }
+            if !alive && asked.is_midway() && asked.policy.orphans != Orphans::Reselect {
+                return (Told::Orphan, Goes::Orphan);
             }
         }
-        count.fallbacks += u64::from(tcp && !signs.opens);
-        if owner == 0 {
-            return (Told::NoBackend, Some(0));
-        }
-        if signs.resets {
-            return (Told::Ended, Some(owner));
-        }
-        let phase = match signs {
-            Signs { opens: true, .. } => Phase::Opening,
-            Signs { ends: true, .. } => Phase::Closing,
-            _ => Phase::Established,
+        count.fallbacks += u64::from(asked.is_midway());
+        let told = if owner == 0 {
+            Told::NoBackend
+        } else if asked.signs.resets {
+            Told::Ended
+        } else {
+            self.write(asked, asked.met(owner))
         };
-        let (_, life) = known(owner);
-        let flow = Flow { service: self.service.id, backend: owner, life, phase, last: self.now };
+        (told, Goes::To(owner))
+    }
+
+    /// Notes what a row that is not steady has decided.
+    pub fn note(&mut self, asked: &Asked<'_>, backend: u16) -> Told {
+        let met = asked.met(backend);
+        let found = self.find(asked);
+        let goes_on = |flow: &Flow| {
+            (flow.backend, flow.life) == (met.backend, met.life)
+                && !asked.is_expired(flow)
+                && !(asked.signs.opens && flow.phase == Phase::Closing)
+        };
+        let flow = match found.filter(goes_on) {
+            Some(flow) => flow.touched(asked.signs, asked.now),
+            None if found.is_none() && asked.signs.resets => return Told::Ended,
+            None => met,
+        };
+        if found == Some(flow) {
+            return Told::Known;
+        }
+        match self.write(asked, flow) {
+            Told::Written | Told::Replaced => Told::Noted,
+            refused => refused,
+        }
+    }
+
+    fn find(&self, asked: &Asked<'_>) -> Option<Flow> {
+        self.flows.get(&asked.flow).map(|(_, flow)| *flow)
+    }
+
+    /// Over what was there, or past the gate and into the quota.
+    fn write(&mut self, asked: &Asked<'_>, flow: Flow) -> Told {
+        let Asked { service, policy, .. } = *asked;
+        let found = self.find(asked);
+        let count = self.counters.entry(service).or_default();
         if let Some(old) = found {
-            count.replaced += u64::from((old.backend, old.life) != (owner, life));
-            flows.flows.insert(key, flow);
-            return (Told::Replaced, Some(owner));
+            count.replaced += u64::from((old.backend, old.life) != (flow.backend, flow.life));
+            self.flows.insert(asked.flow, (service, flow));
+            return Told::Replaced;
         }
-        let gate = flows.gates.entry(self.service.id).or_default();
-        if gate.0 != self.now {
-            *gate = (self.now, 0);
-        }
-        if gate.1 >= policy.new_per_second {
+        if !self.gates.entry(service).or_default().pass(asked.now, policy.new_per_second) {
             count.refused_gate += 1;
-            return (Told::OverGate, Some(owner));
+            return Told::OverGate;
         }
-        gate.1 += 1;
-        let theirs =
-            |other: &&Flow, at: &Key| other.service == self.service.id && at.1.is_ipv6() == destination.is_ipv6();
-        let there = flows.flows.iter().filter(|(at, flow)| theirs(flow, at)).count();
-        if there >= policy.quotas[usize::from(destination.is_ipv6())] as usize {
+        let family = usize::from(asked.flow.1.is_ipv6());
+        let there = &mut self.there.entry(service).or_default()[family];
+        if *there >= u64::from(policy.quotas[family]) {
             count.refused_quota += 1;
-            return (Told::OverQuota, Some(owner));
+            return Told::OverQuota;
         }
+        *there += 1;
         count.written += 1;
-        flows.flows.insert(key, flow);
-        (Told::Written, Some(owner))
+        self.flows.insert(asked.flow, (service, flow));
+        Told::Written
+    }
+
+    /// How many flows of a service there are, of IPv4 and of IPv6.
+    pub fn of(&self, service: u32) -> [u64; 2] {
+        self.there.get(&service).copied().unwrap_or_default()
     }
 }

@@ -3,22 +3,28 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use lb_common::counters::DropReason;
-use lb_common::hash::HashKey;
 use lb_common::service::{FORWARD_IPIP, FORWARD_NAT};
 
+use super::flow::{self, Asked, Goes, Signs};
 use super::kernel::Answer;
 use super::read::{self, Datagram};
 use super::rewrite::{self, End};
+use super::rows::{Fate, Proof, Question};
 use super::state::Wanted;
-use super::tracked::{Asked, Signs};
-use super::world::{Backend, NextHop, Reply, Service, Way};
-use super::{Arrival, Family, Kernel, Outcome, Path, State, Trace, Verdict, World};
-use crate::golden::oracle;
+use super::world::{Backend, Endpoint, Kind, NextHop, Orphans, Reply, Row, Service, Way};
+use super::{Arrival, Family, Kernel, Outcome, Path, RowKind, State, Trace, Verdict, World};
 
 /// A frame that is ready to leave, and where to.
 struct Ready {
     frame: Vec<u8>,
     verdict: Verdict,
+}
+
+/// Who gets a client's packet.
+enum Chosen {
+    Backend(Backend),
+    /// The client itself, as the flow's backend is down.
+    Client(Ready),
 }
 
 /// One packet on its way.
@@ -80,8 +86,11 @@ impl Walk<'_> {
             _ => Path::Unknown,
         };
         self.forwardable()?;
-        let hash = self.hash();
-        let backend = self.choose(service, hash)?;
+        let hash = flow::hash(self.world, &flow::key(&self.packet), service.by_client);
+        let backend = match self.choose(service, hash)? {
+            Chosen::Backend(backend) => backend,
+            Chosen::Client(answer) => return Ok(answer),
+        };
         let packet = self.packet;
         let frame = &self.arrival.frame;
         let (out, hop) = match self.trace.path {
@@ -113,6 +122,7 @@ impl Walk<'_> {
         self.trace.backend = Some(reply.backend);
         self.forwardable()?;
         let packet = self.packet;
+        self.prove(reply);
         let hop = self.way_to_client(reply)?;
         let out = rewrite::translate(&self.arrival.frame, &packet, End::Source, reply.vip, reply.port);
         let ready = self.send(out, &hop)?;
@@ -134,37 +144,72 @@ impl Walk<'_> {
         }
     }
 
-    /// The flow's keyed hash: both addresses and both ports as they lie in the packet.
-    fn hash(&self) -> u32 {
-        let key = HashKey(self.world.settings.hash_key);
-        let Datagram { source, destination, source_port, destination_port, .. } = self.packet;
-        match (source, destination) {
-            (IpAddr::V4(s), IpAddr::V4(d)) => oracle::hash4(&key, (s, source_port), (d, destination_port)),
-            (IpAddr::V6(s), IpAddr::V6(d)) => oracle::hash6(&key, (s, source_port), (d, destination_port)),
-            _ => unreachable!("one packet has one family"),
+    /// The owner of the flow's row, or whoever else the flow has.
+    fn choose(&mut self, service: &Service, hash: u32) -> Result<Chosen, DropReason> {
+        let signs = Signs::of(&self.packet, &self.arrival.frame);
+        let State { standing, rows, tracked, .. } = &mut *self.state;
+        let asked = Asked::of(self.world, standing, self.now, service.id, flow::key(&self.packet), signs);
+        let question = rows.question(asked, service).ok_or(DropReason::NoRing)?;
+        let Question { place, row, .. } = question;
+        (self.trace.ring_class, self.trace.row) = (Some(place.0), Some(place.2));
+        (self.trace.kind, self.trace.by_client) = (Some(kind(row, asked.now)), service.by_client);
+        let is_tracked = self.world.settings.tracking && service.tracked;
+        let goes = if row.decides_alone(hash) {
+            self.trace.fate = (row.kind != Kind::Steady).then_some(Fate::Unasked);
+            if is_tracked {
+                let (told, goes) = tracked.answer(&asked, row.owner);
+                self.trace.tracked = Some(told);
+                goes
+            } else {
+                Goes::To(row.owner)
+            }
+        } else {
+            let (fate, notes, goes) = rows.answer(&question);
+            (self.trace.fate, self.trace.notes) = (Some(fate), notes);
+            if is_tracked && let Goes::To(backend @ 1..) = goes {
+                self.trace.tracked = Some(tracked.note(&asked, backend));
+            }
+            goes
+        };
+        match goes {
+            Goes::Orphan => {
+                // A RST is never answered with one.
+                let tells = asked.policy.orphans == Orphans::Reset && !signs.resets;
+                self.orphan(service, tells).map(Chosen::Client)
+            }
+            Goes::To(0) => Err(DropReason::NoBackend),
+            Goes::To(id) => {
+                self.trace.backend = Some(id);
+                // A row that names a backend there is none of: the maps contradict themselves.
+                self.world.backend(id).cloned().map(Chosen::Backend).ok_or(DropReason::Internal)
+            }
         }
     }
 
-    /// The owner of the flow's row, or whoever a tracked flow has.
-    fn choose(&mut self, service: &Service, hash: u32) -> Result<Backend, DropReason> {
-        let ring = self.world.ring(service).ok_or(DropReason::NoRing)?;
-        let row = oracle::row(hash, ring.log2());
-        (self.trace.ring_class, self.trace.row) = (Some(ring.class), Some(row));
-        let mut chosen = ring.owner(row);
-        if self.world.settings.tracking && service.tracked {
-            let asked = Asked { world: self.world, now: self.now as u32, service, packet: &self.packet };
-            let signs = Signs::of(&self.packet, &self.arrival.frame);
-            let (told, backend) = asked.answer(signs, chosen, &self.state.standing, &mut self.state.tracked);
-            self.trace.tracked = Some(told);
-            chosen = backend.ok_or(DropReason::BackendDown)?;
+    /// The flow's backend is down, and no other is to have its packets: the client is told, or nobody.
+    fn orphan(&mut self, service: &Service, tells: bool) -> Result<Ready, DropReason> {
+        let answer = rewrite::reset(&self.arrival.frame, &self.packet).filter(|_| tells);
+        self.trace.unanswerable = tells && answer.is_none();
+        let frame = answer.ok_or(DropReason::BackendDown)?;
+        self.trace.answered = true;
+        self.state.rows.answered(service.id);
+        Ok(Ready { frame, verdict: Verdict::Transmit })
+    }
+
+    /// What a reply shows of its flow's row, while rows of its service move.
+    fn prove(&mut self, reply: &Reply) {
+        let Datagram { destination, destination_port, protocol, .. } = self.packet;
+        let vip = Endpoint { address: reply.vip, port: reply.port, protocol };
+        let Some(service) = self.world.service(vip) else { return };
+        if !self.world.policy(reply.service).in_motion {
+            self.trace.proof = Some(Proof::Unlooked);
+            return;
         }
-        match chosen {
-            0 => Err(DropReason::NoBackend),
-            id => {
-                self.trace.backend = Some(id);
-                // A row that names a backend there is none of: the maps contradict themselves.
-                self.world.backend(id).cloned().ok_or(DropReason::Internal)
-            }
+        let flow = (destination, reply.vip, destination_port, reply.port, protocol);
+        let State { standing, rows, .. } = &mut *self.state;
+        let asked = Asked::of(self.world, standing, self.now, service.id, flow, Signs::default());
+        if let Some(question) = rows.question(asked, service) {
+            self.trace.proof = Some(rows.prove(&question, reply.backend));
         }
     }
 
@@ -243,6 +288,15 @@ impl Walk<'_> {
         } else {
             Err(DropReason::NotRedirectable)
         }
+    }
+}
+
+fn kind(row: Row, now: u32) -> RowKind {
+    match row.kind {
+        Kind::Steady => RowKind::Steady,
+        Kind::Moving { .. } if row.moves(now) => RowKind::Moving,
+        Kind::Moving { .. } => RowKind::Over,
+        Kind::Exceptions { .. } => RowKind::Exceptions,
     }
 }
 

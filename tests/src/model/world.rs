@@ -3,8 +3,8 @@
 //!
 //! A world need not make sense. Rings may be missing, name backends that cannot exist, next hops may be empty: the
 //! program must have an answer to those too. What a world does keep is what the maps' types enforce (one entry per
-//! key), that families do not mix (a service, its ring's backends and their tunnel sources), and that a ring names
-//! backends that are there or ids beyond the table.
+//! key), that families do not mix (a service, its rings' backends and their tunnel sources, what is written down of its
+//! flows), and that a ring's owners are backends that are there or ids beyond the table.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use lb_common::ring::CLASSES;
 
+use super::flow::{Flow, Key};
 use crate::packet::Mac;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +32,9 @@ pub struct World {
     /// How services' flows are written down; none for a service that is not here.
     #[serde(default)]
     pub policies: Vec<Policy>,
+    /// What is written down of flows whose rows are not steady, before the first packet.
+    #[serde(default)]
+    pub entries: Vec<Entry>,
     /// What backend hosts were told: VIPs whose packets they take out of tunnels.
     #[serde(default)]
     pub unwrapped: Vec<IpAddr>,
@@ -45,6 +49,9 @@ pub struct Settings {
     pub ipip: bool,
     #[serde(default)]
     pub tracking: bool,
+    /// Entries of flows that each family has room for.
+    #[serde(default)]
+    pub room: u32,
     pub log: bool,
     pub hash_key: [u64; 12],
     /// Bits of the outer IPv4 source that vary with the flow.
@@ -72,6 +79,20 @@ pub struct Service {
     /// Its flows are written down whatever their row.
     #[serde(default)]
     pub tracked: bool,
+    /// The addresses alone choose the row.
+    #[serde(default)]
+    pub by_client: bool,
+    /// The ring that its own takes the place of.
+    #[serde(default)]
+    pub before: Option<Before>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Before {
+    pub class: u8,
+    pub slot: u32,
+    /// The addresses alone chose its rows.
+    pub by_client: bool,
 }
 
 /// How a service's flows are written down, by its id. Times are in seconds.
@@ -81,19 +102,77 @@ pub struct Policy {
     pub tcp_opening: u32,
     pub tcp: u32,
     pub udp: u32,
-    /// Flows whose backend is down are dropped.
-    pub drops_orphans: bool,
-    /// Most flows of IPv4, and of IPv6.
+    pub orphans: Orphans,
+    /// Most entries of flows whose rows are not steady.
+    pub quota: u32,
+    /// Most tracked flows of IPv4, and of IPv6.
     pub quotas: [u32; 2],
     pub new_per_second: u32,
+    /// Replies are looked at, because rows may move.
+    pub in_motion: bool,
+    /// The second before the first packet in which a flow was last refused; 0 for never.
+    pub refused: u32,
 }
 
-/// A ring of 2^k rows, given by a pattern that repeats: row i belongs to `owners[i % owners.len()]`, 0 being nobody.
+/// What becomes of a TCP flow in the middle whose backend is down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Orphans {
+    #[default]
+    Reselect,
+    Drop,
+    Reset,
+}
+
+/// A ring of 2^k rows, given by patterns that repeat: row i belongs to `owners[i % owners.len()]`, 0 being nobody.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ring {
     pub class: u8,
     pub slot: u32,
     pub owners: Vec<u16>,
+    /// What rows say beside their owners; none: all are steady.
+    #[serde(default)]
+    pub kinds: Vec<Kind>,
+}
+
+/// What a row says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Row {
+    pub owner: u16,
+    pub kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    #[default]
+    Steady,
+    /// Until that second; flows from before that nobody has written down are `settled`'s.
+    Moving {
+        settled: u16,
+        until: u32,
+    },
+    Exceptions {
+        filter: u64,
+    },
+}
+
+/// An element of the table of flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    pub flow: Key,
+    pub service: u32,
+    /// It has become another flow's: its hash is not this one's.
+    pub strange: bool,
+    pub says: Says,
+}
+
+/// What such an element says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Says {
+    /// Nothing, and it may be claimed.
+    Nothing,
+    /// It is about to be removed.
+    Leaving,
+    Flow(Flow),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -191,10 +270,13 @@ pub fn longest<T>(entries: &[T], prefix: impl Fn(&T) -> Prefix, address: IpAddr)
 pub const BEYOND_BACKENDS: u16 = 96;
 
 impl World {
-    /// Every ring names backends that are there, nobody, or ids beyond the table.
+    /// Every ring's owners are backends that are there, nobody, or ids beyond the table.
     pub fn holds_together(&self) -> bool {
-        let there = |id: &u16| *id == 0 || *id >= BEYOND_BACKENDS || self.backend(*id).is_some();
-        self.rings.iter().all(|ring| ring.owners.iter().all(there))
+        self.rings.iter().all(|ring| ring.owners.iter().all(|id| self.may_own(*id)))
+    }
+
+    pub fn may_own(&self, id: u16) -> bool {
+        id == 0 || id >= BEYOND_BACKENDS || self.backend(id).is_some()
     }
 
     pub fn service(&self, at: Endpoint) -> Option<&Service> {
@@ -213,9 +295,9 @@ impl World {
         self.backends.iter().find(|b| b.id == id)
     }
 
-    /// The ring of a service, if it has one of a size that exists.
-    pub fn ring(&self, service: &Service) -> Option<&Ring> {
-        self.rings.iter().find(|r| r.class == service.class && r.slot == service.slot)
+    /// The ring in a slot, if there is one of a size that exists.
+    pub fn ring(&self, class: u8, slot: u32) -> Option<&Ring> {
+        self.rings.iter().find(|r| (r.class, r.slot) == (class, slot))
     }
 
     pub fn next_hop(&self, index: u32) -> Option<NextHop> {
@@ -238,9 +320,13 @@ impl Ring {
         CLASSES[usize::from(self.class)]
     }
 
-    /// The owner of a row, 0 for none.
-    pub fn owner(&self, row: u32) -> u16 {
-        self.owners.get(row as usize % self.owners.len().max(1)).copied().unwrap_or(0)
+    /// What a row says; its owner is 0 for none.
+    pub fn row(&self, row: u32) -> Row {
+        let row = row as usize;
+        Row {
+            owner: self.owners.get(row % self.owners.len().max(1)).copied().unwrap_or_default(),
+            kind: self.kinds.get(row % self.kinds.len().max(1)).copied().unwrap_or_default(),
+        }
     }
 }
 

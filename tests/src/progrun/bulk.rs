@@ -1,6 +1,7 @@
 //! Maps written many words at a time, and put back to how they were: for tests that change whole worlds.
 
 use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::{io, ptr};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
@@ -29,15 +30,20 @@ struct Batch {
 
 impl Program {
     /// Puts rings of one class into slots; `row` gives the word of each row of each slot. All in one call, because
-    /// every call that changes an outer map waits until no program can see the old inner ones.
-    pub fn set_rings(&mut self, class: usize, slots: &[u32], row: impl Fn(u32, u32) -> Row) -> Result<()> {
+    /// every call that changes an outer map waits until no program can see the old inner ones. The rings, in memory.
+    pub fn set_rings(&mut self, class: usize, slots: &[u32], row: impl Fn(u32, u32) -> Row) -> Result<Vec<Mapped>> {
+        let mut mapped = Vec::new();
         if slots.is_empty() {
-            return Ok(());
+            return Ok(mapped);
         }
         let mut inner: Vec<Array<MapData, u64>> = Vec::new();
         for &slot in slots {
             let ring = Array::create(rows(class), BPF_F_MMAPABLE)?;
-            fill(&ring, |index| row(slot, index).0).context("cannot map a ring into memory")?;
+            let words = Mapped::of(&ring).context("cannot map a ring into memory")?;
+            for (index, word) in (0..).zip(words.words()) {
+                word.store(row(slot, index).0, Ordering::Relaxed);
+            }
+            mapped.push(words);
             inner.push(ring);
         }
         let fds: Vec<u32> = inner.iter().map(|ring| ring.map().fd().as_fd().as_raw_fd() as u32).collect();
@@ -57,7 +63,7 @@ impl Program {
         // SAFETY: a `repr(C)` prefix of `union bpf_attr`; what it points to outlives the call.
         let done = unsafe { libc::syscall(libc::SYS_bpf, BPF_MAP_UPDATE_BATCH, &raw mut batch, size) };
         ensure!(done == 0, "map `{name}`: {}", io::Error::last_os_error());
-        Ok(())
+        Ok(mapped)
     }
 
     /// Puts back what packets change and tests cannot subtract: the clock, the budget for events, and events unread.
@@ -86,23 +92,34 @@ impl Program {
     }
 }
 
-/// Writes every word of an array through a memory mapping.
-fn fill(ring: &Array<MapData, u64>, word: impl Fn(u32) -> u64) -> io::Result<()> {
-    let count = ring.len() as usize;
-    let bytes = count * size_of::<u64>();
-    let fd = ring.map().fd().as_fd().as_raw_fd();
-    // SAFETY: a fresh shared mapping of a map of ours; the kernel checks its length.
-    let base =
-        unsafe { libc::mmap(ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, fd, 0) };
-    if base == libc::MAP_FAILED {
-        return Err(io::Error::last_os_error());
+/// A ring's rows in memory, as programs see them.
+#[derive(Debug)]
+pub struct Mapped {
+    base: *mut libc::c_void,
+    count: usize,
+}
+
+impl Mapped {
+    fn of(ring: &Array<MapData, u64>) -> io::Result<Self> {
+        let count = ring.len() as usize;
+        let bytes = count * size_of::<u64>();
+        let fd = ring.map().fd().as_fd().as_raw_fd();
+        // SAFETY: a fresh shared mapping of a map of ours; the kernel checks its length, and keeps the map for it.
+        let base =
+            unsafe { libc::mmap(ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, fd, 0) };
+        if base == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(Self { base, count }) }
     }
-    // SAFETY: the mapping is of this many words, page-aligned, and no program sees the map yet.
-    let words = unsafe { std::slice::from_raw_parts_mut(base.cast::<u64>(), count) };
-    for (index, slot) in (0u32..).zip(words) {
-        *slot = word(index);
+
+    pub fn words(&self) -> &[AtomicU64] {
+        // SAFETY: the mapping is of this many words, page-aligned, and lives as long as `self`; programs change words
+        // atomically.
+        unsafe { std::slice::from_raw_parts(self.base.cast::<AtomicU64>(), self.count) }
     }
-    // SAFETY: mapped above with this length; `words` is not used any more.
-    unsafe { libc::munmap(base, bytes) };
-    Ok(())
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        // SAFETY: mapped in `of` with this length; slices of it do not live longer.
+        unsafe { libc::munmap(self.base, self.count * size_of::<u64>()) };
+    }
 }

@@ -14,5 +14,6 @@ pub mod objects;
 mod program;
 pub mod wire;
 
+pub use bulk::Mapped;
 pub use counters::{Counts, counted};
 pub use program::{Outcome, Program, Refused, Settings, Verdict};

@@ -48,7 +48,8 @@ pub struct Settings {
     pub tracking: bool,
     pub log: bool,
     pub test_clock: bool,
-    /// Of each table of tracked flows.
+    /// Of each table of flows whose rows are not steady, and of tracked ones.
+    pub room_for_flows: u32,
     pub room_for_tracked: u32,
     pub hash_key: HashKey,
     /// Network order, as [`settings::TUNNEL_SOURCE_MASK4`].
@@ -77,6 +78,7 @@ impl Settings {
             tracking: true,
             log: false,
             test_clock: true,
+            room_for_flows: Program::FLOWS,
             room_for_tracked: 4096,
             hash_key: HashKey(key),
             tunnel_source_mask4: 0,
@@ -171,7 +173,7 @@ impl fmt::Debug for Program {
 }
 
 impl Program {
-    /// Room for flows, in each of the tables.
+    /// Room for flows, in each of the tables, if nothing else is said.
     pub const FLOWS: u32 = 64;
 
     /// Loads the load balancer with empty maps. Nothing is pinned and nothing attached: it goes when dropped.
@@ -203,8 +205,8 @@ impl Program {
             .map_max_entries("TRACKED_COUNTERS", SERVICES)
             .map_max_entries("FLOW_POLICIES", SERVICES)
             .map_max_entries("FLOW_USES", SERVICES)
-            .map_max_entries("FLOWS4", Self::FLOWS)
-            .map_max_entries("FLOWS6", Self::FLOWS)
+            .map_max_entries("FLOWS4", settings.room_for_flows)
+            .map_max_entries("FLOWS6", settings.room_for_flows)
             .map_max_entries("TRACKED4", settings.room_for_tracked)
             .map_max_entries("TRACKED6", settings.room_for_tracked)
             .map_max_entries("BACKEND_COUNTERS", BACKENDS)

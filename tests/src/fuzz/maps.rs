@@ -1,0 +1,197 @@
+//! The program with a world in its maps, as a controller would write it.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::atomic::Ordering;
+
+use anyhow::{Result, bail};
+
+use lb_common::addr::{Endpoint4, Endpoint6, words6};
+use lb_common::backend::{BACKEND_ALIVE, BACKEND_V6, Backend, BackendRoute, State as BackendState, Tunnel};
+use lb_common::flow::{FlowPolicy, ORPHAN_DROP, ORPHAN_RESELECT, ORPHAN_RESET};
+use lb_common::hash::HashKey;
+use lb_common::ring::{CLASSES, Row};
+use lb_common::route::{
+    Neighbour4, Neighbour6, NextHop, ROUTE_ASK_KERNEL, ROUTE_GATEWAY, ROUTE_ON_LINK, Route as RouteValue,
+};
+use lb_common::service::{AFFINITY_SOURCE, BEFORE_SOURCE, Reverse4, Reverse6, Service as ServiceValue, TRACKED};
+
+use super::network;
+use super::words::{row_word, word};
+use crate::model::World;
+use crate::model::world::{self, Endpoint, Orphans, Reply, Route, Service, Way};
+use crate::progrun::{Mapped, Program, Settings};
+
+/// By class and slot: rings in memory, and what they say in the beginning.
+pub(super) type Rings = BTreeMap<(u8, u32), (Mapped, Vec<u64>)>;
+
+/// The balancer, and its rings.
+pub(super) fn load(world: &World) -> Result<(Program, Rings)> {
+    let s = &world.settings;
+    let mut program = Program::load(&Settings {
+        ipv4: s.ipv4,
+        ipv6: s.ipv6,
+        nat: s.nat,
+        ipip: s.ipip,
+        dsr_l2: false,
+        gre: false,
+        gue: false,
+        overlay: false,
+        crossing: false,
+        tracking: s.tracking,
+        log: s.log,
+        test_clock: true,
+        room_for_flows: s.room.max(1),
+        // More than there are packets: nobody is pushed out.
+        room_for_tracked: 16_384,
+        hash_key: HashKey(s.hash_key),
+        tunnel_source_mask4: u32::from_ne_bytes(s.tunnel_mask4.octets()),
+        tunnel_source_mask6: u32::from_ne_bytes(s.tunnel_mask6.octets()),
+    })?;
+    program.set_devices(&world.devices)?;
+    for entry in &world.next_hops {
+        program.set("NEXT_HOPS", entry.index, next_hop(&entry.hop))?;
+        // Index 0 means none, whatever is there.
+        program.set("NEXT_HOPS", 0, next_hop(&entry.hop))?;
+    }
+    for backend in &world.backends {
+        program.set("BACKENDS", u32::from(backend.id), record(backend))?;
+    }
+    let mut rings = BTreeMap::new();
+    for class in 0..CLASSES.len() {
+        let of_class = world.rings.iter().filter(|r| usize::from(r.class) == class);
+        let slots: Vec<u32> = of_class.map(|r| r.slot).collect();
+        let mapped = program.set_rings(class, &slots, |slot, row| {
+            let ring = world.rings.iter().find(|r| usize::from(r.class) == class && r.slot == slot);
+            Row(ring.map_or(0, |ring| row_word(ring.row(row))))
+        })?;
+        for (slot, ring) in slots.into_iter().zip(mapped) {
+            let words = ring.words().iter().map(|word| word.load(Ordering::Relaxed)).collect();
+            rings.insert((class as u8, slot), (ring, words));
+        }
+    }
+    for policy in &world.policies {
+        let policy_value = FlowPolicy {
+            tcp_opening: policy.tcp_opening,
+            tcp: policy.tcp,
+            udp: policy.udp,
+            orphans: match policy.orphans {
+                Orphans::Reselect => ORPHAN_RESELECT,
+                Orphans::Drop => ORPHAN_DROP,
+                Orphans::Reset => ORPHAN_RESET,
+            },
+            quota: policy.quota,
+            moving: u32::from(policy.in_motion),
+            new_per_second: policy.new_per_second,
+            tracked_quota4: policy.quotas[0],
+            tracked_quota6: policy.quotas[1],
+            ..FlowPolicy::default()
+        };
+        program.set("FLOW_POLICIES", policy.service, policy_value)?;
+    }
+    for service in &world.services {
+        insert_service(&mut program, service)?;
+    }
+    for reply in &world.replies {
+        insert_reply(&mut program, reply)?;
+    }
+    for route in &world.routes {
+        insert_route(&mut program, route)?;
+    }
+    for neighbour in &world.neighbours {
+        let (ifindex, hop) = (neighbour.interface, next_hop(&neighbour.hop));
+        match neighbour.address {
+            IpAddr::V4(a) => program.insert("NEIGHBOURS4", Neighbour4 { ifindex, addr: word(a.octets()) }, hop)?,
+            IpAddr::V6(a) => {
+                program.insert("NEIGHBOURS6", Neighbour6 { addr: words6(a.octets()), ifindex, pad: 0 }, hop)?;
+            }
+        }
+    }
+    for own in &world.own {
+        match own {
+            IpAddr::V4(a) => program.insert("LOCAL4", word(a.octets()), 1u32)?,
+            IpAddr::V6(a) => program.insert("LOCAL6", words6(a.octets()), 1u32)?,
+        }
+    }
+    Ok((program, rings))
+}
+
+/// An address as a record has it: IPv4 in word 0.
+fn words(address: IpAddr) -> [u32; 4] {
+    match address {
+        IpAddr::V4(a) => [word(a.octets()), 0, 0, 0],
+        IpAddr::V6(a) => words6(a.octets()),
+    }
+}
+
+fn next_hop(hop: &world::NextHop) -> NextHop {
+    NextHop {
+        destination_mac: hop.destination.0,
+        source_mac: hop.source.0,
+        mtu: hop.mtu,
+        ifindex: hop.interface,
+        reserved: 0,
+    }
+}
+
+pub(super) fn record(backend: &world::Backend) -> Backend {
+    let flags = if backend.address.is_ipv6() { BACKEND_ALIVE | BACKEND_V6 } else { BACKEND_ALIVE };
+    Backend {
+        addr: words(backend.address),
+        state: BackendState { port: backend.port.to_be(), flags, generation: 1 },
+        route: BackendRoute { next_hop: backend.next_hop, reserved: 0 },
+        tunnel_source: words(backend.tunnel_source),
+        tunnel: Tunnel::default(),
+    }
+}
+
+fn insert_service(program: &mut Program, service: &Service) -> Result<()> {
+    let Service { at: Endpoint { address, port, protocol }, id, class, slot, forward, tracked, by_client, before } =
+        *service;
+    let flag = |is: bool, flag: u16| if is { flag } else { 0 };
+    let value = ServiceValue {
+        id,
+        ring: slot,
+        class,
+        forward,
+        flags: flag(tracked, TRACKED)
+            | flag(by_client, AFFINITY_SOURCE)
+            | flag(before.is_some_and(|before| before.by_client), BEFORE_SOURCE),
+        before: before.map_or(0, |before| ServiceValue::pack_before(before.class, before.slot)),
+    };
+    match address {
+        IpAddr::V4(a) => program.insert("SERVICES4", Endpoint4::from_host(a.octets(), port, protocol), value),
+        IpAddr::V6(a) => program.insert("SERVICES6", Endpoint6::from_host(a.octets(), port, protocol), value),
+    }
+}
+
+fn insert_reply(program: &mut Program, reply: &Reply) -> Result<()> {
+    let Reply { from: Endpoint { address, port, protocol }, vip, port: vip_port, backend, service } = *reply;
+    let vip_port = vip_port.to_be();
+    match (address, vip) {
+        (IpAddr::V4(a), IpAddr::V4(vip)) => {
+            let value = Reverse4 { vip: word(vip.octets()), port: vip_port, backend, service, reserved: 0 };
+            program.insert("REVERSE4", Endpoint4::from_host(a.octets(), port, protocol), value)
+        }
+        (IpAddr::V6(a), IpAddr::V6(vip)) => {
+            let value = Reverse6 { vip: words6(vip.octets()), port: vip_port, backend, service };
+            program.insert("REVERSE6", Endpoint6::from_host(a.octets(), port, protocol), value)
+        }
+        _ => bail!("the reply from {address} is of another family than its VIP {vip}"),
+    }
+}
+
+fn insert_route(program: &mut Program, route: &Route) -> Result<()> {
+    // Words that a kind of route does not have lead astray, so that whoever reads them is found out.
+    let astray = RouteValue { next_hop: 1, ifindex: network::LAN, ..RouteValue::default() };
+    let value = match route.way {
+        Way::Gateway(next_hop) => RouteValue { kind: ROUTE_GATEWAY, next_hop, ..astray },
+        Way::OnLink(ifindex) => RouteValue { kind: ROUTE_ON_LINK, ifindex, ..astray },
+        Way::AskKernel => RouteValue { kind: ROUTE_ASK_KERNEL, ..astray },
+    };
+    let length = u32::from(route.prefix.length);
+    match route.prefix.address {
+        IpAddr::V4(a) => program.insert_prefix("ROUTES4", length, a.octets(), value),
+        IpAddr::V6(a) => program.insert_prefix("ROUTES6", length, a.octets(), value),
+    }
+}
