@@ -15,6 +15,7 @@ use crate::model::decap::{Content, Inside, Kind};
 use crate::model::read::{self, Datagram, ETHERNET, be16};
 use crate::model::rows::{Fate, Proof, Was};
 use crate::model::tracked::Told;
+use crate::model::tunnel;
 use crate::model::{Arrival, Family, Outcome, Path, RowKind, Verdict};
 
 /// A verdict without its interface, or the reason of a drop.
@@ -61,14 +62,18 @@ enum Need {
 }
 
 /// The columns of the table: family and path.
-const COLUMNS: [(Family, Path, &str); 14] = [
+const COLUMNS: [(Family, Path, &str); 18] = [
     (Family::V4, Path::Nat, "4 nat"),
     (Family::V4, Path::Ipip, "4 ipip"),
+    (Family::V4, Path::Encapsulated, "4 encap"),
+    (Family::V4, Path::DsrL2, "4 dsr"),
     (Family::V4, Path::Reply, "4 reply"),
     (Family::V4, Path::Unknown, "4 ?"),
     (Family::V4, Path::Nobody, "4 -"),
     (Family::V6, Path::Nat, "6 nat"),
     (Family::V6, Path::Ipip, "6 ipip"),
+    (Family::V6, Path::Encapsulated, "6 encap"),
+    (Family::V6, Path::DsrL2, "6 dsr"),
     (Family::V6, Path::Reply, "6 reply"),
     (Family::V6, Path::Unknown, "6 ?"),
     (Family::V6, Path::Nobody, "6 -"),
@@ -99,7 +104,9 @@ fn need(family: Family, path: Path, what: What) -> Need {
         (_, What::Drop(Fragment)) if family == Family::V6 => {
             Need::Cannot("an IPv6 fragment has an extension header, so no ports, so no service")
         }
-        (Path::Nat | Path::Reply, What::Drop(NoHeadroom)) => Need::Cannot("translation needs no headroom"),
+        (Path::Nat | Path::DsrL2 | Path::Reply, What::Drop(NoHeadroom)) => {
+            Need::Cannot("neither translation nor L2 DSR needs headroom")
+        }
         _ => Need::Must,
     }
 }
@@ -256,6 +263,16 @@ fn tunnels() -> impl Iterator<Item = (Kind, Option<(Family, Family)>, String)> {
     })
 }
 
+/// Every kind of tunnel that packets are put into, over and through both families.
+fn entered() -> impl Iterator<Item = ((tunnel::Kind, Family, Family), String)> {
+    let families = [(Family::V4, "4"), (Family::V6, "6")];
+    tunnel::Kind::ALL.into_iter().flat_map(move |(kind, name)| {
+        families.into_iter().flat_map(move |(outer, o)| {
+            families.map(|(inner, i)| ((kind, outer, inner), format!("a packet sent, {i}in{o} by {name}")))
+        })
+    })
+}
+
 /// Kinds of rows that a flow is looked up for.
 const KINDS: [(RowKind, &str); 3] =
     [(RowKind::Moving, "moving"), (RowKind::Over, "over"), (RowKind::Exceptions, "exceptions")];
@@ -296,6 +313,8 @@ pub struct Coverage {
     cells: BTreeMap<(Family, Path, What), u64>,
     marks: BTreeMap<&'static str, u64>,
     tunnels: BTreeMap<(Kind, Option<(Family, Family)>), u64>,
+    /// What packets were put into, by family outside and inside.
+    entered: BTreeMap<(tunnel::Kind, Family, Family), u64>,
     fates: BTreeMap<(RowKind, Fate, Family), u64>,
     classes: [u64; CLASSES.len()],
 }
@@ -315,6 +334,9 @@ impl Coverage {
             }
             Some(Content::Foreign(kind)) => *self.tunnels.entry((kind, None)).or_default() += 1,
             _ => {}
+        }
+        if let Some((kind, outer)) = trace.tunnel.filter(|_| outcome.verdict.is_sent()) {
+            *self.entered.entry((kind, outer, trace.family)).or_default() += 1;
         }
         if let (Some(kind), Some(fate)) = (trace.kind, trace.fate) {
             *self.fates.entry((kind, fate, trace.family)).or_default() += 1;
@@ -365,6 +387,11 @@ impl Coverage {
                 complaints.push(format!("never happened: {mark}"));
             }
         }
+        for (way, name) in entered() {
+            if !self.entered.contains_key(&way) {
+                complaints.push(format!("never happened: {name}"));
+            }
+        }
         for (kind, way, name) in tunnels() {
             if !self.tunnels.contains_key(&(kind, way)) {
                 complaints.push(format!("never happened: {name}"));
@@ -406,6 +433,9 @@ impl Coverage {
         text.push('\n');
         for (mark, _) in MARKS {
             let _ = write!(text, "\n{mark:55}{:>9}", self.marks.get(mark).copied().unwrap_or(0));
+        }
+        for (way, name) in entered() {
+            let _ = write!(text, "\n{name:55}{:>9}", self.entered.get(&way).copied().unwrap_or(0));
         }
         for (kind, way, name) in tunnels() {
             let _ = write!(text, "\n{name:55}{:>9}", self.tunnels.get(&(kind, way)).copied().unwrap_or(0));

@@ -20,11 +20,6 @@ use crate::model::world::{Entry, Kind, Ring, Says, Service};
 /// Entries of a family in the beginning, at most.
 const MOST_ENTRIES: usize = 8;
 
-/// Ids of backends that flows of a family may have.
-fn pool(world: &World, ipv6: bool) -> Vec<u16> {
-    world.backends.iter().filter(|b| b.address.is_ipv6() == ipv6).map(|b| b.id).collect()
-}
-
 /// Somebody of the pool, most of the time; else somebody who is not there, or cannot be.
 fn backend(random: &mut Random, world: &World, pool: &[u16]) -> u16 {
     let beyond = random.pick(&NO_SUCH_BACKENDS);
@@ -50,7 +45,7 @@ fn kind(random: &mut Random, world: &World, class: u8, slot: u32, now: u64) -> K
     match random.below(100) {
         0..12 => Kind::Steady,
         12..74 => {
-            let pool = pool(world, is_ipv6(slot));
+            let pool = world.pool(is_ipv6(slot));
             let somebody = backend(random, world, &pool);
             let settled = random.weighted(&[(65, somebody), (27, BEFORE), (8, 0)]);
             let whole = now + idle(random, world, class, slot) + MARGIN;
@@ -103,7 +98,7 @@ pub fn entries(random: &mut Random, world: &World, now: u64, frames: &[Vec<u8>])
             _ => random.below(40) as u32,
         };
         let known = Flow {
-            backend: backend(random, world, &pool(world, ipv6)),
+            backend: backend(random, world, &world.pool(ipv6)),
             life: random.weighted(&[(88, 1), (12, 2)]),
             phase: random.weighted(&[(30, Phase::Opening), (40, Phase::Established), (30, Phase::Closing)]),
             last: (now as u32).saturating_sub(silent),
@@ -121,7 +116,7 @@ pub fn row(random: &mut Random, world: &World, now: u64, frames: &[Vec<u8>]) -> 
     let ring = world.ring(service.class, service.slot)?;
     let index = oracle::row(flow::hash(world, &flow, service.by_client), ring.log2());
     let (class, slot) = (ring.class, ring.slot);
-    let pool = pool(world, is_ipv6(slot));
+    let pool = world.pool(is_ipv6(slot));
     let owner = if pool.is_empty() || random.percent(30) { ring.row(index).owner } else { random.pick(&pool) };
     Some(Step::Row { class, slot, row: index, owner, kind: kind(random, world, class, slot, now) })
 }

@@ -2,8 +2,12 @@
 
 use std::fmt;
 
+use lb_common::addr::PROTO_UDP;
+
 use crate::model::checksum::{Judged, audit};
-use crate::model::{Arrival, Family, Outcome, Path, Verdict};
+use crate::model::read::{ETHERNET, be16};
+use crate::model::{Arrival, Family, Outcome, Verdict};
+use crate::packet::checksum::sum;
 use crate::packet::{decode, diff};
 use crate::progrun;
 
@@ -111,22 +115,53 @@ fn checksums(arrival: &Arrival, expected: &Outcome, frame: &[u8]) -> Option<Stri
         let right = left.iter().all(|judged| matches!(judged, Judged::Ipv4(true) | Judged::Transport(true)));
         return (!right || left.is_empty()).then(|| format!("checksums: an answer's are wrong: {left:?}"));
     }
-    let (came, mut left) = (audit(&arrival.frame), audit(frame));
-    if expected.trace.path == Path::Ipip && expected.trace.family == Family::V4 {
-        if left.first() != Some(&Judged::Ipv4(true)) {
-            return Some(format!("checksums: the outer header's is wrong: {left:?}"));
-        }
-        left.remove(0);
+    let came = audit(&arrival.frame);
+    let Some((_, outer)) = expected.trace.tunnel else {
+        let left = audit(frame);
+        return (came != left).then(|| format!("checksums: came as {came:?}, left as {left:?}"));
+    };
+    let Some(length) = frame.len().checked_sub(arrival.frame.len()).filter(|length| *length >= 20) else {
+        return Some(format!("checksums: {} bytes hold no tunnel around {}", frame.len(), arrival.frame.len()));
+    };
+    let (front, inner) = frame[ETHERNET..].split_at(length);
+    // The reader wants a frame; the one that came has the right EtherType.
+    let left = audit(&[&arrival.frame[..ETHERNET], inner].concat());
+    if came != left {
+        return Some(format!("checksums: came as {came:?}, left in the tunnel as {left:?}"));
     }
-    (came != left).then(|| format!("checksums: came as {came:?}, left as {left:?}"))
+    let whole = matches!(came.last(), Some(Judged::Transport(_))) && came.iter().all(|judged| judged.is_right());
+    around(outer, front, inner, whole)
+}
+
+/// What is wrong with the checksums in front of a tunnelled packet, whose own are right if it is `whole`.
+fn around(outer: Family, front: &[u8], inner: &[u8], whole: bool) -> Option<String> {
+    let header = if outer == Family::V4 { 20 } else { 40 };
+    if outer == Family::V4 && sum(&front[..header]) != 0xffff {
+        return Some("checksums: the outer header's is wrong".to_owned());
+    }
+    let is_udp = front[if outer == Family::V4 { 9 } else { 6 }] == PROTO_UDP;
+    let udp = front.get(header..).filter(|udp| is_udp && udp.len() >= 8)?;
+    match (outer, be16(udp, 6)) {
+        (Family::V4, sum) => (sum != Some(0)).then(|| "checksums: UDP over IPv4 has one".to_owned()),
+        (_, Some(0)) => whole.then(|| "checksums: UDP over IPv6 has none".to_owned()),
+        _ if whole => {
+            let length = usize::from(be16(udp, 4)?);
+            let segment = [udp, inner].concat();
+            let pseudo = [&front[8..40], &(length as u32).to_be_bytes(), &[0, 0, 0, PROTO_UDP]].concat();
+            let all = [&pseudo, segment.get(..length)?].concat();
+            (sum(&all) != 0xffff).then(|| "checksums: the outer UDP header's is wrong".to_owned())
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::{IpAddr, Ipv4Addr};
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
     use super::*;
-    use crate::model::Trace;
+    use crate::model::tunnel::{Kind as Tunnels, tests::into_tunnel};
+    use crate::model::{Path, Trace};
     use crate::packet::{Mac, ethernet, ipv4, udp};
 
     fn frame(ttl: u8, checksum: Option<u16>) -> Vec<u8> {
@@ -191,11 +226,42 @@ mod tests {
         let came = frame(64, Some(0x1234));
         let arrival = Arrival { interface: 10, headroom: 216, frame: came.clone() };
         let packet = crate::model::read::datagram(&came).expect("a packet with ports");
-        let mut left = crate::model::rewrite::encapsulate(&came, &packet, vip, host, 0);
-        let trace = Trace { family: Family::V4, path: Path::Ipip, ..Trace::default() };
+        let mut left = into_tunnel(Tunnels::IpInIp, &came, &packet, vip, host);
+        let tunnel = Some((Tunnels::IpInIp, Family::V4));
+        let trace = Trace { family: Family::V4, path: Path::Ipip, tunnel, ..Trace::default() };
         let expected = Outcome { verdict: Verdict::Transmit, frame: left.clone(), trace };
         assert_eq!(checksums(&arrival, &expected, &left), None);
         left[14 + 10] ^= 1;
         assert!(checksums(&arrival, &expected, &left).is_some_and(|finding| finding.contains("outer")));
+    }
+
+    #[test]
+    fn udp_around_a_packet_adds_up_over_ipv6_and_has_no_checksum_over_ipv4() {
+        let [host, vip] = [Ipv4Addr::new(10, 0, 0, 11), Ipv4Addr::new(203, 0, 113, 10)].map(IpAddr::V4);
+        let host6 = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 11));
+        let came = frame(64, None);
+        let packet = crate::model::read::datagram(&came).expect("a packet with ports");
+        let arrival = Arrival { interface: 10, headroom: 216, frame: came.clone() };
+        for kind in [Tunnels::Gue, Tunnels::GueHeader, Tunnels::Vxlan, Tunnels::Geneve] {
+            for (outer, source, backend, at) in
+                [(Family::V4, vip, host, 14 + 20 + 6), (Family::V6, host6, host6, 14 + 40 + 6)]
+            {
+                let left = into_tunnel(kind, &came, &packet, source, backend);
+                let trace = Trace {
+                    family: Family::V4,
+                    path: Path::Encapsulated,
+                    tunnel: Some((kind, outer)),
+                    ..Trace::default()
+                };
+                let expected = Outcome { verdict: Verdict::Transmit, frame: left.clone(), trace };
+                assert_eq!(checksums(&arrival, &expected, &left), None, "{kind:?}");
+                let mut wrong = left.clone();
+                wrong[at] ^= 1;
+                assert!(checksums(&arrival, &expected, &wrong).is_some(), "{kind:?}");
+                let mut none = left;
+                none[at..at + 2].fill(0);
+                assert_eq!(checksums(&arrival, &expected, &none).is_some(), outer == Family::V6, "{kind:?}");
+            }
+        }
     }
 }

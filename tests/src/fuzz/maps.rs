@@ -33,11 +33,11 @@ pub(super) fn load(world: &World) -> Result<(Program, Rings)> {
         ipv6: s.ipv6,
         nat: s.nat,
         ipip: s.ipip,
-        dsr_l2: false,
-        gre: false,
-        gue: false,
-        overlay: false,
-        crossing: false,
+        dsr_l2: s.dsr_l2,
+        gre: s.gre,
+        gue: s.gue,
+        overlay: s.overlay,
+        crossing: s.crossing,
         tracking: s.tracking,
         log: s.log,
         test_clock: true,
@@ -141,7 +141,12 @@ pub(super) fn record(backend: &world::Backend) -> Backend {
         state: BackendState { port: backend.port.to_be(), flags, generation: 1 },
         route: BackendRoute { next_hop: backend.next_hop, reserved: 0 },
         tunnel_source: words(backend.tunnel_source),
-        tunnel: Tunnel::default(),
+        tunnel: Tunnel {
+            vni: Tunnel::vni(backend.network),
+            port: backend.tunnel_port.to_be(),
+            inner_mac: backend.inner_mac.0,
+            ..Tunnel::default()
+        },
     }
 }
 

@@ -6,7 +6,9 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use lb_common::addr::{PROTO_TCP, PROTO_UDP};
-use lb_common::service::{FORWARD_IPIP, FORWARD_NAT};
+use lb_common::service::{
+    FORWARD_DSR_L2, FORWARD_GENEVE, FORWARD_GRE, FORWARD_GUE, FORWARD_GUE0, FORWARD_IPIP, FORWARD_NAT, FORWARD_VXLAN,
+};
 
 use super::flows;
 use super::network::{
@@ -29,6 +31,8 @@ pub(super) const NO_SUCH_BACKENDS: [u16; 2] = [BEYOND_BACKENDS, 60_000];
 const NO_SUCH_HOP: u32 = 5_000;
 /// A next hop that is sometimes empty.
 const HOPS: u32 = 9;
+
+const TUNNELS: [u8; 6] = [FORWARD_IPIP, FORWARD_GRE, FORWARD_GUE, FORWARD_GUE0, FORWARD_VXLAN, FORWARD_GENEVE];
 
 pub const PORTS: [u16; 7] = [1, 53, 80, 443, 5353, 8080, 65_535];
 
@@ -71,6 +75,8 @@ fn settings(random: &mut Random) -> Settings {
     let all = random.percent(80);
     let mut on = || all || random.percent(70);
     let (ipv4, ipv6, nat, ipip) = (on(), on(), on(), on());
+    let (dsr_l2, gre, gue, overlay) = (on(), on(), on(), on());
+    let crossing = random.percent(30);
     let tracking = random.percent(60);
     let mut mask = || match random.below(4) {
         0 | 1 => Ipv4Addr::UNSPECIFIED,
@@ -86,6 +92,11 @@ fn settings(random: &mut Random) -> Settings {
         ipv6,
         nat,
         ipip,
+        dsr_l2,
+        gre,
+        gue,
+        overlay,
+        crossing,
         tracking,
         room,
         log,
@@ -131,12 +142,16 @@ fn backends(random: &mut Random) -> Vec<Backend> {
     let ids = distinct(random, count, MOST_BACKENDS);
     let each = ids.into_iter().enumerate().map(|(i, id)| {
         let address = random.pick(&of_family(&BACKENDS, i % 2 == 1));
+        let (port, network) = (random.u16(), random.u32() & 0xff_ffff);
         Backend {
             id: id as u16,
             address,
             port: if random.percent(50) { 0 } else { random.pick(&PORTS) },
             next_hop: hop_index(random),
             tunnel_source: random.pick(&of_family(&TUNNEL_SOURCES, address.is_ipv6())),
+            tunnel_port: random.weighted(&[(50, 4_789), (40, port), (5, 0), (5, u16::MAX)]),
+            network: random.weighted(&[(80, network), (10, 0), (10, 0xff_ffff)]),
+            inner_mac: Mac::local(random.byte()),
         }
     });
     each.collect()
@@ -146,8 +161,7 @@ fn backends(random: &mut Random) -> Vec<Backend> {
 fn rings(random: &mut Random, world: &World) -> Vec<Ring> {
     let mut rings: Vec<Ring> = Vec::new();
     for slot in 0..random.between(3, 12) as u32 {
-        let pool: Vec<u16> =
-            world.backends.iter().filter(|b| b.address.is_ipv6() == is_ipv6(slot)).map(|b| b.id).collect();
+        let pool = world.pool(is_ipv6(slot));
         let large = rings.iter().any(|ring| ring.class >= 3);
         // A large ring costs megabytes: one to a world.
         let class = if large || random.percent(80) { random.below(3) } else { random.between(3, 4) };
@@ -189,7 +203,15 @@ fn services(random: &mut Random, world: &World) -> Vec<Service> {
             _ if rings.is_empty() => (0, 101),
             _ => place(random.pick(&rings)),
         };
-        let forward = random.weighted(&[(48, FORWARD_NAT), (48, FORWARD_IPIP), (2, 0), (1, 3), (1, 255)]);
+        let tunnel = random.pick(&TUNNELS);
+        // Where a VIP may have backends of the other family, only tunnels lead to them.
+        let forward = match world.settings.crossing {
+            true => random.weighted(&[(97, tunnel), (1, 0), (1, 9), (1, 255)]),
+            false => {
+                let (nat, dsr) = (FORWARD_NAT, FORWARD_DSR_L2);
+                random.weighted(&[(38, nat), (12, FORWARD_IPIP), (12, dsr), (34, tunnel), (2, 0), (1, 9), (1, 255)])
+            }
+        };
         let tracked = random.percent(50);
         let before = random.percent(40).then(|| {
             let (class, slot) =

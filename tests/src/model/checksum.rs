@@ -67,7 +67,7 @@ pub fn keep_ipv4(before: &[u8], after: &mut [u8]) {
 /// one that comes out as zero is sent as ffff.
 pub fn keep_transport(before: &[u8], after: &mut [u8]) {
     let (Some(old), Some(new)) = (read::datagram(before), read::datagram(after)) else { return };
-    if old.protocol == PROTO_UDP && be16(before, old.checksum_at()) == Some(0) {
+    if is_unsummed(before, &old) {
         return;
     }
     let wanted = segment(before, &old);
@@ -79,6 +79,26 @@ pub fn keep_transport(before: &[u8], after: &mut [u8]) {
     set(after, new.checksum_at(), value);
 }
 
+/// The packet's UDP has no checksum.
+pub fn is_unsummed(frame: &[u8], packet: &Datagram) -> bool {
+    packet.protocol == PROTO_UDP && be16(frame, packet.checksum_at()) == Some(0)
+}
+
+/// The packet with checksums of its own that are right, whatever they were.
+pub fn rightly_summed(frame: &[u8], packet: &Datagram) -> Vec<u8> {
+    let mut right = frame.to_vec();
+    if packet.family == Family::V4 {
+        let header = ETHERNET..ETHERNET + usize::from(frame[ETHERNET] & 0x0f) * 4;
+        set(&mut right, ETHERNET + 10, 0);
+        let value = field(0xffff, sum(&right[header]));
+        set(&mut right, ETHERNET + 10, value);
+    }
+    set(&mut right, packet.checksum_at(), 0);
+    let value = field(0xffff, segment(&right, packet));
+    set(&mut right, packet.checksum_at(), value);
+    right[ETHERNET..ETHERNET + packet.length].to_vec()
+}
+
 /// One checksum of a packet, as a receiver would judge it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Judged {
@@ -86,6 +106,12 @@ pub enum Judged {
     Transport(bool),
     /// UDP without a checksum.
     None,
+}
+
+impl Judged {
+    pub const fn is_right(self) -> bool {
+        matches!(self, Self::Ipv4(true) | Self::Transport(true))
+    }
 }
 
 /// Judges every checksum of a frame from the outside in, through tunnels, recomputing each from zero.

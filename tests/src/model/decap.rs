@@ -230,7 +230,8 @@ mod tests {
     use std::net::{Ipv4Addr, Ipv6Addr};
 
     use super::super::read::datagram;
-    use super::super::rewrite::encapsulate;
+    use super::super::tunnel::Kind as Tunnels;
+    use super::super::tunnel::tests::into_tunnel;
     use super::*;
     use crate::packet::{Mac, ethernet, ipv4, ipv6, tcp};
 
@@ -253,7 +254,7 @@ mod tests {
             for (before, after, source) in [(before, after, HOST), (before6, after6, vip6.into())] {
                 let (before, after) = (before.bytes(), after.bytes());
                 let packet = datagram(&before).expect("a packet with ports");
-                let tunnelled = encapsulate(&before, &packet, source, source, 0x1234_5678);
+                let tunnelled = into_tunnel(Tunnels::IpInIp, &before, &packet, source, source);
                 let mut state = State::default();
                 let out = unwrap(&[vip.into(), vip6.into()], &mut state, &arrival(tunnelled.clone()));
                 assert_eq!((out.frame, state.unwrapped), (after, 1), "traffic class {tos:#04x}");

@@ -10,7 +10,7 @@
 //! RFCs draw them, tables are lists that are searched from the front, checksums are summed from zero over whole
 //! packets, a route is the longest of all prefixes that match. Where the program is clever, this is plain.
 //!
-//! To change what the data plane does, change this first: `way` decides, `rewrite` writes bytes, `read` takes packets
+//! To change what the data plane does, change this first: `way` decides, `rewrite` and `tunnel` write bytes, `read` takes packets
 //! apart, `rows` and `tracked` know flows, `world` says what tables may hold. The fuzzer then fails until the program follows. The program for backend
 //! hosts has a model of its own, [`decap`].
 
@@ -23,6 +23,7 @@ pub mod rewrite;
 pub mod rows;
 pub mod state;
 pub mod tracked;
+pub mod tunnel;
 mod way;
 pub mod world;
 
@@ -93,6 +94,10 @@ pub enum Path {
     Nat,
     /// From a client to a service that forwards by IP in IP.
     Ipip,
+    /// From a client to a service that forwards by L2 DSR.
+    DsrL2,
+    /// From a client to a service that forwards by another tunnel.
+    Encapsulated,
     /// From a client to a service whose way of forwarding the program does not know.
     Unknown,
     /// From a backend to a client, by NAT.
@@ -120,6 +125,8 @@ pub struct Trace {
     pub ring_class: Option<u8>,
     pub row: Option<u32>,
     pub backend: Option<u16>,
+    /// The tunnel it was put into, and the family of what is outside.
+    pub tunnel: Option<(tunnel::Kind, Family)>,
     /// The kernel's FIB was asked for the next hop.
     pub asked: bool,
     /// A neighbour was missing, and the controller was told (`true`) or the budget was spent (`false`).

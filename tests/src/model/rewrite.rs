@@ -44,36 +44,11 @@ fn take_hop(before: &[u8], after: &mut [u8], family: Family) {
     }
 }
 
-/// Puts the packet into a tunnel: IPv4 in IPv4 (RFC 2003 §3) or IPv6 in IPv6 (RFC 2473 §5).
-pub fn encapsulate(frame: &[u8], packet: &Datagram, source: IpAddr, destination: IpAddr, hash: u32) -> Vec<u8> {
-    let mut inner = frame.to_vec();
-    take_hop(frame, &mut inner, packet.family);
-    let mut outer = Vec::new();
-    match packet.family {
-        Family::V4 => {
-            // Version and header length; the ToS of the inner packet (RFC 2003 §3.1, RFC 6040 §4.1 for ECN).
-            outer.extend([0x45, packet.class]);
-            outer.extend((20 + packet.length as u16).to_be_bytes());
-            // With DF set the identification may be zero (RFC 6864 §4.1).
-            outer.extend([0, 0, 0x40, 0]);
-            // A TTL of its own; protocol 4 is IPv4 in IP; the checksum comes last.
-            outer.extend([64, 4, 0, 0]);
-            outer.extend(octets(source));
-            outer.extend(octets(destination));
-            let sum = from_zero(&outer);
-            outer[10..12].copy_from_slice(&sum.to_be_bytes());
-        }
-        _ => {
-            // Version, the inner traffic class, and the lower 20 bits of the flow's hash as flow label (RFC 6438).
-            let first = 6 << 28 | u32::from(packet.class) << 20 | hash & 0xf_ffff;
-            outer.extend(first.to_be_bytes());
-            outer.extend((packet.length as u16).to_be_bytes());
-            outer.extend([41, 64]);
-            outer.extend(octets(source));
-            outer.extend(octets(destination));
-        }
-    }
-    [&inner[..ETHERNET], &outer, &inner[ETHERNET..]].concat()
+/// The packet as it is, but for a hop.
+pub fn hop(frame: &[u8], packet: &Datagram) -> Vec<u8> {
+    let mut out = frame.to_vec();
+    take_hop(frame, &mut out, packet.family);
+    out
 }
 
 /// The answer to a TCP segment that has no connection any more (RFC 9293 §3.10.7.1), if its header is whole. The caller

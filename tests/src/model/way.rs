@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use lb_common::counters::DropReason;
-use lb_common::service::{FORWARD_IPIP, FORWARD_NAT};
+use lb_common::service::{FORWARD_DSR_L2, FORWARD_NAT};
 
 use super::flow::{self, Asked, Goes, Signs};
 use super::kernel::Answer;
@@ -11,6 +11,7 @@ use super::read::{self, Datagram};
 use super::rewrite::{self, End};
 use super::rows::{Fate, Proof, Question};
 use super::state::Wanted;
+use super::tunnel::{self, Tunnel};
 use super::world::{Backend, Endpoint, Kind, NextHop, Orphans, Reply, Row, Service, Way};
 use super::{Arrival, Family, Kernel, Outcome, Path, RowKind, State, Trace, Verdict, World};
 
@@ -80,10 +81,13 @@ impl Walk<'_> {
     /// A packet for a VIP endpoint.
     fn client(&mut self, service: &Service) -> Result<Ready, DropReason> {
         let settings = &self.world.settings;
-        self.trace.path = match service.forward {
-            FORWARD_NAT => Path::Nat,
-            FORWARD_IPIP => Path::Ipip,
-            _ => Path::Unknown,
+        let tunnel = tunnel::Kind::of(service.forward);
+        self.trace.path = match (service.forward, tunnel) {
+            (FORWARD_NAT, _) => Path::Nat,
+            (FORWARD_DSR_L2, _) => Path::DsrL2,
+            (_, Some(tunnel::Kind::IpInIp)) => Path::Ipip,
+            (_, Some(_)) => Path::Encapsulated,
+            (_, None) => Path::Unknown,
         };
         self.forwardable()?;
         let hash = flow::hash(self.world, &flow::key(&self.packet), service.by_client);
@@ -93,25 +97,33 @@ impl Walk<'_> {
         };
         let packet = self.packet;
         let frame = &self.arrival.frame;
+        let mut family = packet.family;
         let (out, hop) = match self.trace.path {
             Path::Nat if settings.nat => {
                 let hop = self.way_to_backend(&backend, packet.source, packet.length, service.id)?;
                 let port = if backend.port == 0 { packet.destination_port } else { backend.port };
                 (rewrite::translate(frame, &packet, End::Destination, backend.address, port), hop)
             }
-            Path::Ipip if settings.ipip => {
-                let header = if packet.family == Family::V4 { 20 } else { 40 };
+            Path::DsrL2 if settings.dsr_l2 => {
+                let hop = self.way_to_backend(&backend, packet.source, packet.length, service.id)?;
+                (rewrite::hop(frame, &packet), hop)
+            }
+            Path::Ipip | Path::Encapsulated if tunnel.is_some_and(|kind| kind.is_on(settings)) => {
+                let kind = tunnel.expect("just looked at");
                 let source = self.tunnel_source(&backend, hash);
-                let hop = self.way_to_backend(&backend, source, packet.length + header, service.id)?;
-                if self.arrival.headroom < header {
+                let tunnel = Tunnel { kind, packet: &packet, source, backend: &backend, hash };
+                let hop = self.way_to_backend(&backend, source, packet.length + tunnel.adds(), service.id)?;
+                if self.arrival.headroom < tunnel.adds() {
                     return Err(DropReason::NoHeadroom);
                 }
-                (rewrite::encapsulate(frame, &packet, source, backend.address, hash), hop)
+                family = if source.is_ipv4() { Family::V4 } else { Family::V6 };
+                self.trace.tunnel = Some((kind, family));
+                (tunnel.around(&rewrite::hop(frame, &packet)), hop)
             }
             // Not in the tables a controller writes: no program is loaded without what its services need.
             _ => return Err(DropReason::Internal),
         };
-        let ready = self.send(out, &hop)?;
+        let ready = self.send(out, &hop, family)?;
         self.state.forwarded(service.id, backend.id, packet.length, packet.opens(frame));
         Ok(ready)
     }
@@ -125,7 +137,7 @@ impl Walk<'_> {
         self.prove(reply);
         let hop = self.way_to_client(reply)?;
         let out = rewrite::translate(&self.arrival.frame, &packet, End::Source, reply.vip, reply.port);
-        let ready = self.send(out, &hop)?;
+        let ready = self.send(out, &hop, packet.family)?;
         self.state.replied(reply.service, reply.backend, packet.length);
         Ok(ready)
     }
@@ -279,8 +291,8 @@ impl Walk<'_> {
     }
 
     /// Writes the Ethernet header and picks the way out.
-    fn send(&self, mut frame: Vec<u8>, hop: &NextHop) -> Result<Ready, DropReason> {
-        rewrite::address(&mut frame, hop, self.packet.family);
+    fn send(&self, mut frame: Vec<u8>, hop: &NextHop, family: Family) -> Result<Ready, DropReason> {
+        rewrite::address(&mut frame, hop, family);
         if hop.interface == self.arrival.interface {
             Ok(Ready { frame, verdict: Verdict::Transmit })
         } else if self.world.devices.contains(&hop.interface) {

@@ -48,6 +48,18 @@ pub struct Settings {
     pub nat: bool,
     pub ipip: bool,
     #[serde(default)]
+    pub dsr_l2: bool,
+    #[serde(default)]
+    pub gre: bool,
+    #[serde(default)]
+    pub gue: bool,
+    /// VXLAN and Geneve.
+    #[serde(default)]
+    pub overlay: bool,
+    /// Tunnels may be of the other address family than what is in them.
+    #[serde(default)]
+    pub crossing: bool,
+    #[serde(default)]
     pub tracking: bool,
     /// Entries of flows that each family has room for.
     #[serde(default)]
@@ -175,6 +187,10 @@ pub enum Says {
     Flow(Flow),
 }
 
+const fn nobody() -> Mac {
+    Mac([0; 6])
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Backend {
     pub id: u16,
@@ -184,6 +200,13 @@ pub struct Backend {
     /// Index into the next hops; 0 for none.
     pub next_hop: u32,
     pub tunnel_source: IpAddr,
+    /// What tunnels beside IP in IP and GRE are told: a UDP port, the virtual network and whose frames are in it.
+    #[serde(default)]
+    pub tunnel_port: u16,
+    #[serde(default)]
+    pub network: u32,
+    #[serde(default = "nobody")]
+    pub inner_mac: Mac,
 }
 
 /// What a backend's reply is translated back to.
@@ -273,6 +296,12 @@ impl World {
     /// Every ring's owners are backends that are there, nobody, or ids beyond the table.
     pub fn holds_together(&self) -> bool {
         self.rings.iter().all(|ring| ring.owners.iter().all(|id| self.may_own(*id)))
+    }
+
+    /// The backends that a VIP of this family may have.
+    pub fn pool(&self, ipv6: bool) -> Vec<u16> {
+        let may = |b: &&Backend| self.settings.crossing || b.address.is_ipv6() == ipv6;
+        self.backends.iter().filter(may).map(|b| b.id).collect()
     }
 
     pub fn may_own(&self, id: u16) -> bool {
