@@ -11,7 +11,7 @@ use std::process::Command;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
-use lb_tests::lab::config::Config;
+use lb_tests::lab::config::{Config, Direct, Over};
 use lb_tests::lab::daemon::{Daemon, Launcher};
 use lb_tests::lab::netns::NetNs;
 use lb_tests::lab::offload;
@@ -299,7 +299,7 @@ fn a_reload_that_needs_a_feature_replaces_the_program_inside_its_links() {
     assert_eq!(links.len(), 2, "one link for each interface");
 
     let traffic = Traffic::start(&run.clients(), &all_kinds(), Duration::from_millis(5), PATIENCE).unwrap();
-    for tunnel in [true, false] {
+    for tunnel in [Some(Direct::IPIP), None] {
         let old = program(&run);
         run.config.tunnel = tunnel;
         run.daemon.edit(&run.config.yaml()).unwrap();
@@ -395,7 +395,7 @@ fn tunnelled_requests_are_unwrapped_by_decap_and_answered_directly() {
     let launcher = Launcher::beside_us().unwrap();
     let _decap: Vec<_> = lab.backends.iter().map(|b| launcher.decap(&lab, b).unwrap()).collect();
     let mut config = Config::new(&lab);
-    config.tunnel = true;
+    config.tunnel = Some(Direct::IPIP);
     let daemon = Daemon::start(&lab, launcher, &config.yaml()).unwrap();
     for (client, ns) in [("client", &lab.client), ("away", &lab.away)] {
         for vip in TUNNEL_VIP.both() {
@@ -412,6 +412,91 @@ fn tunnelled_requests_are_unwrapped_by_decap_and_answered_directly() {
 }
 
 /// The kernel's own VXLAN is a sender that was not written by whoever wrote the receiver.
+/// Every way to a backend that answers directly, one after the other, in one running node.
+#[test]
+#[ignore = "needs root"]
+fn backends_are_reached_in_every_way_that_leaves_answering_to_them() {
+    let _machine = Machine::shared();
+    let lab = Lab::new().unwrap();
+    lab.direct_return(TUNNEL_VIP).unwrap();
+    let launcher = Launcher::beside_us().unwrap();
+    let decap: Vec<_> = lab.backends.iter().map(|b| launcher.decap(&lab, b).unwrap()).collect();
+    let mut config = Config::new(&lab);
+    let mut daemon = Daemon::start(&lab, launcher, &config.yaml()).unwrap();
+    let geneve = "forward: geneve\n    tunnel: { vni: 77, inner_mac: 02:00:00:00:00:0a }";
+    let vxlan = "forward: vxlan\n    tunnel: { vni: 66051, inner_mac: 02:00:00:00:00:0a }";
+    let header = "forward: gue\n    tunnel: { variant: 0 }";
+    for (forward, over) in [
+        ("forward: dsr-l2", Over::Own),
+        ("forward: gre", Over::Own),
+        ("forward: gre", Over::V4),
+        ("forward: gre", Over::V6),
+        ("forward: gue", Over::V6),
+        ("forward: gue", Over::Own),
+        (header, Over::V4),
+        (header, Over::V6),
+        (geneve, Over::V4),
+        (geneve, Over::V6),
+        (vxlan, Over::Own),
+        ("forward: ipip", Over::V4),
+        ("forward: ipip", Over::V6),
+    ] {
+        config.tunnel = Some(Direct { forward, over });
+        daemon.edit(&config.yaml()).unwrap();
+        daemon.cli_ok(&["reload"]).unwrap();
+        let ready = |s: &Status| s.services.iter().all(|s| s.state == ServiceState::Up);
+        daemon.wait(&format!("{forward} over {over:?}"), SOON, ready).unwrap();
+        for (client, ns) in [("client", &lab.client), ("away", &lab.away)] {
+            for vip in TUNNEL_VIP.both() {
+                let outcomes = answered(client, ns, &[Target::http(vip, HTTP_PORT)], 24);
+                assert!(tally(&outcomes).len() > 1, "{forward} over {over:?}: {:?}", tally(&outcomes));
+            }
+        }
+        let status = daemon.status().unwrap();
+        let direct = status.services.iter().find(|s| s.name == "tunnel-web").unwrap();
+        assert_eq!(direct.replies.packets, 0, "{forward}: replies go directly");
+    }
+    for mut decap in decap {
+        decap.stop(SOON).unwrap();
+        let log = decap.tail(1);
+        assert!(log.contains("unwrapped ") && !log.contains("unwrapped 0 "), "{log}");
+    }
+    // The other modes work beside it all the while.
+    answered("client", &lab.client, &all_kinds(), 50);
+}
+
+/// Linux takes off what Sluice puts on, and verifies the outer checksum that there is over IPv6.
+#[test]
+#[ignore = "needs root"]
+fn what_sluice_sends_by_vxlan_is_taken_off_by_the_kernels_own_device() {
+    let _machine = Machine::shared();
+    let lab = Lab::new().unwrap();
+    lab.direct_return(TUNNEL_VIP).unwrap();
+    for backend in &lab.backends {
+        for (local, device) in backend.address.both().into_iter().zip(["vxlan4", "vxlan6"]) {
+            let link = format!("link add {device} address 02:00:00:00:00:0a type vxlan id 66051 dstport 4789");
+            backend.ns.ip(&format!("{link} local {local} dev eth0 nolearning\nlink set {device} up\n")).unwrap();
+            backend.ns.sysctl(&[(&format!("net/ipv4/conf/{device}/rp_filter"), "0")]).unwrap();
+        }
+        backend.ns.sysctl(&[("net/ipv4/conf/all/rp_filter", "0")]).unwrap();
+    }
+    let launcher = Launcher::beside_us().unwrap();
+    let mut config = Config::new(&lab);
+    let mut daemon = Daemon::start(&lab, launcher, &config.yaml()).unwrap();
+    for over in [Over::Own, Over::V4, Over::V6] {
+        let forward = "forward: vxlan\n    tunnel: { vni: 66051, inner_mac: 02:00:00:00:00:0a }";
+        config.tunnel = Some(Direct { forward, over });
+        daemon.edit(&config.yaml()).unwrap();
+        daemon.cli_ok(&["reload"]).unwrap();
+        let ready = |s: &Status| s.services.iter().all(|s| s.state == ServiceState::Up);
+        daemon.wait(&format!("VXLAN over {over:?}"), SOON, ready).unwrap();
+        for vip in TUNNEL_VIP.both() {
+            let outcomes = answered("client", &lab.client, &[Target::http(vip, HTTP_PORT)], 60);
+            assert_eq!(tally(&outcomes).len(), 3, "{over:?}: {:?}", tally(&outcomes));
+        }
+    }
+}
+
 #[test]
 #[ignore = "needs root"]
 fn what_the_kernel_sends_by_vxlan_is_unwrapped_by_decap_and_answered_directly() {

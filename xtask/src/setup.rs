@@ -39,6 +39,8 @@ const PROGRAMS: &[(&str, &str, Group)] = &[
     ("dnsmasq", "dnsmasq-base", Group::Lab),
     ("tcpdump", "tcpdump", Group::Lab),
     ("ethtool", "ethtool", Group::Lab),
+    ("bpftool", "bpftool", Group::Lab),
+    ("systemd-analyze", "systemd", Group::Lab),
     ("buildah", "buildah", Group::Container),
     ("podman", "podman", Group::Container),
     ("runc", "runc", Group::Container),

@@ -32,9 +32,10 @@ pub const TESTS: [(&str, Test); 10] = [
 ];
 
 fn every_setting_loads(_: &mut World) -> Result<()> {
-    // Each way to forward alone and with all others, and whatever else there is in every combination.
-    let ways: Vec<u32> = (0..7).map(|way| 1 << way).chain([0, 0x7f]).collect();
-    for (ways, rest) in ways.into_iter().flat_map(|ways| (0..32).map(move |rest| (ways, rest))) {
+    // All ways to forward or none, with whatever else there is in every combination; each alone, with all or none of it.
+    let every = [0, 0x7f].into_iter().flat_map(|ways| (0..32).map(move |rest| (ways, rest)));
+    let alone = (0..7).flat_map(|way| [(1 << way, 0b00011), (1 << way, 0b11111)]);
+    for (ways, rest) in every.chain(alone) {
         let on = |bit: u32| rest >> bit & 1 == 1;
         let way = |bit: u32| ways >> bit & 1 == 1;
         let settings = Settings {

@@ -14,6 +14,26 @@ struct Row {
     weight: u32,
 }
 
+/// A service whose backends answer clients themselves.
+#[derive(Clone, Copy, Debug)]
+pub struct Direct {
+    /// Lines of the file: `forward: …`.
+    pub forward: &'static str,
+    pub over: Over,
+}
+
+impl Direct {
+    pub const IPIP: Self = Self { forward: "forward: ipip", over: Over::Own };
+}
+
+/// By which addresses backends are in the file: a VIP that has none of its own family is served through the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Over {
+    Own,
+    V4,
+    V6,
+}
+
 /// What to write. Change what a test is about, then [`Self::yaml`].
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -28,8 +48,8 @@ pub struct Config {
     pub xdp: &'static str,
     /// More interfaces than the lab's two: `, eth9`.
     pub interfaces: &'static str,
-    /// Adds services that tunnel to the backends: `tunnel-web` on [`TUNNEL_VIP`].
-    pub tunnel: bool,
+    /// Adds a service whose backends answer directly: `tunnel-web` on [`TUNNEL_VIP`].
+    pub tunnel: Option<Direct>,
     /// `keep` or `detach`.
     pub on_exit: &'static str,
     /// Appended as it is, to make a file wrong or odd.
@@ -55,7 +75,7 @@ impl Config {
             fall: 2,
             xdp: "auto",
             interfaces: "",
-            tunnel: false,
+            tunnel: None,
             on_exit: "keep",
             appendix: String::new(),
         }
@@ -102,20 +122,28 @@ impl Config {
         yaml += &self.backends(&nat(HTTP_PORT));
         yaml += &head("dns", VIP, 53, "protocol: udp\n    udp: { mode: oneshot }", &dns);
         yaml += &self.backends(&nat(DNS_PORT));
-        if self.tunnel {
-            // A tunnel leaves the inner packet as it is, so the port is the one the backends listen on.
-            yaml += &head("tunnel-web", TUNNEL_VIP, HTTP_PORT, "protocol: tcp\n    forward: ipip", &http);
-            yaml += &self.backends("");
+        if let Some(Direct { forward, over }) = self.tunnel {
+            // The packet stays as it is, so the port is the one the backends listen on.
+            yaml += &head("tunnel-web", TUNNEL_VIP, HTTP_PORT, &format!("protocol: tcp\n    {forward}"), &http);
+            yaml += &self.backends_of("", over);
         }
         yaml + &self.appendix
     }
 
     /// A service's backends, each with its IPv4 and its IPv6 address.
     fn backends(&self, port: &str) -> String {
+        self.backends_of(port, Over::Own)
+    }
+
+    fn backends_of(&self, port: &str, over: Over) -> String {
         let mut yaml = String::new();
         for Row { name, address: Pair { v4, v6 }, weight } in &self.rows {
-            let _ = writeln!(yaml, "      - {{ name: {name}, address: {v4}{port}, weight: {weight} }}");
-            let _ = writeln!(yaml, "      - {{ name: {name}-v6, address: \"{v6}\"{port}, weight: {weight} }}");
+            if over != Over::V6 {
+                let _ = writeln!(yaml, "      - {{ name: {name}, address: {v4}{port}, weight: {weight} }}");
+            }
+            if over != Over::V4 {
+                let _ = writeln!(yaml, "      - {{ name: {name}-v6, address: \"{v6}\"{port}, weight: {weight} }}");
+            }
         }
         yaml
     }
@@ -135,11 +163,11 @@ mod tests {
 
     #[test]
     fn the_labs_files_are_valid_and_nothing_in_them_deserves_a_warning() {
-        for tunnel in [false, true] {
+        for tunnel in [None, Some(Direct::IPIP)] {
             let mut config = Config::at("/run/lab".into(), "/run/lab/bpf/sluice".into());
             config.tunnel = tunnel;
             let model = sluice::config::parse("sluice.yaml", &config.yaml()).unwrap_or_else(|e| panic!("{e}"));
-            assert_eq!(model.services.len(), 2 + usize::from(tunnel));
+            assert_eq!(model.services.len(), 2 + usize::from(tunnel.is_some()));
             assert!(model.services.iter().all(|s| s.backends.len() == 6 && s.health.is_some()));
             assert_eq!(sluice::config::warnings(&model), [""; 0]);
         }

@@ -23,16 +23,18 @@ use anyhow::{Context as _, Result, ensure};
 use generate::Mutant;
 
 /// Files and folders whose code is changed. Not `lb-ebpf/src/maps.rs`: it declares, and decides nothing.
-pub const SCOPE: [&str; 15] = [
+pub const SCOPE: [&str; 17] = [
     "lb-common/src",
     "lb-ebpf/src/account.rs",
     "lb-ebpf/src/atomic.rs",
     "lb-ebpf/src/clock.rs",
     "lb-ebpf/src/decap",
+    "lb-ebpf/src/family.rs",
     "lb-ebpf/src/forget.rs",
     "lb-ebpf/src/forward.rs",
     "lb-ebpf/src/lookup",
     "lb-ebpf/src/main.rs",
+    "lb-ebpf/src/mode.rs",
     "lb-ebpf/src/packet.rs",
     "lb-ebpf/src/parse",
     "lb-ebpf/src/rewrite",
