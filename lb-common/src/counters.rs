@@ -150,7 +150,8 @@ pub struct FlowCounters {
     pub written: u64,
     /// Entries written because of a backend's reply.
     pub proved: u64,
-    /// Entries that said nothing any more (backend down, silent for too long, closed) and were overwritten or vacated.
+    /// Entries that said nothing any more (backend down, silent for too long, closed) and were vacated, or overwritten with
+    /// another backend.
     pub replaced: u64,
     /// Not written: the service has as many entries as it may.
     pub refused_quota: u64,

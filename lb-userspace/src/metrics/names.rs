@@ -80,7 +80,7 @@ metrics! {
     SERVICE_FLOWS_WRITTEN = Counter "sluice_service_flows_written_total" ["service"]
         "Flows written down, because of a client's packet or a backend's reply.";
     SERVICE_FLOWS_REPLACED = Counter "sluice_service_flows_replaced_total" ["service"]
-        "Entries that said nothing any more (backend down, silent for too long, closed), and were overwritten.";
+        "Entries that said nothing any more (backend down, silent for too long, closed), and were vacated or overwritten with another backend.";
     SERVICE_FLOWS_REFUSED = Counter "sluice_service_flows_refused_total" ["service", "reason"]
         "Flows not written down: quota (the service has as many as it may), gate (as many new ones in this \
          second), full (the table), race (other CPUs were faster).";
