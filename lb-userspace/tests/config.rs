@@ -229,6 +229,8 @@ fn example() -> Model {
                 }),
                 port: Some(8080),
                 interval: seconds(2),
+                fast_interval: seconds(2),
+                down_interval: seconds(2),
                 timeout: seconds(1),
                 rise: 2,
                 fall: 3,
@@ -338,7 +340,7 @@ node:
 admin: { http: off }
 hash_key: /etc/lb/key
 limits: { flows: 2048, services: 2, backends: 65534 }
-defaults: { scheduler: maglev, forward: ipip, timeouts: { udp: 1m }, on_backend_down: drop, tracking: full, health: { fall: 5, jitter: 0% } }
+defaults: { scheduler: maglev, forward: ipip, timeouts: { udp: 1m }, on_backend_down: drop, tracking: full, health: { fall: 5, jitter: 0%, down_interval: 5s } }
 services:
   - name: dns
     listen: [203.0.113.10:53, "[2001:db8::10]:53"]
@@ -351,7 +353,7 @@ services:
     affinity: source
     tracking: none
     limits: { flows: 1024, new_flows: 1500/s }
-    health: { tcp: { port: 5353 }, interval: 500ms, timeout: 100ms, rise: 1 }
+    health: { tcp: { port: 5353 }, interval: 500ms, fast_interval: 100ms, down_interval: 1h, timeout: 100ms, rise: 1 }
     min_healthy: 2
     backends:
       - { address: 10.0.0.11, port: 5353, weight: 0, state: active }
@@ -400,6 +402,8 @@ fn every_key_there_is_can_be_set() {
         (check.interval, check.timeout, check.jitter),
         (Duration::from_millis(500), Duration::from_millis(100), 0.0)
     );
+    let intervals = [&check.fast_interval, &check.down_interval, &web.health.as_ref().unwrap().down_interval];
+    assert_eq!(intervals.map(Duration::as_millis), [100, 3_600_000, 5_000]);
     let CheckKind::Http(http) = &web.health.as_ref().unwrap().kind else { panic!() };
     assert_eq!((http.method.as_str(), http.path.as_str()), ("HEAD", "/live?full=1"));
     assert_eq!(http.host.as_deref(), Some("www.example.com:8080"));

@@ -107,6 +107,8 @@ pub(super) struct RawTimeouts {
 #[derive(Clone, Debug, Default)]
 pub(super) struct RawTiming {
     pub interval: Option<Spanned<Duration>>,
+    pub fast_interval: Option<Spanned<Duration>>,
+    pub down_interval: Option<Spanned<Duration>>,
     pub timeout: Option<Spanned<Duration>>,
     pub rise: Option<Spanned<u32>>,
     pub fall: Option<Spanned<u32>>,
@@ -649,6 +651,8 @@ impl Decoder<'_, '_> {
     fn timing(&mut self, fields: &Fields<'_, '_>) -> RawTiming {
         RawTiming {
             interval: fields.get("interval").and_then(|f| self.duration(&f)),
+            fast_interval: fields.get("fast_interval").and_then(|f| self.duration(&f)),
+            down_interval: fields.get("down_interval").and_then(|f| self.duration(&f)),
             timeout: fields.get("timeout").and_then(|f| self.duration(&f)),
             rise: fields.get("rise").and_then(|f| self.integer(&f)),
             fall: fields.get("fall").and_then(|f| self.integer(&f)),

@@ -538,11 +538,24 @@ const PACE: Value = Value::Duration(Duration::from_millis(10), Duration::from_se
 const IN_A_ROW: Value = Integer(1, 1_000);
 
 const INTERVAL: Key = key("interval", PACE, Is("2s"), "time between two checks of a backend, 10 ms to 1 h");
+const FAST_INTERVAL: Key = key(
+    "fast_interval",
+    PACE,
+    Depends("the interval"),
+    "in place of `interval` while a verdict is changing: after a failure of a backend that is up, after a success of one \
+     that is down, until `fall` or `rise` is reached or another result ends it; at most the interval",
+);
+const DOWN_INTERVAL: Key = key(
+    "down_interval",
+    PACE,
+    Depends("the interval"),
+    "in place of `interval` while a backend is down; longer spares it, shorter finds it sooner",
+);
 const TIMEOUT: Key = key(
     "timeout",
     PACE,
     Depends("`1s`, or the interval if shorter"),
-    "a check that takes longer has failed; at most the interval",
+    "a check that takes longer has failed; at most the interval. It covers the whole check",
 );
 const RISE: Key = key(
     "rise",
@@ -569,6 +582,8 @@ pub static HEALTH: Table = Table {
             "HTTP check: the response arrives whole, with an expected status",
         ),
         INTERVAL,
+        FAST_INTERVAL,
+        DOWN_INTERVAL,
         TIMEOUT,
         RISE,
         FALL,
@@ -584,7 +599,8 @@ pub static HEALTH: Table = Table {
 };
 
 /// In `defaults.health` only the timing makes sense: which check fits is each service's own.
-pub static HEALTH_DEFAULTS: Table = table("defaults.health", &[INTERVAL, TIMEOUT, RISE, FALL, JITTER]);
+pub static HEALTH_DEFAULTS: Table =
+    table("defaults.health", &[INTERVAL, FAST_INTERVAL, DOWN_INTERVAL, TIMEOUT, RISE, FALL, JITTER]);
 
 const CHECK_PORT: Key =
     key("port", PORT, Depends("the backend's `port`, else the first port of `listen`"), "port to connect to");
@@ -692,11 +708,14 @@ pub(super) const ELSEWHERE: &[(&str, &str)] = &[
     ("code", "expect"),
     ("codes", "expect"),
     ("down", "fall"),
+    ("downinter", "down_interval"),
     ("endpoints", "backends"),
+    ("fastinter", "fast_interval"),
     ("frontends", "services"),
     ("healthcheck", "health"),
     ("health_check", "health"),
     ("host", "address"),
+    ("inter", "interval"),
     ("ip", "address"),
     ("lb_algo", "scheduler"),
     ("lb_kind", "forward"),

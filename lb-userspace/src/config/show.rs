@@ -110,6 +110,8 @@ fn health(h: &HealthCheck) -> Value {
     json!({
         kind: check,
         "interval": show_duration(h.interval),
+        "fast_interval": show_duration(h.fast_interval),
+        "down_interval": show_duration(h.down_interval),
         "timeout": show_duration(h.timeout),
         "rise": h.rise,
         "fall": h.fall,

@@ -420,13 +420,15 @@ impl Validator<'_, '_> {
                 (kind, check.port.as_ref().map(|p| p.value), &check.timing)
             }
         };
-        let (interval, timeout) = self.timing_fits(timing, defaults, &at);
+        let (interval, fast_interval, timeout) = self.timing_fits(timing, defaults, &at);
         let pick =
             |own: &Option<Spanned<u32>>, default: &Option<Spanned<u32>>, built_in| or(own, or(default, built_in));
         Some(HealthCheck {
             kind,
             port,
             interval,
+            fast_interval,
+            down_interval: or(&timing.down_interval, or(&defaults.down_interval, interval)),
             timeout,
             rise: pick(&timing.rise, &defaults.rise, 2),
             fall: pick(&timing.fall, &defaults.fall, 3),
@@ -434,28 +436,38 @@ impl Validator<'_, '_> {
         })
     }
 
-    /// Interval and timeout as they apply. A check that may outlast its interval would overlap the next one.
-    fn timing_fits(&mut self, own: &RawTiming, defaults: &RawTiming, at: &At<'_>) -> (Duration, Duration) {
+    /// Interval, fast interval and timeout as they apply, the latter two no longer than the first: a check that may
+    /// outlast its interval would overlap the next one, and a fast interval that is longer would slow down.
+    fn timing_fits(&mut self, own: &RawTiming, defaults: &RawTiming, at: &At<'_>) -> (Duration, Duration, Duration) {
         let interval = or(&own.interval, or(&defaults.interval, Duration::from_secs(2)));
-        let given = own.timeout.as_ref().or(defaults.timeout.as_ref());
-        let timeout = given.map_or(interval.min(Duration::from_secs(1)), |t| t.value);
-        if timeout > interval {
+        let mut fits = |key: &'static str, own_value, default_value, built_in, says: fn(&str, &str) -> String| {
+            let given: Option<&Spanned<Duration>> = Option::or(own_value, default_value);
+            let value = given.map_or(built_in, |given| given.value);
             let top = At::TOP.key("defaults");
             let defaults_at = top.key("health");
-            let (span, at) = match (&own.timeout, &own.interval, &defaults.timeout) {
-                (Some(t), ..) => (t.span, at.key("timeout")),
+            let (span, at) = match (own_value, &own.interval, default_value) {
+                _ if value <= interval => return value,
+                (Some(v), ..) => (v.span, at.key(key)),
                 (None, Some(i), _) => (i.span, at.key("interval")),
                 // Told once, however many services take it from there.
-                (None, None, Some(t)) => (t.span, defaults_at.key("timeout")),
-                (None, None, None) => return (interval, timeout),
+                (None, None, Some(v)) => (v.span, defaults_at.key(key)),
+                (None, None, None) => return value,
             };
-            let (timeout, interval) = (show_duration(timeout), show_duration(interval));
-            let message =
-                format!("a check may take {timeout} (`timeout`), but the next starts after {interval} (`interval`)");
-            let hint = format!("lower `timeout` to at most {interval}, or raise `interval`");
-            self.problems.add(span, &at, message, hint);
-        }
-        (interval, timeout)
+            let (value_text, interval) = (show_duration(value), show_duration(interval));
+            let hint = format!("lower `{key}` to at most {interval}, or raise `interval`");
+            self.problems.add(span, &at, says(&value_text, &interval), hint);
+            value
+        };
+        let fast = (own.fast_interval.as_ref(), defaults.fast_interval.as_ref());
+        let fast = fits("fast_interval", fast.0, fast.1, interval, |fast, interval| {
+            format!("the fast interval, {fast} (`fast_interval`), is longer than {interval} (`interval`)")
+        });
+        let timeout = (own.timeout.as_ref(), defaults.timeout.as_ref());
+        let timeout =
+            fits("timeout", timeout.0, timeout.1, interval.min(Duration::from_secs(1)), |timeout, interval| {
+                format!("a check may take {timeout} (`timeout`), but the next starts after {interval} (`interval`)")
+            });
+        (interval, fast, timeout)
     }
 
     fn service_names(&mut self, raw: &Raw) {

@@ -19,7 +19,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 
 use super::schedule::{Random, Schedule};
-use super::state::{Change, Machine, Outcome};
+use super::state::{Change, Machine, Outcome, Pace};
 use super::{http, tcp};
 use crate::api::types::Health;
 use crate::model::{CheckKind, HealthCheck};
@@ -294,7 +294,13 @@ impl Shared {
         if let Some(change) = entry.machine.observe(outcome, now) {
             self.tell(target, change);
         }
-        let due = entry.schedule.next(now, table.random.signed());
+        let check = &target.check;
+        let interval = match entry.machine.pace() {
+            Pace::Steady => check.interval,
+            Pace::Changing => check.fast_interval,
+            Pace::Down => check.down_interval,
+        };
+        let due = entry.schedule.next(interval, now, table.random.signed());
         let earlier = table.due.peek().is_none_or(|Reverse((first, ..))| due < *first);
         let run = table.new_run(due, &target.key);
         if let Some(entry) = table.targets.get_mut(&target.key) {

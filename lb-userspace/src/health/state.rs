@@ -53,6 +53,17 @@ impl From<Verdict> for Health {
     }
 }
 
+/// What a target's next check is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// To see that it is still up, or to get a first result.
+    Steady,
+    /// The last result contradicts the verdict: to confirm it or not.
+    Changing,
+    /// To see it come back.
+    Down,
+}
+
 /// The verdict changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
@@ -134,6 +145,15 @@ impl Machine {
 
     pub fn verdict(&self) -> Verdict {
         self.verdict
+    }
+
+    /// How soon to look again.
+    pub fn pace(&self) -> Pace {
+        match self.verdict {
+            _ if self.contrary > 0 => Pace::Changing,
+            Verdict::Down => Pace::Down,
+            Verdict::Checking | Verdict::Up => Pace::Steady,
+        }
     }
 
     /// When the verdict was reached; before the first result, when checking began.
@@ -281,6 +301,14 @@ mod tests {
                 let change = machine.observe(outcome, at(start, i));
                 let expected = from_history(&history[..=i], rise as usize, fall as usize);
                 prop_assert_eq!(machine.verdict(), expected, "after {:?}", &history[..=i]);
+                // The pace too follows from history alone: from the last result, and from what it means now.
+                let last = history[..=i].iter().rfind(|&&k| k != Kind::Skipped);
+                let pace = match (expected, last) {
+                    (Verdict::Up, Some(Kind::Failed)) | (Verdict::Down, Some(Kind::Passed)) => Pace::Changing,
+                    (Verdict::Down, _) => Pace::Down,
+                    _ => Pace::Steady,
+                };
+                prop_assert_eq!(machine.pace(), pace, "after {:?}", &history[..=i]);
                 // A change is told exactly when there is one, in the right direction.
                 prop_assert_eq!(change.as_ref().map(|c| c.up), (expected != before).then_some(expected == Verdict::Up));
                 if change.is_some() { since = at(start, i); }

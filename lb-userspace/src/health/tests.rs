@@ -326,6 +326,8 @@ fn tcp_target(backend: impl Into<String>, address: SocketAddr, interval: Duratio
         kind: CheckKind::Tcp,
         port: None,
         interval,
+        fast_interval: interval,
+        down_interval: interval,
         timeout: interval / 2,
         rise: 2,
         fall: 3,
@@ -430,6 +432,71 @@ mod on_a_stopped_clock {
             tenths[(at.as_millis() as usize - 4_000) / 100] += 1;
         }
         assert!(tenths.iter().all(|n| (800..1_200).contains(n)), "{tenths:?}");
+    }
+
+    /// A switch dies: everybody's checks fail, at another pace, and the network still sees them one by one.
+    #[tokio::test(start_paused = true)]
+    async fn ten_thousand_targets_that_fail_together_make_no_burst() {
+        let broken = Arc::new(Mutex::new(false));
+        let state = Arc::clone(&broken);
+        let finds = move |_: &str| if *state.lock().unwrap() { failed() } else { passed() };
+        let (mut checker, mut transitions, times) = checker(|_| Duration::from_millis(1), finds);
+        let targets = (0..10_000).map(|i| {
+            let mut target = target(i.to_string());
+            (target.check.fast_interval, target.check.down_interval) = (SECOND / 4, 2 * SECOND);
+            target
+        });
+        checker.set_targets(targets.collect());
+        sleep(10 * SECOND).await;
+        *broken.lock().unwrap() = true;
+        let broke = Instant::now();
+        while transitions.try_recv().is_ok() {}
+        times.lock().unwrap().clear();
+        sleep(10 * SECOND).await;
+        let down = std::iter::from_fn(|| transitions.try_recv().ok()).inspect(|t| assert!(!t.up));
+        let last = down.map(|t| t.at).max().unwrap();
+        // Up to an interval and its jitter until the first failure, and two fast ones.
+        assert!(last - broke.into_std() <= SECOND.mul_f64(1.7), "{:?}", last - broke.into_std());
+        // A thousand in each tenth before; while verdicts change each target is looked at four times as often, at most.
+        let mut tenths = [0; 100];
+        for (_, at) in times.lock().unwrap().iter() {
+            tenths[((at.as_millis() as usize - 10_000) / 100).min(99)] += 1;
+        }
+        assert!(tenths.iter().all(|n| *n < 4_000), "{tenths:?}");
+        // Then every two seconds, no closer together than they were.
+        assert!(tenths[20..].iter().all(|n| *n < 1_300), "{tenths:?}");
+        let seconds: Vec<i32> = tenths[40..].chunks(20).map(|tenths| tenths.iter().sum()).collect();
+        assert!(seconds.iter().all(|n| (9_000..11_000).contains(n)), "{seconds:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_backend_is_looked_at_sooner_while_its_verdict_changes_and_later_while_it_is_down() {
+        let up = Arc::new(Mutex::new(true));
+        let state = Arc::clone(&up);
+        let finds = move |_: &str| if *state.lock().unwrap() { passed() } else { failed() };
+        let (mut checker, mut transitions, times) = checker(|_| Duration::ZERO, finds);
+        let mut target = target("a");
+        target.check.jitter = 0.0;
+        (target.check.fast_interval, target.check.down_interval) = (SECOND / 10, 5 * SECOND);
+        checker.set_targets(vec![target]);
+        assert!(transitions.recv().await.unwrap().up);
+        sleep(5 * SECOND).await;
+        *up.lock().unwrap() = false;
+        assert!(!transitions.recv().await.unwrap().up);
+        sleep(20 * SECOND).await;
+        *up.lock().unwrap() = true;
+        assert!(transitions.recv().await.unwrap().up);
+        sleep(5 * SECOND).await;
+        let at = of(&times, "a");
+        let gaps: Vec<u64> =
+            at.windows(2).skip(1).map(|w| ((w[1] - w[0]).as_secs_f64() * 10.0).round() as u64).collect();
+        let steady = gaps.iter().take_while(|gap| **gap == 10).count();
+        assert!((3..=6).contains(&steady), "{gaps:?}");
+        let rest = &gaps[steady..];
+        // Three failures, a tenth apart; five seconds each while down; two successes, a tenth apart; seconds again.
+        assert!(rest.starts_with(&[1, 1, 50, 50, 50, 50]), "{gaps:?}");
+        let back: Vec<u64> = rest[6..].iter().copied().skip_while(|gap| *gap == 50).collect();
+        assert!(back.len() >= 4 && back[0] == 1 && back[1..].iter().all(|gap| *gap == 10), "{gaps:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -316,6 +316,11 @@ pub struct HealthCheck {
     /// `None`: the backend's own port, else the service's first listen port.
     pub port: Option<u16>,
     pub interval: Duration,
+    /// In place of `interval` while results contradict the verdict; never longer.
+    pub fast_interval: Duration,
+    /// In place of `interval` while the backend is down.
+    pub down_interval: Duration,
+    /// Never longer than `interval`.
     pub timeout: Duration,
     /// Consecutive successes that bring a backend up.
     pub rise: u32,
