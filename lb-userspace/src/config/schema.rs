@@ -94,6 +94,16 @@ pub enum Value {
     Headers,
     /// A status code, or a range of them.
     StatusCodes,
+    /// A name as a certificate has it: no port, no address.
+    ServerName,
+    /// What a protocol is called in ALPN (RFC 7301).
+    AlpnName,
+    /// `true` or `false`.
+    Flag,
+    /// Any text of one line that is not empty.
+    Text,
+    /// A regular expression.
+    Pattern,
     Choice(&'static Choice),
     /// Exactly this text.
     Word(&'static str),
@@ -167,6 +177,7 @@ static ON_BACKEND_DOWN: Choice =
 static UDP_MODE: Choice = Choice { what: "a UDP mode", words: &[word("flow"), word("oneshot")] };
 static AFFINITY: Choice = Choice { what: "an affinity", words: &[word("flow"), word("source")] };
 static TRACKING: Choice = Choice { what: "a tracking mode", words: &[word("auto"), word("full"), word("none")] };
+static HTTP_VERSION: Choice = Choice { what: "an HTTP version", words: &[word("http/1.1"), word("h2")] };
 static PROTOCOL: Choice = Choice {
     what: "a protocol",
     words: &[
@@ -571,15 +582,45 @@ const JITTER: Key = key(
     "part of the interval by which each check is moved at random, 0 % to 50 %",
 );
 
+// Without keys of its own, a check may be written as `tcp:`.
+const TCP_FORMS: &[Value] = &[Value::Empty, Value::Table(&TCP_CHECK)];
+const HTTP_FORMS: &[Value] = &[Value::Empty, Value::Table(&HTTP_CHECK)];
+const HTTPS_FORMS: &[Value] = &[Value::Empty, Value::Table(&HTTPS_CHECK)];
+const TLS_FORMS: &[Value] = &[Value::Empty, Value::Table(&TLS_CHECK)];
+
+const TCP: Key = key("tcp", Either(TCP_FORMS), Nothing, "TCP check: the handshake completes");
+const HTTP: Key = key(
+    "http",
+    Either(HTTP_FORMS),
+    Nothing,
+    "HTTP check: the response arrives whole, with an expected status and body",
+);
+const HTTPS: Key = key("https", Either(HTTPS_FORMS), Nothing, "HTTPS check: the same inside TLS");
+const TLS: Key = key(
+    "tls",
+    Either(TLS_FORMS),
+    Nothing,
+    "TLS check: the handshake completes, with a certificate that is good for clients",
+);
+
 pub static HEALTH: Table = Table {
     place: "services[].health",
     keys: &[
-        key("tcp", Either(&[Value::Empty, Value::Table(&TCP_CHECK)]), Nothing, "TCP check: the handshake completes"),
+        TCP,
+        HTTP,
+        HTTPS,
+        TLS,
         key(
-            "http",
-            Either(&[Value::Empty, Value::Table(&HTTP_CHECK)]),
+            "all",
+            List(1, &Value::Table(&CHECK)),
             Nothing,
-            "HTTP check: the response arrives whole, with an expected status",
+            "list of checks that are made together and all have to pass",
+        ),
+        key(
+            "any",
+            List(1, &Value::Table(&CHECK)),
+            Nothing,
+            "list of checks that are made together, of which one has to pass",
         ),
         INTERVAL,
         FAST_INTERVAL,
@@ -588,34 +629,117 @@ pub static HEALTH: Table = Table {
         RISE,
         FALL,
         JITTER,
-        later("https", "use `tcp`, or `http` on a plain port"),
-        later("tls", "use `tcp` meanwhile"),
         later("udp", "use `tcp` or `http` on a port that is up when the backend is"),
         later("dns", "use `tcp` meanwhile: DNS servers answer on TCP too"),
         later("grpc", "use `tcp` meanwhile"),
         later("exec", "use `http` meanwhile"),
     ],
-    at_most_one: &["tcp", "http"],
+    at_most_one: &["tcp", "http", "https", "tls", "all", "any"],
+};
+
+/// What may stand in a list of checks: one kind each, and the list's timing for all.
+pub static CHECK: Table = Table {
+    place: "services[].health.all[]",
+    keys: &[TCP, HTTP, HTTPS, TLS],
+    at_most_one: &["tcp", "http", "https", "tls"],
 };
 
 /// In `defaults.health` only the timing makes sense: which check fits is each service's own.
 pub static HEALTH_DEFAULTS: Table =
     table("defaults.health", &[INTERVAL, FAST_INTERVAL, DOWN_INTERVAL, TIMEOUT, RISE, FALL, JITTER]);
 
+const CHECK_ADDRESS: Key =
+    key("address", Value::Address, Depends("the backend's `address`"), "IP address to check in place of the backend's");
 const CHECK_PORT: Key =
     key("port", PORT, Depends("the backend's `port`, else the first port of `listen`"), "port to connect to");
 
-pub static TCP_CHECK: Table = table("services[].health.tcp", &[CHECK_PORT]);
+pub static TCP_CHECK: Table = table("services[].health.tcp", &[CHECK_ADDRESS, CHECK_PORT]);
+
+const REQUEST_PATH: Key = key("path", Value::RequestPath, Is("/"), "request path");
+const METHOD: Key = key("method", Value::Method, Is("GET"), "request method");
+const HOST: Key = key("host", Value::HostName, Depends("the address checked"), "`Host` header");
+const HEADERS: Key = key("headers", Value::Headers, Nothing, "mapping of further headers");
+const EXPECT: Key =
+    key("expect", OneOrMany(&Value::StatusCodes), Is("200-299"), "status or range of statuses, or a list of them");
+const BODY_CONTAINS: Key = key("body_contains", Value::Text, Nothing, "text that the body has to contain");
+const BODY_MATCHES: Key = key(
+    "body_matches",
+    Value::Pattern,
+    Nothing,
+    "regular expression that has to match somewhere in the body, in the syntax of Rust's `regex`",
+);
 
 pub static HTTP_CHECK: Table = table(
     "services[].health.http",
+    &[CHECK_ADDRESS, CHECK_PORT, REQUEST_PATH, METHOD, HOST, HEADERS, EXPECT, BODY_CONTAINS, BODY_MATCHES],
+);
+
+const SNI: Key = key(
+    "sni",
+    Value::ServerName,
+    Depends("`host` where it is a name, else the address checked"),
+    "name to ask for, which the certificate has to be for. For an address, none is sent (SNI)",
+);
+const CA: Key = key(
+    "ca",
+    Value::Path,
+    Depends("the host's own CAs"),
+    "file with the certificates of the CAs to trust, PEM. Read again when it changes",
+);
+const VERIFY: Key = key(
+    "verify",
+    Value::Flag,
+    Is("true"),
+    "whether the certificate has to be valid now, for the name, and of a trusted CA. `false` takes any",
+);
+const WARN_DAYS: Key = key(
+    "warn_days",
+    Integer(0, 3_650),
+    Is("14"),
+    "a certificate that expires within so many days is warned of in the log and in `sluice status`, 0 to 3,650; 0: none is. \
+     The backend stays up",
+);
+
+pub static HTTPS_CHECK: Table = table(
+    "services[].health.https",
     &[
+        CHECK_ADDRESS,
         CHECK_PORT,
-        key("path", Value::RequestPath, Is("/"), "request path"),
-        key("method", Value::Method, Is("GET"), "request method"),
-        key("host", Value::HostName, Depends("the address checked"), "`Host` header"),
-        key("headers", Value::Headers, Nothing, "mapping of further headers"),
-        key("expect", OneOrMany(&Value::StatusCodes), Is("200-299"), "status or range of statuses, or a list of them"),
+        REQUEST_PATH,
+        METHOD,
+        HOST,
+        HEADERS,
+        EXPECT,
+        BODY_CONTAINS,
+        BODY_MATCHES,
+        key(
+            "alpn",
+            Value::Choice(&HTTP_VERSION),
+            Is("http/1.1"),
+            "the HTTP to speak: `http/1.1` or `h2`. With `h2` the backend has to agree to it",
+        ),
+        SNI,
+        CA,
+        VERIFY,
+        WARN_DAYS,
+    ],
+);
+
+pub static TLS_CHECK: Table = table(
+    "services[].health.tls",
+    &[
+        CHECK_ADDRESS,
+        CHECK_PORT,
+        key(
+            "alpn",
+            OneOrMany(&Value::AlpnName),
+            Depends("ALPN is not used"),
+            "protocol to offer, or a list of them, such as `[h2, http/1.1]`; the backend has to take one",
+        ),
+        SNI,
+        CA,
+        VERIFY,
+        WARN_DAYS,
     ],
 );
 
@@ -647,7 +771,7 @@ pub static BACKEND: Table = table(
 );
 
 /// Every mapping of the schema.
-pub static TABLES: [&Table; 16] = [
+pub static TABLES: [&Table; 19] = [
     &TOP,
     &NODE,
     &INTERFACE,
@@ -663,6 +787,9 @@ pub static TABLES: [&Table; 16] = [
     &HEALTH_DEFAULTS,
     &TCP_CHECK,
     &HTTP_CHECK,
+    &HTTPS_CHECK,
+    &TLS_CHECK,
+    &CHECK,
     &BACKEND,
 ];
 

@@ -11,14 +11,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::decode::{
-    Item, Raw, RawAdmin, RawBackend, RawCheckKind, RawHealth, RawNode, RawService, RawTimeouts, RawTiming, Spanned,
-};
+use super::decode::{Item, Raw, RawAdmin, RawBackend, RawHealth, RawNode, RawService, RawTimeouts, RawTiming, Spanned};
 use super::diagnose::{At, Problems, Span};
 use super::values::show_duration;
 use crate::model::{
-    Admin, Backend, CheckKind, Forward, HealthCheck, HttpCheck, Interface, Limits, Model, Node, OnBackendDown, Prefix,
-    Protocol, Service, ServiceLimits, Timeouts, Tracking,
+    Admin, Backend, Check, CheckKind, Forward, HealthCheck, Interface, Limits, Model, Need, Node, OnBackendDown,
+    Prefix, Protocol, Service, ServiceLimits, Timeouts, Tracking,
 };
 
 /// `sun_path` holds 108 bytes with the closing NUL (unix(7)).
@@ -395,37 +393,27 @@ impl Validator<'_, '_> {
         let at = at.key("health");
         let tcp = s.protocols.items.iter().any(|p| p.value == Protocol::Tcp);
         let none = RawTiming::default();
-        let (kind, port, timing) = match &s.health {
+        let handshake = || vec![Check { kind: CheckKind::Tcp, address: None, port: None }];
+        let (checks, need, timing) = match &s.health {
             RawHealth::Off => return None,
-            RawHealth::Absent if tcp => (CheckKind::Tcp, None, &none),
+            RawHealth::Absent if tcp => (handshake(), Need::All, &none),
             RawHealth::Absent => return None,
-            RawHealth::Check(check) => {
-                let kind = match &check.kind {
-                    None if tcp || !s.protocols.complete => CheckKind::Tcp,
-                    None => {
-                        let message = "this says how often to check, but not what";
-                        let hint = "add `tcp: { port: … }` or `http: { port: … }`: nothing is told by a UDP port alone";
-                        self.problems.add(check.span, &at, message, hint);
-                        CheckKind::Tcp
-                    }
-                    Some(RawCheckKind::Tcp) => CheckKind::Tcp,
-                    Some(RawCheckKind::Http { method, path, host, headers, expect }) => CheckKind::Http(HttpCheck {
-                        method: method.clone().unwrap_or_else(|| "GET".to_owned()),
-                        path: path.clone().unwrap_or_else(|| "/".to_owned()),
-                        host: host.clone(),
-                        headers: headers.clone(),
-                        expect: if expect.is_empty() { vec![(200, 299)] } else { expect.clone() },
-                    }),
-                };
-                (kind, check.port.as_ref().map(|p| p.value), &check.timing)
+            RawHealth::Checks(given) => {
+                let checks = if given.named { given.checks.clone() } else { handshake() };
+                if !given.named && !tcp && s.protocols.complete {
+                    let message = "this says how often to check, but not what";
+                    let hint = "add `tcp: { port: … }` or `http: { port: … }`: nothing is told by a UDP port alone";
+                    self.problems.add(given.span, &at, message, hint);
+                }
+                (checks, given.need, &given.timing)
             }
         };
         let (interval, fast_interval, timeout) = self.timing_fits(timing, defaults, &at);
         let pick =
             |own: &Option<Spanned<u32>>, default: &Option<Spanned<u32>>, built_in| or(own, or(default, built_in));
         Some(HealthCheck {
-            kind,
-            port,
+            checks,
+            need,
             interval,
             fast_interval,
             down_interval: or(&timing.down_interval, or(&defaults.down_interval, interval)),

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use super::diagnose::{Complaint, excerpt, quote};
-use crate::model::Prefix;
+use crate::model::{Pattern, Prefix};
 
 type Parsed<T> = Result<T, Complaint>;
 
@@ -347,6 +347,59 @@ pub(super) fn host(text: &str) -> Parsed<String> {
     }
     let hint = "write the name alone, such as `www.example.com`";
     Err(Complaint::new(format!("{} is not a host name", quote(text)), hint))
+}
+
+/// Longest text and pattern: more than anybody looks for, and cheap to look for.
+const TEXT_LIMIT: usize = 4_096;
+
+/// What a certificate can be for, addresses apart.
+pub(super) fn server_name(text: &str) -> Parsed<String> {
+    let wrong = |hint: &str| Complaint::new(format!("{} is not a server's name", quote(text)), hint);
+    if text.parse::<IpAddr>().is_ok() {
+        return Err(wrong("leave it out: the certificate then has to be for the address that is checked"));
+    }
+    match rustls::pki_types::DnsName::try_from(text) {
+        Ok(_) if !text.ends_with('.') => Ok(text.to_owned()),
+        _ => Err(wrong("write the name alone, such as `www.example.com`")),
+    }
+}
+
+/// A protocol's name in ALPN: one byte tells its length.
+pub(super) fn alpn_name(text: &str) -> Parsed<String> {
+    if (1..=255).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic()) {
+        return Ok(text.to_owned());
+    }
+    Err(Complaint::new(format!("{} is not a protocol's name", quote(text)), "write one such as `h2` or `http/1.1`"))
+}
+
+/// `true` or `false`, as YAML 1.2 has them.
+pub(super) fn flag(text: &str) -> Parsed<bool> {
+    text.parse()
+        .map_err(|_| Complaint::new(format!("{} is neither true nor false", quote(text)), "write `true` or `false`"))
+}
+
+/// A text to look for.
+pub(super) fn text(text: &str) -> Parsed<String> {
+    match text.len() {
+        0 => Err(Complaint::new("the text is empty", "every answer contains it: remove the key, or write a text")),
+        1..=TEXT_LIMIT => Ok(text.to_owned()),
+        _ => Err(Complaint::new(format!("a text has at most {TEXT_LIMIT} bytes"), "take a shorter one")),
+    }
+}
+
+/// A regular expression.
+pub(super) fn pattern(text: &str) -> Parsed<Pattern> {
+    self::text(text)?;
+    Pattern::new(text).map_err(|error| {
+        let hint = match error {
+            regex::Error::CompiledTooBig(_) => "take a simpler one, with smaller counts of repetition",
+            _ => "the syntax is that of Rust's `regex`; in YAML, single quotes keep backslashes as they are",
+        };
+        // The crate draws the expression and a caret over several lines; the last one says what is wrong.
+        let why = error.to_string();
+        let why = why.lines().last().unwrap_or_default().trim().trim_start_matches("error: ").to_owned();
+        Complaint::new(format!("{} is not a regular expression: {}", quote(text), excerpt(&why)), hint)
+    })
 }
 
 /// An HTTP token (RFC 9110 §5.6.2): methods and header names.

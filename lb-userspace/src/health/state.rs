@@ -11,8 +11,9 @@ use crate::api::types::Health;
 /// What one check found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// `reason` is what it saw ("status 200"), `latency` how long the whole check took.
-    Passed { reason: String, latency: Duration },
+    /// `reason` is what it saw ("status 200"), `latency` how long the whole check took, `warning` what will make it
+    /// fail one day.
+    Passed { reason: String, latency: Duration, warning: Option<String> },
     /// `latency` is `None` when the backend never answered.
     Failed { reason: String, latency: Option<Duration> },
     /// This host could not check; nothing is known of the backend.
@@ -20,9 +21,22 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    pub fn passed(reason: impl Into<String>, latency: Duration) -> Self {
+        Self::Passed { reason: reason.into(), latency, warning: None }
+    }
+
     pub fn reason(&self) -> &str {
         match self {
             Self::Passed { reason, .. } | Self::Failed { reason, .. } | Self::Skipped { reason } => reason,
+        }
+    }
+
+    /// The same outcome in other words.
+    pub fn map_reason(self, words: impl FnOnce(String) -> String) -> Self {
+        match self {
+            Self::Passed { reason, latency, warning } => Self::Passed { reason: words(reason), latency, warning },
+            Self::Failed { reason, latency } => Self::Failed { reason: words(reason), latency },
+            Self::Skipped { reason } => Self::Skipped { reason: words(reason) },
         }
     }
 
@@ -171,6 +185,14 @@ impl Machine {
         self.latency
     }
 
+    /// What the last successful check saw coming; nothing while the last one failed, which has worse to say.
+    pub fn warning(&self) -> Option<&str> {
+        match &self.last {
+            Some(Outcome::Passed { warning, .. }) => warning.as_deref(),
+            _ => None,
+        }
+    }
+
     /// The last check's outcome in words, and how far it got where it contradicts the verdict.
     pub fn reason(&self) -> Option<String> {
         let last = self.last.as_ref()?;
@@ -190,7 +212,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn passed() -> Outcome {
-        Outcome::Passed { reason: "status 200".into(), latency: Duration::from_millis(3) }
+        Outcome::passed("status 200", Duration::from_millis(3))
     }
 
     fn failed() -> Outcome {
