@@ -16,9 +16,10 @@ use sluice::config::schema::{self, Absent, Table, Value};
 use sluice::config::{self, Diagnostics};
 use sluice::exit::{Exit, Failure};
 use sluice::model::{
-    Admin, Affinity, Backend, BackendState, Check, CheckKind, Forward, HealthCheck, HttpCheck, HttpVersion, Interface,
-    Limits, Model, Need, Node, OnBackendDown, OnExit, Prefix, Protocol, Scheduler, Service, ServiceLimits, Timeouts,
-    TlsOptions, Tracking, UdpMode, VipAddresses, XdpMode,
+    Admin, Affinity, Backend, BackendState, Check, CheckKind, DnsCheck, ExecCheck, Forward, GrpcCheck, HealthCheck,
+    HttpCheck, HttpVersion, Interface, Limits, Model, Need, Node, OnBackendDown, OnExit, Prefix, Protocol, Rcode,
+    RecordType, Scheduler, Service, ServiceLimits, Timeouts, TlsOptions, Tracking, UdpCheck, UdpMode, VipAddresses,
+    XdpMode,
 };
 
 fn corpus() -> PathBuf {
@@ -331,6 +332,8 @@ fn the_minimal_file_names_every_key_there_is() {
     }
 }
 
+const KINDS: [&str; 9] = ["tcp", "http", "https", "tls", "dns", "udp", "icmp", "grpc", "exec"];
+
 /// Every key, most of them with a value that is not the default.
 const EVERYTHING: &str = r#"
 version: 1
@@ -345,7 +348,7 @@ node:
   weight_hysteresis: 5%
 admin: { http: off }
 hash_key: /etc/lb/key
-limits: { flows: 2048, services: 6, backends: 65534 }
+limits: { flows: 2048, services: 11, backends: 65534 }
 defaults: { scheduler: maglev, forward: ipip, timeouts: { udp: 1m }, on_backend_down: drop, tracking: full, health: { fall: 5, jitter: 0%, down_interval: 5s } }
 services:
   - name: dns
@@ -404,12 +407,52 @@ services:
     backends: [{ address: 10.0.0.13 }]
   - name: both
     listen: 203.0.113.10:81
-    health: { all: [{ tcp: }, { http: { path: /up } }, { https: { port: 443 } }, { tls: { alpn: [h2, http/1.1] } }], interval: 5s }
+    health:
+      all:
+        - { tcp: }
+        - { http: { path: /up } }
+        - { https: { port: 443 } }
+        - { tls: { alpn: [h2, http/1.1] } }
+        - { dns: { name: a.example } }
+        - { udp: { send: '\x00\\' } }
+        - { icmp: }
+        - { grpc: { port: 50051 } }
+        - { exec: { command: /usr/bin/true } }
+      interval: 5s
     backends: [{ address: 10.0.0.14 }]
   - name: either
     listen: 203.0.113.10:82
     health: { any: [{ tcp: { port: 83 } }, { http: {} }] }
     backends: [{ address: 10.0.0.15 }]
+  - name: names
+    listen: 203.0.113.10:54
+    protocol: udp
+    health: { dns: { address: 10.0.9.9, port: 53, over: tcp, name: a.example, type: TXT, rcode: [NOERROR, NXDOMAIN], answer: v=1 } }
+    backends: [{ address: 10.0.0.16 }]
+  - name: game
+    listen: 203.0.113.10:55
+    protocol: udp
+    health: { udp: { address: 10.0.9.9, port: 56, send: 'ping\r\n', expect: 'p\x6fng' } }
+    backends: [{ address: 10.0.0.17 }]
+  - name: pinged
+    listen: 203.0.113.10:57
+    protocol: udp
+    health: { icmp: { address: 2001:db8:9::9 } }
+    backends: [{ address: 10.0.0.18 }]
+  - name: cart
+    listen: 203.0.113.10:58
+    health:
+      grpc:
+        address: 10.0.9.9
+        port: 50051
+        service: shop.v1.Cart
+        host: cart.example
+        tls: { sni: cart.example, ca: /etc/ca.pem, verify: true, warn_days: 7 }
+    backends: [{ address: 10.0.0.19 }]
+  - name: program
+    listen: 203.0.113.10:59
+    health: { exec: { command: [/usr/local/bin/check, --deep, "80"] } }
+    backends: [{ address: 10.0.0.20 }]
 "#;
 
 #[test]
@@ -422,8 +465,8 @@ fn every_key_there_is_can_be_set() {
     assert_eq!(model.node.tunnel_source4, Some(Prefix { address: "192.0.2.0".parse().unwrap(), length: 24 }));
     assert_eq!(model.node.tunnel_source6, Some(Prefix { address: "2001:db8:f::".parse().unwrap(), length: 64 }));
     assert_eq!(model.admin, Admin { socket: "/run/lb/admin.sock".into(), http: None });
-    assert_eq!(model.limits, Limits { flows: 2_048, services: 6, backends: 65_534 });
-    let [dns, web, secure, mail, both, either] = model.services.as_slice() else { panic!() };
+    assert_eq!(model.limits, Limits { flows: 2_048, services: 11, backends: 65_534 });
+    let [dns, web, secure, mail, both, either, others @ ..] = model.services.as_slice() else { panic!() };
     assert_eq!((dns.forward, web.forward), (Forward::Nat, Forward::Ipip));
     assert_eq!(dns.protocols, [Protocol::Tcp, Protocol::Udp]);
     assert_eq!(dns.timeouts.tcp_established, Duration::from_secs(3600));
@@ -461,8 +504,27 @@ fn every_key_there_is_can_be_set() {
     let CheckKind::Tls(tls) = &checks(mail)[0].kind else { panic!() };
     assert_eq!((tls.alpn.clone(), tls.tls.verify, tls.tls.warn_days), (vec!["smtp".to_owned()], false, 0));
     let names = |service: &Service| checks(service).iter().map(|check| check.kind.name()).collect::<Vec<_>>();
-    assert_eq!((names(both), both.health.as_ref().unwrap().need), (vec!["tcp", "http", "https", "tls"], Need::All));
+    assert_eq!((names(both), both.health.as_ref().unwrap().need), (KINDS.to_vec(), Need::All));
     assert_eq!((names(either), either.health.as_ref().unwrap().need), (vec!["tcp", "http"], Need::Any));
+    let options = TlsOptions { sni: Some("cart.example".into()), warn_days: 7, ..options };
+    let expected = [
+        CheckKind::Dns(DnsCheck {
+            over: Protocol::Tcp,
+            name: "a.example".into(),
+            record: RecordType::TXT,
+            rcode: vec![Rcode::NOERROR, Rcode::NXDOMAIN],
+            answer: Some("v=1".into()),
+        }),
+        CheckKind::Udp(UdpCheck { send: b"ping\r\n".into(), expect: b"pong".into() }),
+        CheckKind::Icmp,
+        CheckKind::Grpc(GrpcCheck {
+            service: "shop.v1.Cart".into(),
+            host: Some("cart.example".into()),
+            tls: Some(options),
+        }),
+        CheckKind::Exec(ExecCheck { command: ["/usr/local/bin/check", "--deep", "80"].map(Into::into).into() }),
+    ];
+    assert_eq!(others.iter().map(|service| checks(service)[0].kind.clone()).collect::<Vec<_>>(), expected);
 }
 
 #[test]
@@ -631,7 +693,7 @@ fn every_key_there_is_is_shown_and_what_is_absent_means_what_the_tables_say() {
         ));
         shown(&good(&text)).0
     };
-    let bare = ["http: {}", "https: {}", "tls: {}"].map(bare);
+    let bare = ["http: {}", "https: {}", "tls: {}", "dns: { name: a.example }", "grpc: { tls: {} }"].map(bare);
     let mut defaults = 0;
     for table in schema::TABLES.iter().filter(|table| !table.place.starts_with("defaults")) {
         for (name, entry) in table.built().filter(|(name, _)| *name != "defaults") {
@@ -818,7 +880,19 @@ fn with_key(place: &str, name: &str, value: &str) -> String {
         "services[].health" => format!("health: {{ {key} }}"),
         "services[].health.all[]" => format!("health: {{ all: [{{ {key} }}] }}"),
         _ => match place.strip_prefix("services[].health.") {
-            Some(kind) => format!("health: {{ {kind}: {{ {key} }} }}"),
+            Some(kind) => {
+                // What such a check cannot do without.
+                let required = match kind {
+                    "dns" => "name: a.example",
+                    "udp" => "send: ping",
+                    "exec" => "command: /bin/true",
+                    _ => "",
+                };
+                let alone = required.is_empty() || required.starts_with(name);
+                let keys = if alone { key.clone() } else { format!("{required}, {key}") };
+                let check = kind.rsplit('.').fold(keys, |inside, key| format!("{key}: {{ {inside} }}"));
+                format!("health: {{ {check} }}")
+            }
             None => String::new(),
         },
     };

@@ -290,6 +290,11 @@ fn edges(value: &Value, edges: &mut Vec<String>) {
         Value::Flag => edges.extend(texts(&["true", "false", "yes", "\"true\""])),
         Value::Text => edges.extend([texts(&["a", "\"\"", "é"]), vec!["a".repeat(4_096), "a".repeat(4_097)]].concat()),
         Value::Pattern => edges.extend(texts(&["a+", "\"(\"", "'(a{1000}){1000}'", "\"[\"", "'\\d'"])),
+        Value::DomainName => {
+            edges.extend([texts(&["a.example", "a.example.", "a..b", "."]), vec!["a".repeat(64)]].concat())
+        }
+        Value::Bytes => edges.extend(texts(&["ping", "'\\n'", "'\\x00'", "'\\q'", "'\\'", "\"\""])),
+        Value::GrpcService => edges.extend([texts(&["a.v1.B", "\"\""]), vec!["a".repeat(128)]].concat()),
         Value::Choice(choice) => edges.extend(choice.words.iter().map(|word| word.name.to_owned())),
         Value::Word(word) => edges.push((*word).to_owned()),
         Value::Empty => edges.extend(texts(&["", "~", "{}"])),

@@ -4,9 +4,9 @@
 //! port. Needs root, as the other tests of the lab do.
 
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use lb_tests::lab::config::Config;
 use lb_tests::lab::daemon::{Daemon, Launcher};
@@ -16,6 +16,8 @@ use lb_tests::lab::servers;
 use lb_tests::lab::{Lab, VIP};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use sluice::api::types::{BackendStatus, Health, Status};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic_health::ServingStatus;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// A check's time in this file.
@@ -40,6 +42,10 @@ const NOT_YET: u16 = 7004;
 const OTHER_NAME: u16 = 7005;
 const OTHER_CA: u16 = 7006;
 const CA_ITSELF: u16 = 7007;
+const GRPC_TLS: u16 = 7008;
+const GRPC: u16 = 7301;
+const UDP_ECHO: u16 = 7201;
+const UDP_SILENT: u16 = 7202;
 const SILENT: u16 = 7101;
 const TRICKLE: u16 = 7102;
 const CLOSES: u16 = 7103;
@@ -134,6 +140,77 @@ const TABLE: &[(&str, &str, Is)] = &[
     ("tls to one that closes", "tls: { port: 7103, verify: false }", Is::Down("connection …")),
     ("tls to one that resets", "tls: { port: 7104, verify: false }", Is::Down("connection reset during the TLS handshake")),
 
+    // dns
+    ("dns", "dns: { port: 5353, name: who.sluice.test, type: TXT, answer: b1 }", Is::Up("NOERROR, b1")),
+    ("dns over tcp", "dns: { port: 5353, over: tcp, name: WHO.sluice.test., type: TXT, answer: b1 }", Is::Up("NOERROR, b1")),
+    ("dns over ipv6", "dns: { address: 2001:db8:b::11, port: 5353, name: who.sluice.test, type: TXT }", Is::Up("NOERROR")),
+    ("dns, another answer", "dns: { port: 5353, name: who.sluice.test, type: TXT, answer: b2 }",
+        Is::Down("NOERROR, but b1, expected b2")),
+    ("dns, a name that is not there", "dns: { port: 5353, name: other.sluice.test }", Is::Down("REFUSED, expected NOERROR")),
+    ("dns, a name that should not be there", "dns: { port: 5353, name: other.sluice.test, rcode: [NXDOMAIN, REFUSED] }",
+        Is::Up("REFUSED")),
+    ("dns, no such record", "dns: { port: 5353, name: who.sluice.test, rcode: [NOERROR, REFUSED], answer: 10.0.0.1 }",
+        Is::Down("…")),
+    ("dns to nobody", "dns: { port: 7199, name: who.sluice.test }", Is::Down("connection refused")),
+    ("dns to one that never answers", "dns: { port: 7202, name: who.sluice.test }", Is::Down("no answer within 800ms")),
+    ("dns over tcp to one that never answers", "dns: { port: 7101, over: tcp, name: who.sluice.test }",
+        Is::Down("connected, but no answer within 800ms")),
+    ("dns to one that speaks something else", "dns: { port: 7201, name: who.sluice.test }", Is::Down("the answer is not DNS")),
+
+    // udp
+    ("udp", "udp: { port: 7201, send: 'ping', expect: 'pong ping' }", Is::Up("answered with 9 bytes")),
+    ("udp, bytes", "udp: { port: 7201, send: '\\x00\\n', expect: '\\x00\\x0a' }", Is::Up("answered with 7 bytes")),
+    ("udp, any answer", "udp: { port: 7201, send: x }", Is::Up("answered with 6 bytes")),
+    ("udp, another answer", "udp: { port: 7201, send: ping, expect: 'pang\\n' }", Is::Down("answered, but not with `pang\\n`")),
+    ("udp to nobody", "udp: { port: 7199, send: ping }", Is::Down("connection refused")),
+    ("udp to one that never answers", "udp: { port: 7202, send: ping }", Is::Down("no answer within 800ms")),
+
+    // icmp
+    ("icmp", "icmp:", Is::Up("echo reply")),
+    ("icmp over ipv6", "icmp: { address: 2001:db8:b::11 }", Is::Up("echo reply")),
+    ("icmp to a host that is not there", "icmp: { address: 10.0.0.99 }", Is::Down("no …")),
+
+    // grpc
+    ("grpc", "grpc: { port: 7301 }", Is::Up("the server is SERVING")),
+    ("grpc, a service", "grpc: { port: 7301, service: shop.v1.Cart }", Is::Up("shop.v1.Cart is SERVING")),
+    ("grpc, a service that is down", "grpc: { port: 7301, service: shop.v1.Stock }", Is::Down("shop.v1.Stock is NOT_SERVING")),
+    ("grpc, a service nobody knows", "grpc: { port: 7301, service: shop.v1.Other }",
+        Is::Down("the health service does not know shop.v1.Other")),
+    ("grpc in tls", "grpc: { port: 7008, service: shop.v1.Cart, tls: { sni: www.sluice.test, ca: {ca} } }",
+        Is::Up("shop.v1.Cart is SERVING")),
+    ("grpc in tls, expires soon", "grpc: { port: 7008, tls: { sni: www.sluice.test, ca: {ca}, warn_days: 3000 } }",
+        Is::Warned("the server is SERVING", "its certificate expires in 99 days (…")),
+    ("grpc in tls without grpc", "grpc: { port: 7001, tls: { verify: false } }", Is::Down("the answer is not gRPC: status 404")),
+    ("grpc without tls to tls", "grpc: { port: 7008 }", Is::Down("the answer is not HTTP/2")),
+    ("grpc to nginx", "grpc: { port: 8080 }", Is::Down("the answer is not HTTP/2")),
+    ("grpc to one that never answers", "grpc: { port: 7101 }", Is::Down("connected, but no response within 800ms")),
+    ("grpc to one that closes", "grpc: { port: 7103 }", Is::Down("connection …")),
+    ("grpc to one that resets", "grpc: { port: 7104 }", Is::Down("connection reset before a response")),
+
+    // exec
+    ("exec", "exec: { command: /bin/true }", Is::Up("exit code 0")),
+    ("exec that says something", "exec: { command: [/bin/sh, -c, 'echo fine; echo more'] }", Is::Up("exit code 0: fine")),
+    ("exec that fails", "exec: { command: [/bin/sh, -c, 'echo no space left; exit 2'] }", Is::Down("exit code 2: no space left")),
+    ("exec that is killed", "exec: { command: [/bin/sh, -c, 'kill -9 $$'] }", Is::Down("killed by SIGKILL")),
+    ("exec that hangs", "exec: { command: [/bin/sleep, '61.25'] }", Is::Down("it did not end within 800ms")),
+    ("exec that writes without end", "exec: { command: /usr/bin/yes }", Is::Down("it did not end within 800ms")),
+    ("exec that leaves a child behind", "exec: { command: [/bin/sh, -c, 'sleep 61.5 & echo started'] }",
+        Is::Up("exit code 0: started")),
+    ("exec that closes its output", "exec: { command: [/bin/sh, -c, 'exec >&-; sleep 0.2; exit 3'] }", Is::Down("exit code 3")),
+    ("exec, who", "exec: { command: [/bin/sh, -c, 'echo $(id -u) $(id -g) $(id -G)'] }",
+        Is::Up("exit code 0: 65534 65534 65534")),
+    ("exec, privileges", "exec: { command: [/bin/sh, -c, \
+        'echo $(grep -E \"Cap(Inh|Prm|Eff|Amb)|NoNewPrivs\" /proc/self/status)'] }",
+        Is::Up("exit code 0: CapInh: 0000000000000000 CapPrm: 0000000000000000 CapEff: 0000000000000000 CapAmb: \
+            0000000000000000 NoNewPrivs: 1")),
+    ("exec, environment", "exec: { command: [/bin/sh, -c, 'echo \"$SLUICE_ADDRESS $HOME$USER$RUST_LOG\"'] }",
+        Is::Up("exit code 0: 10.0.0.11")),
+    ("exec, open files", "exec: { command: [/bin/sh, -c, 'ls /proc/$$/fd | tr \"\\n\" \" \"'] }", Is::Up("exit code 0: 0 1 2…")),
+    ("exec of nothing", "exec: { command: /nonexistent/check }",
+        Is::Unknown("not checked: /nonexistent/check cannot be run: No such file …")),
+    ("exec of no program", "exec: { command: /etc/passwd }",
+        Is::Unknown("not checked: /etc/passwd cannot be run: Permission denied …")),
+
     // several
     ("all of two", "all: [{ tcp: { port: 8080 } }, { http: { port: 8080, path: /healthz } }]",
         Is::Up("tcp: connected; http: status 200")),
@@ -204,7 +281,12 @@ fn tls_servers(lab: &Lab) -> Process {
     };
     let servers: String =
         [GOOD_TLS, EXPIRED, EXPIRES_SOON, NOT_YET, OTHER_NAME, OTHER_CA, CA_ITSELF].map(server).concat();
-    servers::nginx(&b1.ns, "b1-tls", &root, &servers, GOOD_TLS).unwrap()
+    let grpc = format!(
+        "  server {{\n    listen {GRPC_TLS} ssl http2;\n    ssl_certificate {0}.pem;\n    ssl_certificate_key {0}.key;\n    \
+         location / {{ grpc_pass grpc://127.0.0.1:{GRPC}; }}\n  }}\n",
+        root.join(GOOD_TLS.to_string()).display()
+    );
+    servers::nginx(&b1.ns, "b1-tls", &root, &(servers + &grpc), GOOD_TLS).unwrap()
 }
 
 fn authority(name: &str) -> CertifiedIssuer<'static, KeyPair> {
@@ -268,6 +350,43 @@ fn nasty_servers(ns: &NetNs) {
     nasty(ns, GREETS, |stream| say(stream, "220 mx.sluice.test ESMTP\r\n"));
 }
 
+/// Answers every datagram with `pong ` and itself; and a port that answers none.
+fn udp_servers(ns: &NetNs) {
+    let bind = |port| ns.run(move || UdpSocket::bind(("::", port))).unwrap().unwrap();
+    let (echo, silent) = (bind(UDP_ECHO), bind(UDP_SILENT));
+    std::thread::spawn(move || {
+        let mut datagram = [0; 2_048];
+        while let Ok((length, peer)) = echo.recv_from(&mut datagram) {
+            let _ = echo.send_to(&[b"pong ", &datagram[..length]].concat(), peer);
+        }
+        drop(silent);
+    });
+}
+
+/// The standard health service as tonic has it.
+fn grpc_server(ns: &NetNs) {
+    let listener = ns.run(|| TcpListener::bind(("::", GRPC))).unwrap().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (reporter, service) = tonic_health::server::health_reporter();
+            reporter.set_service_status("shop.v1.Cart", ServingStatus::Serving).await;
+            reporter.set_service_status("shop.v1.Stock", ServingStatus::NotServing).await;
+            let incoming = TcpListenerStream::new(tokio::net::TcpListener::from_std(listener).unwrap());
+            tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming).await.unwrap();
+        });
+    });
+}
+
+/// How many processes run `sleep` for so long.
+fn sleepers(seconds: &str) -> usize {
+    let wanted = format!("sleep\0{seconds}\0");
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let lines = processes.filter_map(|process| std::fs::read_to_string(process.path().join("cmdline")).ok());
+    lines.filter(|line| line.ends_with(&wanted)).count()
+}
+
 fn backend<'s>(status: &'s Status, service: &str) -> &'s BackendStatus {
     &status.services.iter().find(|s| s.name == service).unwrap().backends[0]
 }
@@ -293,7 +412,12 @@ fn is_as_expected(b: &BackendStatus, expected: Is) -> bool {
 fn every_kind_of_server_is_found_to_be_what_it_is_and_told_in_an_operators_words() {
     let lab = Lab::new().unwrap();
     let _tls = tls_servers(&lab);
-    nasty_servers(&lab.backends[0].ns);
+    let b1 = &lab.backends[0].ns;
+    // Several checks ask for closed ports, and a host says so once a second.
+    b1.sysctl(&[("net/ipv4/icmp_ratelimit", "0")]).unwrap();
+    nasty_servers(b1);
+    udp_servers(b1);
+    grpc_server(b1);
     let mut config = Config::new(&lab);
     config.appendix = services(&lab);
     let mut daemon = Daemon::spawn(&lab, Launcher::beside_us().unwrap(), &config.yaml()).unwrap();
@@ -310,6 +434,13 @@ fn every_kind_of_server_is_found_to_be_what_it_is_and_told_in_an_operators_words
         }
     }
     assert!(wrong.is_empty(), "{}\n{}", wrong.join("\n"), daemon.log(20));
+    // What programs leave behind is gone when they end, and what hangs when its time is over.
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while sleepers("61.5") > 0 {
+        assert!(Instant::now() < deadline, "what programs start outlives them");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(sleepers("61.25") <= 1, "a program that hangs is not killed");
     // An expiring certificate is told in the log, once, and in the table, although the backend is up.
     let log = daemon.log(100_000);
     assert_eq!(log.lines().filter(|line| line.contains("expires in 5 days")).count(), 2, "{log}");

@@ -20,8 +20,9 @@ use super::schema::{self, Absent, ELSEWHERE, Entry, Key, Status, TABLES, Table, 
 use super::tree::{self, Kind, Node};
 use super::values;
 use crate::model::{
-    Affinity, BackendState, Check, CheckKind, Forward, HttpCheck, HttpsCheck, Need, OnBackendDown, OnExit, Prefix,
-    Protocol, Scheduler, TlsCheck, TlsOptions, Tracking, UdpMode, VipAddresses, XdpMode,
+    Affinity, BackendState, Check, CheckKind, DnsCheck, ExecCheck, Forward, GrpcCheck, HttpCheck, HttpsCheck, Need,
+    OnBackendDown, OnExit, Prefix, Protocol, Rcode, Scheduler, TlsCheck, TlsOptions, Tracking, UdpCheck, UdpMode,
+    VipAddresses, XdpMode,
 };
 
 /// Most checks of a service: each is made for each backend.
@@ -832,11 +833,17 @@ impl Decoder<'_, '_> {
     fn check(&mut self, fields: &Fields<'_, '_>) -> Option<Check> {
         let (name, _) = schema::CHECK.built().find(|(name, _)| fields.get(name).is_some())?;
         let f = fields.get(name)?;
-        let Value::Either([_, Value::Table(table)]) = f.entry.value else {
-            unreachable!("{} is no check in its table", f.at)
+        let table: &'static Table = match f.entry.value {
+            Value::Table(table) | Value::Either(&[_, Value::Table(table)]) => table,
+            _ => unreachable!("{} is no check in its table", f.at),
         };
         let inner = match &f.node.kind {
-            Kind::Null => Fields { entries: &[], table, at: f.at },
+            Kind::Null if matches!(f.entry.value, Value::Either(_)) => Fields { entries: &[], table, at: f.at },
+            Kind::Scalar { text, .. } if text.starts_with('/') && name == "exec" => {
+                let hint = format!("write `exec: {{ command: [{}] }}`", excerpt(text));
+                self.wrong_type(f.node, &f.at, "a mapping", &hint);
+                return None;
+            }
             Kind::Scalar { text, .. } if text.starts_with('/') && table.key("path").is_some() => {
                 let hint = format!("write `{name}: {{ path: {} }}`", excerpt(text));
                 self.wrong_type(f.node, &f.at, "a mapping", &hint);
@@ -844,10 +851,11 @@ impl Decoder<'_, '_> {
             }
             _ => self.fields(f.node, &f.at, table)?,
         };
-        let address = inner.get("address");
-        let address =
-            address.and_then(|f| self.parsed(f.node, &f.at, "an IP address", "such as `10.0.0.11`", values::address));
-        let port = inner.get("port").and_then(|f| self.port(&f));
+        // Not every kind has them.
+        let endpoint = |key| table.key(key).and_then(|_| inner.get(key));
+        let address = endpoint("address")
+            .and_then(|f| self.parsed(f.node, &f.at, "an IP address", "such as `10.0.0.11`", values::address));
+        let port = endpoint("port").and_then(|f| self.port(&f));
         let kind = match name {
             "tcp" => CheckKind::Tcp,
             "http" => CheckKind::Http(self.http(&inner)),
@@ -865,9 +873,74 @@ impl Decoder<'_, '_> {
                 let alpn = alpn.map_or_else(Vec::new, |list| list.items.into_iter().map(|a| a.value).collect());
                 CheckKind::Tls(TlsCheck { tls: self.tls(&inner), alpn })
             }
+            "dns" => CheckKind::Dns(self.dns(&inner)?),
+            "udp" => {
+                let (send, expect) = (self.bytes(&inner, "send"), self.bytes(&inner, "expect"));
+                CheckKind::Udp(UdpCheck { send: send?, expect: expect.unwrap_or_default() })
+            }
+            "icmp" => CheckKind::Icmp,
+            "grpc" => {
+                let hint = "such as `shop.v1.Cart`";
+                let service = self.value(&inner, "service", "a gRPC service", hint, values::grpc_service);
+                let host = self.value(&inner, "host", "a host name", "such as `www.example.com`", values::host);
+                let tls = inner.get("tls").and_then(|f| {
+                    let fields = match f.node.kind {
+                        Kind::Null => Fields { entries: &[], table: &schema::GRPC_TLS, at: f.at },
+                        _ => self.fields(f.node, &f.at, &schema::GRPC_TLS)?,
+                    };
+                    Some(self.tls(&fields))
+                });
+                CheckKind::Grpc(GrpcCheck { service: service.unwrap_or_default(), host, tls })
+            }
+            "exec" => CheckKind::Exec(ExecCheck { command: self.command(&inner)? }),
             other => unreachable!("`{other}` is a check nobody reads"),
         };
         Some(Check { kind, address: address.map(|a| a.value), port: port.map(|p| p.value) })
+    }
+
+    /// A text with escapes of its own.
+    fn bytes(&mut self, fields: &Fields<'_, '_>, name: &'static str) -> Option<Vec<u8>> {
+        let f = fields.get(name)?;
+        if matches!(&f.node.kind, Kind::Scalar { text, plain: false } if text.contains(['\n', '\r'])) {
+            let message = "in double quotes, YAML makes a line break of `\\n` before Sluice sees it";
+            self.problems.add(f.node.span, &f.at, message, "use single quotes, as in `'ping\\n'`");
+            return None;
+        }
+        Some(self.parsed(f.node, &f.at, "a text", "such as `'ping\\n'`", values::bytes)?.value)
+    }
+
+    fn dns(&mut self, fields: &Fields<'_, '_>) -> Option<DnsCheck> {
+        let over = fields.get("over").and_then(|f| self.choice(&f));
+        let record = fields.get("type").and_then(|f| self.choice(&f));
+        let rcode = fields.get("rcode").map(|f| self.one_or_many(&f, |d, f| d.choice(f)));
+        let rcode = rcode.map(|list| list.items.into_iter().map(|rcode| rcode.value).collect());
+        let answer = self.value(fields, "answer", "a text", "such as `10.0.0.80`", values::text);
+        let name = self.value(fields, "name", "a name in DNS", "such as `www.example.com`", values::domain_name);
+        Some(DnsCheck {
+            over: over.map_or(Protocol::Udp, |over| over.value),
+            name: name?,
+            record: record.map(|record| record.value).unwrap_or_default(),
+            rcode: rcode.unwrap_or_else(|| vec![Rcode::default()]),
+            answer,
+        })
+    }
+
+    /// A program and its arguments.
+    fn command(&mut self, fields: &Fields<'_, '_>) -> Option<Vec<String>> {
+        let f = fields.get("command")?;
+        let hint = "write the program by its path, and its arguments: `[/usr/local/bin/check, --deep]`";
+        let list = self.one_or_many(&f, |d, f| d.parsed(f.node, &f.at, "a text", hint, values::text));
+        let first = list.items.first()?;
+        if !first.value.starts_with('/') {
+            let message = format!("{} is not an absolute path", quote(&first.value));
+            self.problems.add(first.span, &f.at.entry(first.index), message, hint);
+        } else if first.index.is_none() && first.value.contains(' ') {
+            let message = format!("{} is one path: there is no shell to take it apart", quote(&first.value));
+            let words: Vec<&str> = first.value.split_whitespace().collect();
+            let hint = format!("write `[{}]`", excerpt(&words.join(", ")));
+            self.problems.add(first.span, &f.at, message, hint);
+        }
+        Some(list.items.into_iter().map(|word| word.value).collect())
     }
 
     /// One text of a mapping, put through one of the functions in [`values`].
@@ -1062,7 +1135,7 @@ fn unknown_key_hint(word: &str, table: &'static Table) -> (Option<&'static str>,
 mod tests {
     use super::super::diagnose::Source;
     use super::*;
-    use crate::model::HttpVersion;
+    use crate::model::{HttpVersion, RecordType};
 
     /// The choices are in the tables as words and in the model as variants; serde knows both.
     #[test]
@@ -1087,6 +1160,9 @@ mod tests {
                         "protocol" => d.choice::<Protocol>(&f).is_some(),
                         "state" => d.choice::<BackendState>(&f).is_some(),
                         "on_backend_down" => d.choice::<OnBackendDown>(&f).is_some(),
+                        "over" => d.choice::<Protocol>(&f).is_some(),
+                        "type" => d.choice::<RecordType>(&f).is_some(),
+                        "rcode" => d.choice::<Rcode>(&f).is_some(),
                         "alpn" => d.choice::<HttpVersion>(&f).is_some(),
                         "mode" => d.choice::<UdpMode>(&f).is_some(),
                         "affinity" => d.choice::<Affinity>(&f).is_some(),

@@ -218,6 +218,13 @@ fn text_schema(value: &Value) -> (String, Json) {
         Value::Pattern => {
             ("pattern", any(r"[^\n\r]{1,4096}".to_owned()), "a regular expression, such as `\"status\": *\"up\"`")
         }
+        Value::DomainName => ("domain-name", any(r"[!-~]{1,255}".to_owned()), "such as `www.example.com`"),
+        Value::Bytes => (
+            "bytes",
+            any(r"([^\\\n\r]|\\[nrt\\]|\\x[0-9A-Fa-f]{2}){1,4096}".to_owned()),
+            "a text in which `\\n`, `\\r`, `\\t`, `\\\\` and `\\x00` stand for bytes",
+        ),
+        Value::GrpcService => ("grpc-service", any("[!-~]{1,127}".to_owned()), "such as `shop.v1.Cart`"),
         other => unreachable!("{other:?} is no text"),
     };
     schema["description"] = json!(form);

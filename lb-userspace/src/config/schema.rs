@@ -104,6 +104,12 @@ pub enum Value {
     Text,
     /// A regular expression.
     Pattern,
+    /// A name in DNS.
+    DomainName,
+    /// Bytes: a text with escapes such as `\x00`.
+    Bytes,
+    /// What a gRPC health service calls a service.
+    GrpcService,
     Choice(&'static Choice),
     /// Exactly this text.
     Word(&'static str),
@@ -177,6 +183,25 @@ static ON_BACKEND_DOWN: Choice =
 static UDP_MODE: Choice = Choice { what: "a UDP mode", words: &[word("flow"), word("oneshot")] };
 static AFFINITY: Choice = Choice { what: "an affinity", words: &[word("flow"), word("source")] };
 static TRACKING: Choice = Choice { what: "a tracking mode", words: &[word("auto"), word("full"), word("none")] };
+static OVER: Choice = Choice { what: "a transport of DNS", words: &[word("udp"), word("tcp")] };
+static RECORD_TYPE: Choice = Choice {
+    what: "a type of DNS records",
+    words: &[
+        word("A"),
+        word("AAAA"),
+        word("CNAME"),
+        word("MX"),
+        word("NS"),
+        word("PTR"),
+        word("SOA"),
+        word("SRV"),
+        word("TXT"),
+    ],
+};
+static RCODE: Choice = Choice {
+    what: "a response code of DNS",
+    words: &[word("NOERROR"), word("FORMERR"), word("SERVFAIL"), word("NXDOMAIN"), word("NOTIMP"), word("REFUSED")],
+};
 static HTTP_VERSION: Choice = Choice { what: "an HTTP version", words: &[word("http/1.1"), word("h2")] };
 static PROTOCOL: Choice = Choice {
     what: "a protocol",
@@ -587,6 +612,9 @@ const TCP_FORMS: &[Value] = &[Value::Empty, Value::Table(&TCP_CHECK)];
 const HTTP_FORMS: &[Value] = &[Value::Empty, Value::Table(&HTTP_CHECK)];
 const HTTPS_FORMS: &[Value] = &[Value::Empty, Value::Table(&HTTPS_CHECK)];
 const TLS_FORMS: &[Value] = &[Value::Empty, Value::Table(&TLS_CHECK)];
+const ICMP_FORMS: &[Value] = &[Value::Empty, Value::Table(&ICMP_CHECK)];
+const GRPC_FORMS: &[Value] = &[Value::Empty, Value::Table(&GRPC_CHECK)];
+const GRPC_TLS_FORMS: &[Value] = &[Value::Empty, Value::Table(&GRPC_TLS)];
 
 const TCP: Key = key("tcp", Either(TCP_FORMS), Nothing, "TCP check: the handshake completes");
 const HTTP: Key = key(
@@ -602,6 +630,13 @@ const TLS: Key = key(
     Nothing,
     "TLS check: the handshake completes, with a certificate that is good for clients",
 );
+const DNS: Key =
+    key("dns", Value::Table(&DNS_CHECK), Nothing, "DNS check: a question is answered, with what is expected");
+const UDP_KEY: Key = key("udp", Value::Table(&UDP_CHECK), Nothing, "UDP check: a datagram is answered");
+const ICMP: Key = key("icmp", Either(ICMP_FORMS), Nothing, "ICMP check: the host answers a ping");
+const GRPC: Key =
+    key("grpc", Either(GRPC_FORMS), Nothing, "gRPC check: the standard health service says that it serves");
+const EXEC: Key = key("exec", Value::Table(&EXEC_CHECK), Nothing, "a program decides by its exit code");
 
 pub static HEALTH: Table = Table {
     place: "services[].health",
@@ -610,6 +645,11 @@ pub static HEALTH: Table = Table {
         HTTP,
         HTTPS,
         TLS,
+        DNS,
+        UDP_KEY,
+        ICMP,
+        GRPC,
+        EXEC,
         key(
             "all",
             List(1, &Value::Table(&CHECK)),
@@ -629,19 +669,15 @@ pub static HEALTH: Table = Table {
         RISE,
         FALL,
         JITTER,
-        later("udp", "use `tcp` or `http` on a port that is up when the backend is"),
-        later("dns", "use `tcp` meanwhile: DNS servers answer on TCP too"),
-        later("grpc", "use `tcp` meanwhile"),
-        later("exec", "use `http` meanwhile"),
     ],
-    at_most_one: &["tcp", "http", "https", "tls", "all", "any"],
+    at_most_one: &["tcp", "http", "https", "tls", "dns", "udp", "icmp", "grpc", "exec", "all", "any"],
 };
 
 /// What may stand in a list of checks: one kind each, and the list's timing for all.
 pub static CHECK: Table = Table {
     place: "services[].health.all[]",
-    keys: &[TCP, HTTP, HTTPS, TLS],
-    at_most_one: &["tcp", "http", "https", "tls"],
+    keys: &[TCP, HTTP, HTTPS, TLS, DNS, UDP_KEY, ICMP, GRPC, EXEC],
+    at_most_one: &["tcp", "http", "https", "tls", "dns", "udp", "icmp", "grpc", "exec"],
 };
 
 /// In `defaults.health` only the timing makes sense: which check fits is each service's own.
@@ -743,6 +779,85 @@ pub static TLS_CHECK: Table = table(
     ],
 );
 
+pub static DNS_CHECK: Table = table(
+    "services[].health.dns",
+    &[
+        CHECK_ADDRESS,
+        CHECK_PORT,
+        key("over", Value::Choice(&OVER), Is("udp"), "`udp` or `tcp`. Over UDP the question is sent once"),
+        key(
+            "name",
+            Value::DomainName,
+            Refused("write a name that is always there, such as `name: www.example.com`"),
+            "name to ask for",
+        ),
+        key("type", Value::Choice(&RECORD_TYPE), Is("A"), "type of the records to ask for"),
+        key(
+            "rcode",
+            OneOrMany(&Value::Choice(&RCODE)),
+            Is("NOERROR"),
+            "response code, or a list of them: `NOERROR`, `NXDOMAIN`, `REFUSED`, `SERVFAIL`, `FORMERR`, `NOTIMP`",
+        ),
+        key(
+            "answer",
+            Value::Text,
+            Nothing,
+            "data that a record of this type must have among the answers, as it is written in a zone: an address, a name, \
+             the text of a TXT record",
+        ),
+    ],
+);
+
+pub static UDP_CHECK: Table = table(
+    "services[].health.udp",
+    &[
+        CHECK_ADDRESS,
+        CHECK_PORT,
+        key(
+            "send",
+            Value::Bytes,
+            Refused("write what the service answers, such as `send: 'ping\\n'`"),
+            "the datagram to send. `\\n`, `\\r`, `\\t`, `\\\\` and `\\x00` to `\\xff` stand for bytes; put them into single quotes",
+        ),
+        key(
+            "expect",
+            Value::Bytes,
+            Depends("any answer will do"),
+            "bytes that the answer has to contain, written likewise",
+        ),
+    ],
+);
+
+pub static ICMP_CHECK: Table = table("services[].health.icmp", &[CHECK_ADDRESS]);
+
+pub static GRPC_CHECK: Table = table(
+    "services[].health.grpc",
+    &[
+        CHECK_ADDRESS,
+        CHECK_PORT,
+        key(
+            "service",
+            Value::GrpcService,
+            Depends("the server as a whole"),
+            "name by which the health service knows it, such as `shop.v1.Cart`",
+        ),
+        key("host", Value::HostName, Depends("the address checked"), "name the request is for (`:authority`)"),
+        key("tls", Either(GRPC_TLS_FORMS), Depends("in the clear"), "speak TLS"),
+    ],
+);
+
+pub static GRPC_TLS: Table = table("services[].health.grpc.tls", &[SNI, CA, VERIFY, WARN_DAYS]);
+
+pub static EXEC_CHECK: Table = table(
+    "services[].health.exec",
+    &[key(
+        "command",
+        OneOrMany(&Value::Text),
+        Refused("write the program and its arguments: `command: [/usr/local/bin/check, --deep]`"),
+        "list of the program, by its absolute path, and its arguments; the path alone where there are none",
+    )],
+);
+
 pub static BACKEND: Table = table(
     "services[].backends[]",
     &[
@@ -771,7 +886,7 @@ pub static BACKEND: Table = table(
 );
 
 /// Every mapping of the schema.
-pub static TABLES: [&Table; 19] = [
+pub static TABLES: [&Table; 25] = [
     &TOP,
     &NODE,
     &INTERFACE,
@@ -789,6 +904,12 @@ pub static TABLES: [&Table; 19] = [
     &HTTP_CHECK,
     &HTTPS_CHECK,
     &TLS_CHECK,
+    &DNS_CHECK,
+    &UDP_CHECK,
+    &ICMP_CHECK,
+    &GRPC_CHECK,
+    &GRPC_TLS,
+    &EXEC_CHECK,
     &CHECK,
     &BACKEND,
 ];

@@ -8,7 +8,7 @@
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::values::{show_duration, show_percent, show_rate};
+use super::values::{show_bytes, show_duration, show_percent, show_rate};
 use crate::model::{
     Backend, Check, CheckKind, HealthCheck, HttpCheck, Model, Need, Prefix, Protocol, Service, TlsOptions,
 };
@@ -119,6 +119,24 @@ fn check(c: &Check) -> Value {
             let alpn = Some(&t.alpn).filter(|alpn| !alpn.is_empty());
             [[("alpn", alpn.map(|alpn| json!(alpn)))].as_slice(), &tls(&t.tls)].concat()
         }
+        CheckKind::Dns(d) => vec![
+            ("over", word(d.over)),
+            ("name", word(&d.name)),
+            ("type", word(d.record)),
+            ("rcode", word(&d.rcode)),
+            ("answer", d.answer.as_ref().map(|answer| json!(answer))),
+        ],
+        CheckKind::Udp(u) => {
+            let expect = Some(&u.expect).filter(|expect| !expect.is_empty());
+            vec![("send", word(show_bytes(&u.send))), ("expect", expect.map(|expect| json!(show_bytes(expect))))]
+        }
+        CheckKind::Icmp => vec![],
+        CheckKind::Grpc(g) => vec![
+            ("service", Some(json!(g.service)).filter(|_| !g.service.is_empty())),
+            ("host", g.host.as_ref().map(|host| json!(host))),
+            ("tls", g.tls.as_ref().map(|t| mapping(tls(t)))),
+        ],
+        CheckKind::Exec(e) => vec![("command", word(&e.command))],
     };
     mapping(endpoint.into_iter().chain(keys))
 }

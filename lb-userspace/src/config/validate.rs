@@ -186,7 +186,11 @@ impl Validator<'_, '_> {
                 scheduler: or(&s.scheduler, or(&raw.defaults.scheduler, Default::default())),
                 forward: s.forward(raw)?,
                 timeouts,
-                on_backend_down: or(&s.on_backend_down, or(&raw.defaults.on_backend_down, Default::default())),
+                // It is about TCP; a default for all services says nothing of one that has none.
+                on_backend_down: match s.protocols.items.iter().any(|p| p.value == Protocol::Tcp) {
+                    true => or(&s.on_backend_down, or(&raw.defaults.on_backend_down, Default::default())),
+                    false => OnBackendDown::default(),
+                },
                 udp: s.udp.as_ref().map_or(Default::default(), |udp| or(&udp.mode, Default::default())),
                 affinity: or(&s.affinity, Default::default()),
                 tracking: s.tracking(raw),
@@ -402,7 +406,7 @@ impl Validator<'_, '_> {
                 let checks = if given.named { given.checks.clone() } else { handshake() };
                 if !given.named && !tcp && s.protocols.complete {
                     let message = "this says how often to check, but not what";
-                    let hint = "add `tcp: { port: … }` or `http: { port: … }`: nothing is told by a UDP port alone";
+                    let hint = "add `udp: { send: … }`, `dns: { name: … }` or `tcp: { port: … }`: no UDP port answers just anything";
                     self.problems.add(given.span, &at, message, hint);
                 }
                 (checks, given.need, &given.timing)

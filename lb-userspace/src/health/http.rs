@@ -28,7 +28,7 @@ pub const BODY_LIMIT: usize = 64 * 1024;
 /// Bytes of response head accepted.
 pub(super) const HEAD_LIMIT: usize = 64 * 1024;
 
-const AGENT: HeaderValue = HeaderValue::from_static(concat!("sluice/", env!("CARGO_PKG_VERSION")));
+pub(super) const AGENT: HeaderValue = HeaderValue::from_static(concat!("sluice/", env!("CARGO_PKG_VERSION")));
 
 /// One check in the clear.
 pub async fn check(attempt: Attempt, http: &HttpCheck) -> Outcome {

@@ -9,14 +9,19 @@
 //! says nothing about the backend: it is [`Outcome::Skipped`], or one full table takes every backend down.
 
 pub mod checker;
+pub mod dns;
+pub mod exec;
+pub mod grpc;
 mod h2;
 pub mod http;
+pub mod icmp;
 pub mod probe;
 pub mod reason;
 pub mod schedule;
 pub mod state;
 pub mod tcp;
 pub mod tls;
+pub mod udp;
 
 pub use checker::{Checker, Key, Snapshot, Target, Transition};
 pub use state::Outcome;

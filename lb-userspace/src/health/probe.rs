@@ -11,7 +11,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
-use super::{Outcome, http, tcp, tls};
+use super::{Outcome, dns, exec, grpc, http, icmp, tcp, tls, udp};
 use crate::model::{Check, CheckKind, HealthCheck, Need};
 
 /// One check: where it goes, and until when it has to be over.
@@ -82,6 +82,11 @@ impl Probe {
             CheckKind::Http(http) => http::check(attempt, http).await,
             CheckKind::Https(https) => http::check_secure(attempt, https, &self.trust).await,
             CheckKind::Tls(tls) => tls::check(attempt, tls, &self.trust).await,
+            CheckKind::Dns(dns) => dns::check(attempt, dns).await,
+            CheckKind::Udp(udp) => udp::check(attempt, udp).await,
+            CheckKind::Icmp => icmp::check(attempt).await,
+            CheckKind::Grpc(grpc) => grpc::check(attempt, grpc, &self.trust).await,
+            CheckKind::Exec(exec) => exec::check(attempt, exec).await,
         }
     }
 }

@@ -76,9 +76,10 @@ pub(super) async fn secure(
     trust: &Trust,
 ) -> Result<Secured, Outcome> {
     let name = server_name(attempt.address, options.sni.as_deref().or(host));
-    let config = match trust.config(options, alpn).await {
-        Ok(config) => config,
-        Err(reason) => return Err(Outcome::Skipped { reason }),
+    let config = match timeout_at(attempt.deadline(), trust.config(options, alpn)).await {
+        Ok(Ok(config)) => config,
+        Ok(Err(reason)) => return Err(Outcome::Skipped { reason }),
+        Err(_) => return Err(Outcome::Skipped { reason: "reading the CAs takes longer than a check may".into() }),
     };
     let connected = timeout_at(attempt.deadline(), TlsConnector::from(config).connect(name, stream)).await;
     let stream = match connected {
@@ -108,10 +109,11 @@ fn server_name(address: SocketAddr, name: Option<&str>) -> ServerName<'static> {
 /// What is known of whom to trust, kept between checks.
 #[derive(Debug, Default)]
 pub struct Trust {
-    configs: Mutex<HashMap<Wanted, Known>>,
+    /// A lock each, so that what is read for one is read once, and nobody else waits for it.
+    configs: Mutex<HashMap<Wanted, Arc<tokio::sync::Mutex<Option<Known>>>>>,
 }
 
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Wanted {
     /// `None`: the host's own.
     ca: Option<PathBuf>,
@@ -141,19 +143,19 @@ impl Trust {
             },
         };
         let wanted = Wanted { ca, verify: options.verify, alpn };
-        {
-            let configs = self.configs.lock().unwrap_or_else(PoisonError::into_inner);
-            let current = |known: &&Known| known.file == file && (file.is_some() || known.made.elapsed() < HOST_CAS);
-            if let Some(known) = configs.get(&wanted).filter(current) {
-                return Ok(Arc::clone(&known.config));
-            }
+        let entry = {
+            let mut configs = self.configs.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(configs.entry(wanted.clone()).or_default())
+        };
+        let mut known = entry.lock().await;
+        let current = |known: &&Known| known.file == file && (file.is_some() || known.made.elapsed() < HOST_CAS);
+        if let Some(known) = known.as_ref().filter(current) {
+            return Ok(Arc::clone(&known.config));
         }
-        // Hundreds of certificates are read and parsed; no other check waits for it.
-        let made = tokio::task::spawn_blocking(move || Some((config(&wanted), wanted)));
-        let (config, wanted) = made.await.ok().flatten().ok_or("the CAs could not be read: the process is stopping")?;
-        let config = Arc::new(config?);
-        let known = Known { config: Arc::clone(&config), file, made: Instant::now() };
-        self.configs.lock().unwrap_or_else(PoisonError::into_inner).insert(wanted, known);
+        // Hundreds of certificates are read and parsed.
+        let made = tokio::task::spawn_blocking(move || config(&wanted)).await;
+        let config = Arc::new(made.map_err(|_| "the CAs were not read: the process is stopping".to_owned())??);
+        *known = Some(Known { config: Arc::clone(&config), file, made: Instant::now() });
         Ok(config)
     }
 }

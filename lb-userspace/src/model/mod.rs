@@ -344,7 +344,8 @@ pub struct Check {
     pub kind: CheckKind,
     /// `None`: the backend's own address.
     pub address: Option<IpAddr>,
-    /// `None`: the backend's own port, else the service's first listen port.
+    /// `None`: the backend's own port, else the service's first listen port. Without meaning for
+    /// some kinds.
     pub port: Option<u16>,
 }
 
@@ -363,6 +364,12 @@ pub enum CheckKind {
     Https(HttpsCheck),
     /// The TLS handshake completes.
     Tls(TlsCheck),
+    Dns(DnsCheck),
+    Udp(UdpCheck),
+    /// An echo request is answered.
+    Icmp,
+    Grpc(GrpcCheck),
+    Exec(ExecCheck),
 }
 
 impl CheckKind {
@@ -373,6 +380,11 @@ impl CheckKind {
             Self::Http(_) => "http",
             Self::Https(_) => "https",
             Self::Tls(_) => "tls",
+            Self::Dns(_) => "dns",
+            Self::Udp(_) => "udp",
+            Self::Icmp => "icmp",
+            Self::Grpc(_) => "grpc",
+            Self::Exec(_) => "exec",
         }
     }
 }
@@ -428,6 +440,65 @@ pub struct TlsCheck {
     pub tls: TlsOptions,
     /// Protocols to offer by ALPN, of which the backend has to take one; empty: the question is not asked.
     pub alpn: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsCheck {
+    pub over: Protocol,
+    pub name: String,
+    pub record: RecordType,
+    /// Response codes that are accepted.
+    pub rcode: Vec<Rcode>,
+    /// The data of a record that has to be among the answers, as it is written in a zone; of TXT records the text.
+    pub answer: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RecordType {
+    #[default]
+    A,
+    AAAA,
+    CNAME,
+    MX,
+    NS,
+    PTR,
+    SOA,
+    SRV,
+    TXT,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Rcode {
+    #[default]
+    NOERROR,
+    FORMERR,
+    SERVFAIL,
+    NXDOMAIN,
+    NOTIMP,
+    REFUSED,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UdpCheck {
+    pub send: Vec<u8>,
+    /// What the answer has to contain; empty: any answer will do.
+    pub expect: Vec<u8>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrpcCheck {
+    /// The name the health service knows it by; empty: the server as a whole.
+    pub service: String,
+    /// `:authority`; `None` is the address checked.
+    pub host: Option<String>,
+    /// `None`: in the clear.
+    pub tls: Option<TlsOptions>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExecCheck {
+    /// The program, by its absolute path, and its arguments.
+    pub command: Vec<String>,
 }
 
 /// A regular expression that compiled.
