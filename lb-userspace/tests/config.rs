@@ -16,9 +16,10 @@ use sluice::config::schema::{self, Absent, Table, Value};
 use sluice::config::{self, Diagnostics};
 use sluice::exit::{Exit, Failure};
 use sluice::model::{
-    Admin, Affinity, Backend, BackendState, CheckKind, Forward, HealthCheck, HttpCheck, Interface, Limits, Mac, Model,
-    Node, OnBackendDown, OnExit, Prefix, Protocol, Scheduler, Service, ServiceLimits, Timeouts, Tracking, Tunnel,
-    UdpMode, VipAddresses, XdpMode,
+    Admin, Affinity, Backend, BackendState, Check, CheckKind, DnsCheck, ExecCheck, Forward, GrpcCheck, HealthCheck,
+    HttpCheck, HttpVersion, Interface, Limits, Mac, Model, Need, Node, OnBackendDown, OnExit, Prefix, Protocol, Rcode,
+    RecordType, Scheduler, Service, ServiceLimits, Timeouts, TlsOptions, Tracking, Tunnel, UdpCheck, UdpMode,
+    VipAddresses, XdpMode,
 };
 
 fn corpus() -> PathBuf {
@@ -222,15 +223,23 @@ fn example() -> Model {
             tracking: Tracking::Auto,
             limits: ServiceLimits { flows: 524_288, new_flows: 100_000, tracked_flows: None },
             health: Some(HealthCheck {
-                kind: CheckKind::Http(HttpCheck {
-                    method: "GET".to_owned(),
-                    path: "/healthz".to_owned(),
-                    host: None,
-                    headers: vec![],
-                    expect: vec![(200, 299)],
-                }),
-                port: Some(8080),
+                checks: vec![Check {
+                    kind: CheckKind::Http(HttpCheck {
+                        method: "GET".to_owned(),
+                        path: "/healthz".to_owned(),
+                        host: None,
+                        headers: vec![],
+                        expect: vec![(200, 299)],
+                        body_contains: None,
+                        body_matches: None,
+                    }),
+                    address: None,
+                    port: Some(8080),
+                }],
+                need: Need::All,
                 interval: seconds(2),
+                fast_interval: seconds(2),
+                down_interval: seconds(2),
                 timeout: seconds(1),
                 rise: 2,
                 fall: 3,
@@ -306,12 +315,12 @@ fn what_the_minimal_file_comments_out_are_the_defaults_and_examples_that_are_val
     assert_eq!((long.forward, long.timeouts, long.min_healthy), (short.forward, short.timeouts, short.min_healthy));
     let check = |s: &Service| s.health.clone().unwrap();
     assert_eq!(check(long).jitter, check(short).jitter);
-    let http = |s: &Service| match check(s).kind {
-        CheckKind::Http(http) => (http.method, http.expect),
-        CheckKind::Tcp => panic!("a TCP check"),
+    let http = |s: &Service| match &check(s).checks[0].kind {
+        CheckKind::Http(http) => (http.method.clone(), http.expect.clone()),
+        other => panic!("{other:?}"),
     };
     assert_eq!(http(long), http(short));
-    assert_eq!(check(long).port, short.backends[0].port, "the backend's own");
+    assert_eq!(check(long).checks[0].port, short.backends[0].port, "the backend's own");
     assert_eq!(long.backends[2].state, BackendState::Drain);
 }
 
@@ -324,6 +333,8 @@ fn the_minimal_file_names_every_key_there_is() {
         }
     }
 }
+
+const KINDS: [&str; 9] = ["tcp", "http", "https", "tls", "dns", "udp", "icmp", "grpc", "exec"];
 
 /// Every key, most of them with a value that is not the default.
 const EVERYTHING: &str = r#"
@@ -339,8 +350,8 @@ node:
   weight_hysteresis: 5%
 admin: { http: off }
 hash_key: /etc/lb/key
-limits: { flows: 2048, services: 4, backends: 65534 }
-defaults: { scheduler: maglev, forward: ipip, timeouts: { udp: 1m }, on_backend_down: drop, tracking: full, health: { fall: 5, jitter: 0% } }
+limits: { flows: 2048, services: 13, backends: 65534 }
+defaults: { scheduler: maglev, forward: ipip, timeouts: { udp: 1m }, on_backend_down: drop, tracking: full, health: { fall: 5, jitter: 0%, down_interval: 5s } }
 services:
   - name: dns
     listen: [203.0.113.10:53, "[2001:db8::10]:53"]
@@ -353,7 +364,7 @@ services:
     affinity: source
     tracking: none
     limits: { flows: 1024, new_flows: 1500/s }
-    health: { tcp: { port: 5353 }, interval: 500ms, timeout: 100ms, rise: 1 }
+    health: { tcp: { address: 10.0.9.9, port: 5353 }, interval: 500ms, fast_interval: 100ms, down_interval: 1h, timeout: 100ms, rise: 1 }
     min_healthy: 2
     backends:
       - { address: 10.0.0.11, port: 5353, weight: 0, state: active }
@@ -369,17 +380,91 @@ services:
         host: www.example.com:8080
         headers: { X-Probe: sluice, Accept: "*/*" }
         expect: [200, 204, 300-399]
+        body_contains: "ok: yes"
+        body_matches: 'up [0-9]+ days?$'
+        address: 2001:db8:9::9
     backends: [{ address: 10.0.0.11 }]
   - name: far
-    listen: ["203.0.113.10:81", "[2001:db8::10]:81"]
+    listen: ["203.0.113.10:181", "[2001:db8::10]:181"]
     forward: geneve
     tunnel: { port: 6000, vni: 77, inner_mac: 02:00:00:00:00:0a }
     backends: [{ address: 10.0.0.11 }, { address: 10.0.0.12, inner_mac: "02:00:00:00:00:0B" }]
   - name: farther
-    listen: 203.0.113.10:82
+    listen: 203.0.113.10:182
     forward: gue
     tunnel: { variant: 0 }
     backends: [{ address: 2001:db8:1::11 }]
+  - name: secure
+    listen: 203.0.113.10:443
+    health:
+      https:
+        address: 10.0.9.9
+        port: 8443
+        path: /secure
+        method: GET
+        host: www.example.com
+        headers: { X-Probe: sluice }
+        expect: 200
+        body_contains: ok
+        body_matches: ok
+        alpn: h2
+        sni: a.example
+        ca: /etc/ca.pem
+        verify: true
+        warn_days: 30
+    backends: [{ address: 10.0.0.12 }]
+  - name: mail
+    listen: 203.0.113.10:465
+    health: { tls: { address: 10.0.9.9, port: 465, sni: mx.example, ca: /etc/ca.pem, alpn: smtp, verify: false, warn_days: 0 } }
+    backends: [{ address: 10.0.0.13 }]
+  - name: both
+    listen: 203.0.113.10:81
+    health:
+      all:
+        - { tcp: }
+        - { http: { path: /up } }
+        - { https: { port: 443 } }
+        - { tls: { alpn: [h2, http/1.1] } }
+        - { dns: { name: a.example } }
+        - { udp: { send: '\x00\\' } }
+        - { icmp: }
+        - { grpc: { port: 50051 } }
+        - { exec: { command: /usr/bin/true } }
+      interval: 5s
+    backends: [{ address: 10.0.0.14 }]
+  - name: either
+    listen: 203.0.113.10:82
+    health: { any: [{ tcp: { port: 83 } }, { http: {} }] }
+    backends: [{ address: 10.0.0.15 }]
+  - name: names
+    listen: 203.0.113.10:54
+    protocol: udp
+    health: { dns: { address: 10.0.9.9, port: 53, over: tcp, name: a.example, type: TXT, rcode: [NOERROR, NXDOMAIN], answer: v=1 } }
+    backends: [{ address: 10.0.0.16 }]
+  - name: game
+    listen: 203.0.113.10:55
+    protocol: udp
+    health: { udp: { address: 10.0.9.9, port: 56, send: 'ping\r\n', expect: 'p\x6fng' } }
+    backends: [{ address: 10.0.0.17 }]
+  - name: pinged
+    listen: 203.0.113.10:57
+    protocol: udp
+    health: { icmp: { address: 2001:db8:9::9 } }
+    backends: [{ address: 10.0.0.18 }]
+  - name: cart
+    listen: 203.0.113.10:58
+    health:
+      grpc:
+        address: 10.0.9.9
+        port: 50051
+        service: shop.v1.Cart
+        host: cart.example
+        tls: { sni: cart.example, ca: /etc/ca.pem, verify: true, warn_days: 7 }
+    backends: [{ address: 10.0.0.19 }]
+  - name: program
+    listen: 203.0.113.10:59
+    health: { exec: { command: [/usr/local/bin/check, --deep, "80"] } }
+    backends: [{ address: 10.0.0.20 }]
 "#;
 
 #[test]
@@ -392,8 +477,8 @@ fn every_key_there_is_can_be_set() {
     assert_eq!(model.node.tunnel_source4, Some(Prefix { address: "192.0.2.0".parse().unwrap(), length: 24 }));
     assert_eq!(model.node.tunnel_source6, Some(Prefix { address: "2001:db8:f::".parse().unwrap(), length: 64 }));
     assert_eq!(model.admin, Admin { socket: "/run/lb/admin.sock".into(), http: None });
-    assert_eq!(model.limits, Limits { flows: 2_048, services: 4, backends: 65_534 });
-    let [dns, web, far, farther] = model.services.as_slice() else { panic!() };
+    assert_eq!(model.limits, Limits { flows: 2_048, services: 13, backends: 65_534 });
+    let [dns, web, far, farther, secure, mail, both, either, others @ ..] = model.services.as_slice() else { panic!() };
     assert_eq!((dns.forward, web.forward), (Forward::Nat, Forward::Ipip));
     assert_eq!((far.forward, farther.forward), (Forward::Geneve, Forward::Gue));
     let mac = |last| Some(Mac([2, 0, 0, 0, 0, last]));
@@ -417,23 +502,58 @@ fn every_key_there_is_can_be_set() {
     assert_eq!(web.limits, limits, "half of what there is without the tracked ones");
     assert_eq!((model.node.min_ring_interval, model.node.weight_hysteresis), (Duration::from_millis(250), 0.05));
     let check = dns.health.as_ref().unwrap();
-    assert_eq!((check.kind.clone(), check.port, check.rise, check.fall), (CheckKind::Tcp, Some(5353), 1, 5));
+    let handshake = Check { kind: CheckKind::Tcp, address: Some("10.0.9.9".parse().unwrap()), port: Some(5353) };
+    assert_eq!((check.checks.as_slice(), check.rise, check.fall), ([handshake].as_slice(), 1, 5));
     assert_eq!(
         (check.interval, check.timeout, check.jitter),
         (Duration::from_millis(500), Duration::from_millis(100), 0.0)
     );
-    let CheckKind::Http(http) = &web.health.as_ref().unwrap().kind else { panic!() };
+    let intervals = [&check.fast_interval, &check.down_interval, &web.health.as_ref().unwrap().down_interval];
+    assert_eq!(intervals.map(Duration::as_millis), [100, 3_600_000, 5_000]);
+    let checks = |service: &Service| service.health.as_ref().unwrap().checks.clone();
+    let CheckKind::Http(http) = &checks(web)[0].kind else { panic!() };
     assert_eq!((http.method.as_str(), http.path.as_str()), ("HEAD", "/live?full=1"));
     assert_eq!(http.host.as_deref(), Some("www.example.com:8080"));
     assert_eq!(http.headers, [("X-Probe".into(), "sluice".into()), ("Accept".into(), "*/*".into())]);
     assert_eq!(http.expect, [(200, 200), (204, 204), (300, 399)]);
+    assert_eq!(http.body_contains.as_deref(), Some("ok: yes"));
+    assert!(http.body_matches.as_ref().unwrap().is_match(b"up 7 days"));
+    let CheckKind::Https(https) = &checks(secure)[0].kind else { panic!() };
+    assert_eq!((https.alpn, https.http.path.as_str()), (HttpVersion::Http2, "/secure"));
+    let options =
+        TlsOptions { sni: Some("a.example".into()), ca: Some("/etc/ca.pem".into()), verify: true, warn_days: 30 };
+    assert_eq!(https.tls, options);
+    let CheckKind::Tls(tls) = &checks(mail)[0].kind else { panic!() };
+    assert_eq!((tls.alpn.clone(), tls.tls.verify, tls.tls.warn_days), (vec!["smtp".to_owned()], false, 0));
+    let names = |service: &Service| checks(service).iter().map(|check| check.kind.name()).collect::<Vec<_>>();
+    assert_eq!((names(both), both.health.as_ref().unwrap().need), (KINDS.to_vec(), Need::All));
+    assert_eq!((names(either), either.health.as_ref().unwrap().need), (vec!["tcp", "http"], Need::Any));
+    let options = TlsOptions { sni: Some("cart.example".into()), warn_days: 7, ..options };
+    let expected = [
+        CheckKind::Dns(DnsCheck {
+            over: Protocol::Tcp,
+            name: "a.example".into(),
+            record: RecordType::TXT,
+            rcode: vec![Rcode::NOERROR, Rcode::NXDOMAIN],
+            answer: Some("v=1".into()),
+        }),
+        CheckKind::Udp(UdpCheck { send: b"ping\r\n".into(), expect: b"pong".into() }),
+        CheckKind::Icmp,
+        CheckKind::Grpc(GrpcCheck {
+            service: "shop.v1.Cart".into(),
+            host: Some("cart.example".into()),
+            tls: Some(options),
+        }),
+        CheckKind::Exec(ExecCheck { command: ["/usr/local/bin/check", "--deep", "80"].map(Into::into).into() }),
+    ];
+    assert_eq!(others.iter().map(|service| checks(service)[0].kind.clone()).collect::<Vec<_>>(), expected);
 }
 
 #[test]
 fn a_service_without_a_health_key_is_checked_by_tcp_if_it_has_tcp() {
     let kind = |rest: &str| {
         let s = service(&format!("listen: 203.0.113.10:53\nbackends: [{{ address: 10.0.0.11 }}]\n{rest}"));
-        s.health.map(|h| h.kind)
+        s.health.map(|h| h.checks[0].kind.clone())
     };
     assert_eq!(kind(""), Some(CheckKind::Tcp));
     assert_eq!(kind("protocol: [udp, tcp]"), Some(CheckKind::Tcp));
@@ -589,15 +709,20 @@ fn places<'f>(file: &'f Json, table: &Table) -> Vec<&'f Json> {
 #[test]
 fn every_key_there_is_is_shown_and_what_is_absent_means_what_the_tables_say() {
     let full = shown(&good(EVERYTHING)).0;
-    let bare = with_service("listen: 203.0.113.10:80\nhealth: { http: {} }\nbackends: [{ address: 10.0.0.11 }]");
-    let bare = shown(&good(&bare)).0;
+    let bare = |check: &str| {
+        let text = with_service(&format!(
+            "listen: 203.0.113.10:80\nhealth: {{ {check} }}\nbackends: [{{ address: 10.0.0.11 }}]"
+        ));
+        shown(&good(&text)).0
+    };
+    let bare = ["http: {}", "https: {}", "tls: {}", "dns: { name: a.example }", "grpc: { tls: {} }"].map(bare);
     let mut defaults = 0;
     for table in schema::TABLES.iter().filter(|table| !table.place.starts_with("defaults")) {
         for (name, entry) in table.built().filter(|(name, _)| *name != "defaults") {
             let key = format!("{}.{name}", table.place);
             assert!(places(&full, table).iter().any(|place| place.get(name).is_some()), "{key} is not shown");
             let Absent::Is(default) = entry.absent else { continue };
-            for place in places(&bare, table) {
+            for place in bare.iter().flat_map(|file| places(file, table)) {
                 // A list of one may be written without its brackets, and here it is not.
                 let value = if let Json::Array(one) = &place[name] { &one[0] } else { &place[name] };
                 let written = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
@@ -782,9 +907,23 @@ fn with_key(place: &str, name: &str, value: &str) -> String {
         "services[].tunnel" => format!("forward: gue\n    tunnel: {{ {key} }}"),
         "services[].udp" => format!("protocol: udp\n    udp: {{ {key} }}"),
         "services[].health" => format!("health: {{ {key} }}"),
-        "services[].health.tcp" => format!("health: {{ tcp: {{ {key} }} }}"),
-        "services[].health.http" => format!("health: {{ http: {{ {key} }} }}"),
-        _ => String::new(),
+        "services[].health.all[]" => format!("health: {{ all: [{{ {key} }}] }}"),
+        _ => match place.strip_prefix("services[].health.") {
+            Some(kind) => {
+                // What such a check cannot do without.
+                let required = match kind {
+                    "dns" => "name: a.example",
+                    "udp" => "send: ping",
+                    "exec" => "command: /bin/true",
+                    _ => "",
+                };
+                let alone = required.is_empty() || required.starts_with(name);
+                let keys = if alone { key.clone() } else { format!("{required}, {key}") };
+                let check = kind.rsplit('.').fold(keys, |inside, key| format!("{key}: {{ {inside} }}"));
+                format!("health: {{ {check} }}")
+            }
+            None => String::new(),
+        },
     };
     let backend = if place == "services[].backends[]" { format!(", {key}") } else { String::new() };
     format!(

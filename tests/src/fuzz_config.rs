@@ -293,6 +293,16 @@ fn edges(value: &Value, edges: &mut Vec<String>) {
         Value::HostName => edges.extend(texts(&["a", "a:80", "\"[::1]\"", "a/b", "\"\""])),
         Value::Headers => edges.extend(texts(&["{ A: b }", "{ a: b, A: c }", "{ Host: x }", "{ A: \" \" }", "{}"])),
         Value::StatusCodes => edges.extend(texts(&["99", "100", "599", "600", "100-599", "299-200", "200 - 299"])),
+        Value::ServerName => edges.extend(texts(&["a.example", "a.example:443", "10.0.0.11", "a..b", "\"\""])),
+        Value::AlpnName => edges.extend(texts(&["h2", "http/1.1", "\"a b\"", "\"\""])),
+        Value::Flag => edges.extend(texts(&["true", "false", "yes", "\"true\""])),
+        Value::Text => edges.extend([texts(&["a", "\"\"", "é"]), vec!["a".repeat(4_096), "a".repeat(4_097)]].concat()),
+        Value::Pattern => edges.extend(texts(&["a+", "\"(\"", "'(a{1000}){1000}'", "\"[\"", "'\\d'"])),
+        Value::DomainName => {
+            edges.extend([texts(&["a.example", "a.example.", "a..b", "."]), vec!["a".repeat(64)]].concat())
+        }
+        Value::Bytes => edges.extend(texts(&["ping", "'\\n'", "'\\x00'", "'\\q'", "'\\'", "\"\""])),
+        Value::GrpcService => edges.extend([texts(&["a.v1.B", "\"\""]), vec!["a".repeat(128)]].concat()),
         Value::Choice(choice) => edges.extend(choice.words.iter().map(|word| word.name.to_owned())),
         Value::Word(word) => edges.push((*word).to_owned()),
         Value::Empty => edges.extend(texts(&["", "~", "{}"])),

@@ -16,7 +16,7 @@ use lb_common::backend::Backend;
 use lb_common::layout::{ABI_VERSION, ROWS_VERSION};
 use lb_common::ring::Row;
 use lb_common::service::{Reverse4, Reverse6, Service};
-use lb_tests::lab::config::Config;
+use lb_tests::lab::config::{Config, Direct};
 use lb_tests::lab::daemon::{Daemon, Launcher};
 use lb_tests::lab::netns::NetNs;
 use lb_tests::lab::pass::XdpPass;
@@ -422,7 +422,7 @@ fn a_start_that_fails_leaves_what_ran_running() {
     let traffic = run.traffic();
     let good = run.config.clone();
     run.config.interfaces = ", eth9";
-    run.config.tunnel = true;
+    run.config.tunnel = Some(Direct::IPIP);
     std::fs::write(run.daemon.config(), run.config.yaml()).unwrap();
     for (what, yaml) in [
         ("another program holds eth9", run.config.yaml()),
@@ -541,7 +541,7 @@ fn an_apply_cut_short_at_any_moment_is_finished_by_the_next_controller() {
     let _alone = MACHINE.write().unwrap_or_else(PoisonError::into_inner);
     let lab = Lab::new().unwrap();
     let mut plain = Config::new(&lab);
-    plain.tunnel = true;
+    plain.tunnel = Some(Direct::IPIP);
     let launcher = || Launcher::beside_us().unwrap();
     let mut daemon = Daemon::start(&lab, launcher(), &plain.yaml()).unwrap();
     let links = Pins::of(&lab).link_ids();
@@ -560,7 +560,8 @@ fn an_apply_cut_short_at_any_moment_is_finished_by_the_next_controller() {
     let mut windows = [Duration::ZERO; 2];
     for (window, tunnel) in [(0, false), (0, true), (1, true)] {
         let mut config = plain.clone();
-        (config.tunnel, config.appendix) = (tunnel, if window == 1 { extra.to_owned() } else { String::new() });
+        (config.tunnel, config.appendix) =
+            (tunnel.then_some(Direct::IPIP), if window == 1 { extra.to_owned() } else { String::new() });
         daemon.edit(&config.yaml()).unwrap();
         let started = Instant::now();
         daemon.cli_ok(&["reload"]).unwrap();
@@ -570,7 +571,7 @@ fn an_apply_cut_short_at_any_moment_is_finished_by_the_next_controller() {
     for round in 0..30 {
         let mut config = plain.clone();
         let slow = round % 4 == 0;
-        config.tunnel = !slow;
+        config.tunnel = (!slow).then_some(Direct::IPIP);
         if round % 2 == 1 {
             config.appendix = extra.to_owned();
         }

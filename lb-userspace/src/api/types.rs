@@ -211,6 +211,9 @@ pub struct BackendStatus {
     pub health: Health,
     /// Why health is what it is: the last check's outcome.
     pub reason: Option<String>,
+    /// What will make a check fail one day that passes now: a certificate that expires soon.
+    #[serde(default)]
+    pub warning: Option<String>,
     /// How long the last successful check took.
     pub latency_ms: Option<f64>,
     /// Share of the ring's rows, 0 to 1: the expected share of new flows.

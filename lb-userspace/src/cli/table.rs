@@ -195,12 +195,14 @@ fn state(backend: &BackendStatus) -> String {
 }
 
 /// The word, and the sentence behind it where there is something to say.
-fn health(backend: &BackendStatus, wide: bool) -> (&'static str, Option<&str>) {
+fn health(backend: &BackendStatus, wide: bool) -> (&'static str, Option<String>) {
     let word = match backend.health {
         Health::Down => "DOWN",
         other => other.name(),
     };
-    (word, backend.reason.as_deref().filter(|_| wide || backend.health != Health::Up))
+    let reason = backend.reason.as_deref().filter(|_| wide || backend.health != Health::Up);
+    let said: Vec<&str> = reason.into_iter().chain(backend.warning.as_deref()).collect();
+    (word, Some(said.join("; ")).filter(|said| !said.is_empty()))
 }
 
 const ARROW: &str = "  -> ";
@@ -279,7 +281,7 @@ impl Layout {
             if loud { paint.warn(cell) } else { cell.to_owned() }
         });
         let (word, sentence) = health(backend, self.wide);
-        let whole = sentence.map_or(word.to_owned(), |sentence| format!("{word}: {sentence}"));
+        let whole = sentence.as_ref().map_or(word.to_owned(), |sentence| format!("{word}: {sentence}"));
         let below = match self.health {
             HealthAt::Column { start, width } => {
                 let parts: Vec<String> = wrap(&whole, width).iter().map(|part| tint(part)).collect();
@@ -290,12 +292,12 @@ impl Layout {
                 line.push_str(&tint(word));
                 sentence
             }
-            HealthAt::Below => Some(whole.as_str()),
+            HealthAt::Below => Some(whole),
         };
         out.push_str(line.trim_end());
         out.push('\n');
         if let Some(text) = below {
-            wrapped(out, "       ", text, self.terminal, tint);
+            wrapped(out, "       ", &text, self.terminal, tint);
         }
     }
 

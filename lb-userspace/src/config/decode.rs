@@ -20,9 +20,13 @@ use super::schema::{self, Absent, ELSEWHERE, Entry, Key, Status, TABLES, Table, 
 use super::tree::{self, Kind, Node};
 use super::values;
 use crate::model::{
-    Affinity, BackendState, Forward, Mac, OnBackendDown, OnExit, Prefix, Protocol, Scheduler, Tracking, UdpMode,
+    Affinity, BackendState, Check, CheckKind, DnsCheck, ExecCheck, Forward, GrpcCheck, HttpCheck, HttpsCheck, Mac,
+    Need, OnBackendDown, OnExit, Prefix, Protocol, Rcode, Scheduler, TlsCheck, TlsOptions, Tracking, UdpCheck, UdpMode,
     VipAddresses, XdpMode,
 };
+
+/// Most checks of a service: each is made for each backend.
+const MOST_CHECKS: usize = 16;
 
 /// A value and where it stands.
 #[derive(Clone, Debug)]
@@ -120,6 +124,8 @@ pub(super) struct RawTunnel {
 #[derive(Clone, Debug, Default)]
 pub(super) struct RawTiming {
     pub interval: Option<Spanned<Duration>>,
+    pub fast_interval: Option<Spanned<Duration>>,
+    pub down_interval: Option<Spanned<Duration>>,
     pub timeout: Option<Spanned<Duration>>,
     pub rise: Option<Spanned<u32>>,
     pub fall: Option<Spanned<u32>>,
@@ -172,28 +178,17 @@ pub(super) enum RawHealth {
     Absent,
     /// `health: none`.
     Off,
-    Check(Box<RawCheck>),
+    Checks(Box<RawChecks>),
 }
 
 #[derive(Debug)]
-pub(super) struct RawCheck {
+pub(super) struct RawChecks {
     pub span: Span,
-    /// `None`: only timing was given.
-    pub kind: Option<RawCheckKind>,
-    pub port: Option<Spanned<u16>>,
+    /// Whether the file says what to check; if not, it says only how often.
+    pub named: bool,
+    pub checks: Vec<Check>,
+    pub need: Need,
     pub timing: RawTiming,
-}
-
-#[derive(Debug)]
-pub(super) enum RawCheckKind {
-    Tcp,
-    Http {
-        method: Option<String>,
-        path: Option<String>,
-        host: Option<String>,
-        headers: Vec<(String, String)>,
-        expect: Vec<(u16, u16)>,
-    },
 }
 
 #[derive(Debug)]
@@ -475,6 +470,10 @@ impl Decoder<'_, '_> {
             Absent::Is(path) => path,
             _ => "/run/sluice/admin.sock",
         };
+        self.path_like(f, example)
+    }
+
+    fn path_like(&mut self, f: &Field<'_, '_>, example: &str) -> Option<Spanned<PathBuf>> {
         let hint = format!("write a path from the root, such as `{example}`");
         self.parsed(f.node, &f.at, "a path", &hint, |text| {
             if !text.starts_with('/') || text.contains(|c: char| c.is_control()) {
@@ -664,6 +663,8 @@ impl Decoder<'_, '_> {
     fn timing(&mut self, fields: &Fields<'_, '_>) -> RawTiming {
         RawTiming {
             interval: fields.get("interval").and_then(|f| self.duration(&f)),
+            fast_interval: fields.get("fast_interval").and_then(|f| self.duration(&f)),
+            down_interval: fields.get("down_interval").and_then(|f| self.duration(&f)),
             timeout: fields.get("timeout").and_then(|f| self.duration(&f)),
             rise: fields.get("rise").and_then(|f| self.integer(&f)),
             fall: fields.get("fall").and_then(|f| self.integer(&f)),
@@ -787,7 +788,7 @@ impl Decoder<'_, '_> {
         if let Kind::Scalar { text, .. } = &f.node.kind {
             match &**text {
                 "none" => return RawHealth::Off,
-                kind @ ("tcp" | "http") => {
+                kind if schema::CHECK.built().any(|(name, _)| name == kind) => {
                     self.wrong_type(f.node, &f.at, "a mapping", &format!("write `health: {{ {kind}: {{}} }}`"));
                 }
                 "off" | "false" | "no" => {
@@ -804,62 +805,230 @@ impl Decoder<'_, '_> {
         }
         let Some(fields) = self.fields(f.node, &f.at, &schema::HEALTH) else { return RawHealth::Absent };
         let timing = self.timing(&fields);
-        let kinds: Vec<_> = schema::HEALTH.at_most_one.iter().filter_map(|name| fields.get(name)).collect();
-        if let [_, .., last] = kinds.as_slice() {
-            let message = format!("a service has one health check: `{}`", schema::HEALTH.at_most_one.join("` or `"));
-            self.problems.add(last.node.span, &f.at, message, "keep `http`: it fails whenever `tcp` would");
+        let hint = "keep one, or list them: `all: [{ tcp: {} }, { http: {} }]`";
+        self.at_most_one(&fields, "a service has one health check", hint);
+        let mut checks: Vec<_> = self.check(&fields).into_iter().collect();
+        let mut need = Need::All;
+        for (key, of_these) in [("all", Need::All), ("any", Need::Any)] {
+            let Some(f) = fields.get(key) else { continue };
+            checks.extend(self.checks(&f));
+            // Of one, all and any are the same.
+            need = if checks.len() > 1 { of_these } else { Need::All };
         }
-        let mut port = None;
-        let mut kind = None;
-        if let Some(f) = fields.get("tcp") {
-            kind = Some(RawCheckKind::Tcp);
-            if !matches!(f.node.kind, Kind::Null)
-                && let Some(fields) = self.fields(f.node, &f.at, &schema::TCP_CHECK)
-            {
-                port = fields.get("port").and_then(|f| self.port(&f));
-            }
-        }
-        if let Some(f) = fields.get("http") {
-            let (check, http_port) = self.http_check(&f);
-            kind = Some(check);
-            port = http_port;
-        }
-        RawHealth::Check(Box::new(RawCheck { span: f.node.span, kind, port, timing }))
+        let named = schema::HEALTH.at_most_one.iter().any(|name| fields.get(name).is_some());
+        RawHealth::Checks(Box::new(RawChecks { span: f.node.span, named, checks, need, timing }))
     }
 
-    fn http_check(&mut self, f: &Field<'_, '_>) -> (RawCheckKind, Option<Spanned<u16>>) {
-        let mut port = None;
-        let (mut method, mut path, mut host, mut headers, mut expect) = (None, None, None, Vec::new(), Vec::new());
-        let fields = match &f.node.kind {
-            Kind::Null => None,
-            Kind::Scalar { text, .. } if text.starts_with('/') => {
-                let hint = format!("write `http: {{ path: {} }}`", excerpt(text));
-                self.wrong_type(f.node, &f.at, "a mapping", &hint);
-                None
+    /// A list of checks.
+    fn checks(&mut self, f: &Field<'_, '_>) -> Vec<Check> {
+        let hint = "write a list of checks, such as `[{ tcp: {} }, { http: { path: /healthz } }]`";
+        let Some(items) = self.sequence(f, "a list of checks", hint) else { return Vec::new() };
+        if items.is_empty() {
+            self.problems.add(f.node.span, &f.at, "the list is empty", "put at least one check in it");
+        }
+        if let Some(one_too_many) = items.get(MOST_CHECKS) {
+            let message = format!("{} checks, and a service has at most {MOST_CHECKS}", items.len());
+            self.problems.add(one_too_many.span, &f.at, message, "each of them is made for each backend");
+            return Vec::new();
+        }
+        let mut checks = Vec::new();
+        for (index, item) in items.iter().enumerate() {
+            let at = f.at.item(index, None);
+            if let Kind::Scalar { text, .. } = &item.kind
+                && schema::CHECK.built().any(|(name, _)| name == text)
+            {
+                self.wrong_type(item, &at, "a mapping", &format!("write `{{ {text}: {{}} }}`"));
+                continue;
             }
-            _ => self.fields(f.node, &f.at, &schema::HTTP_CHECK),
-        };
-        if let Some(fields) = fields {
-            port = fields.get("port").and_then(|f| self.port(&f));
-            let mut text = |name, wanted, hint, parse: fn(&str) -> Result<String, Complaint>| {
-                let f = fields.get(name)?;
-                Some(self.parsed(f.node, &f.at, wanted, hint, parse)?.value)
-            };
-            method = text("method", "an HTTP method", "such as `GET`", values::method);
-            path = text("path", "a path", "such as `/healthz`", values::request_path);
-            host = text("host", "a host name", "such as `www.example.com`", values::host);
-            if let Some(f) = fields.get("headers") {
-                headers = self.headers(&f);
-            }
-            if let Some(f) = fields.get("expect") {
-                let hint = "write `200-299`, `200`, or a list such as `[200, 204, 300-399]`";
-                let list = self.one_or_many(&f, |d, f| {
-                    d.parsed(f.node, &f.at, "a range of HTTP status codes", hint, values::status_range)
-                });
-                expect = list.items.into_iter().map(|r| r.value).collect();
+            let Some(fields) = self.fields(item, &at, &schema::CHECK) else { continue };
+            self.at_most_one(&fields, "an entry is one check", "make two entries of them");
+            match self.check(&fields) {
+                Some(check) => checks.push(check),
+                // What is not one of the kinds has been told already.
+                None if fields.entries.is_empty() => {
+                    let hint = "write one such as `tcp: {}` or `http: { path: /healthz }`";
+                    self.problems.add(item.span, &at, "this does not say what to check", hint);
+                }
+                None => {}
             }
         }
-        (RawCheckKind::Http { method, path, host, headers, expect }, port)
+        checks
+    }
+
+    fn at_most_one(&mut self, fields: &Fields<'_, '_>, message: &str, hint: &str) {
+        let there: Vec<_> = fields.table.at_most_one.iter().filter(|name| fields.get(name).is_some()).collect();
+        if let [.., before, last] = there.as_slice()
+            && let Some(f) = fields.get(last)
+        {
+            let message = format!("{message}, and this is `{before}` and `{last}`");
+            self.problems.add(f.node.span, &fields.at, message, hint);
+        }
+    }
+
+    /// The check among `fields`, as far as it can be read: it is used only if nothing was refused.
+    fn check(&mut self, fields: &Fields<'_, '_>) -> Option<Check> {
+        let (name, _) = schema::CHECK.built().find(|(name, _)| fields.get(name).is_some())?;
+        let f = fields.get(name)?;
+        let table: &'static Table = match f.entry.value {
+            Value::Table(table) | Value::Either(&[_, Value::Table(table)]) => table,
+            _ => unreachable!("{} is no check in its table", f.at),
+        };
+        let inner = match &f.node.kind {
+            Kind::Null if matches!(f.entry.value, Value::Either(_)) => Fields { entries: &[], table, at: f.at },
+            Kind::Scalar { text, .. } if text.starts_with('/') && name == "exec" => {
+                let hint = format!("write `exec: {{ command: [{}] }}`", excerpt(text));
+                self.wrong_type(f.node, &f.at, "a mapping", &hint);
+                return None;
+            }
+            Kind::Scalar { text, .. } if text.starts_with('/') && table.key("path").is_some() => {
+                let hint = format!("write `{name}: {{ path: {} }}`", excerpt(text));
+                self.wrong_type(f.node, &f.at, "a mapping", &hint);
+                return None;
+            }
+            _ => self.fields(f.node, &f.at, table)?,
+        };
+        // Not every kind has them.
+        let endpoint = |key| table.key(key).and_then(|_| inner.get(key));
+        let address = endpoint("address")
+            .and_then(|f| self.parsed(f.node, &f.at, "an IP address", "such as `10.0.0.11`", values::address));
+        let port = endpoint("port").and_then(|f| self.port(&f));
+        let kind = match name {
+            "tcp" => CheckKind::Tcp,
+            "http" => CheckKind::Http(self.http(&inner)),
+            "https" => {
+                let http = self.http(&inner);
+                let alpn = inner.get("alpn").and_then(|f| self.choice(&f));
+                let tls = self.tls(&inner);
+                CheckKind::Https(HttpsCheck { http, alpn: alpn.map(|a| a.value).unwrap_or_default(), tls })
+            }
+            "tls" => {
+                let alpn = inner.get("alpn").map(|f| {
+                    let hint = "write one such as `h2`, or a list";
+                    self.one_or_many(&f, |d, f| d.parsed(f.node, &f.at, "a protocol's name", hint, values::alpn_name))
+                });
+                let alpn = alpn.map_or_else(Vec::new, |list| list.items.into_iter().map(|a| a.value).collect());
+                CheckKind::Tls(TlsCheck { tls: self.tls(&inner), alpn })
+            }
+            "dns" => CheckKind::Dns(self.dns(&inner)?),
+            "udp" => {
+                let (send, expect) = (self.bytes(&inner, "send"), self.bytes(&inner, "expect"));
+                CheckKind::Udp(UdpCheck { send: send?, expect: expect.unwrap_or_default() })
+            }
+            "icmp" => CheckKind::Icmp,
+            "grpc" => {
+                let hint = "such as `shop.v1.Cart`";
+                let service = self.value(&inner, "service", "a gRPC service", hint, values::grpc_service);
+                let host = self.value(&inner, "host", "a host name", "such as `www.example.com`", values::host);
+                let tls = inner.get("tls").and_then(|f| {
+                    let fields = match f.node.kind {
+                        Kind::Null => Fields { entries: &[], table: &schema::GRPC_TLS, at: f.at },
+                        _ => self.fields(f.node, &f.at, &schema::GRPC_TLS)?,
+                    };
+                    Some(self.tls(&fields))
+                });
+                CheckKind::Grpc(GrpcCheck { service: service.unwrap_or_default(), host, tls })
+            }
+            "exec" => CheckKind::Exec(ExecCheck { command: self.command(&inner)? }),
+            other => unreachable!("`{other}` is a check nobody reads"),
+        };
+        Some(Check { kind, address: address.map(|a| a.value), port: port.map(|p| p.value) })
+    }
+
+    /// A text with escapes of its own.
+    fn bytes(&mut self, fields: &Fields<'_, '_>, name: &'static str) -> Option<Vec<u8>> {
+        let f = fields.get(name)?;
+        if matches!(&f.node.kind, Kind::Scalar { text, plain: false } if text.contains(['\n', '\r'])) {
+            let message = "in double quotes, YAML makes a line break of `\\n` before Sluice sees it";
+            self.problems.add(f.node.span, &f.at, message, "use single quotes, as in `'ping\\n'`");
+            return None;
+        }
+        Some(self.parsed(f.node, &f.at, "a text", "such as `'ping\\n'`", values::bytes)?.value)
+    }
+
+    fn dns(&mut self, fields: &Fields<'_, '_>) -> Option<DnsCheck> {
+        let over = fields.get("over").and_then(|f| self.choice(&f));
+        let record = fields.get("type").and_then(|f| self.choice(&f));
+        let rcode = fields.get("rcode").map(|f| self.one_or_many(&f, |d, f| d.choice(f)));
+        let rcode = rcode.map(|list| list.items.into_iter().map(|rcode| rcode.value).collect());
+        let answer = self.value(fields, "answer", "a text", "such as `10.0.0.80`", values::text);
+        let name = self.value(fields, "name", "a name in DNS", "such as `www.example.com`", values::domain_name);
+        Some(DnsCheck {
+            over: over.map_or(Protocol::Udp, |over| over.value),
+            name: name?,
+            record: record.map(|record| record.value).unwrap_or_default(),
+            rcode: rcode.unwrap_or_else(|| vec![Rcode::default()]),
+            answer,
+        })
+    }
+
+    /// A program and its arguments.
+    fn command(&mut self, fields: &Fields<'_, '_>) -> Option<Vec<String>> {
+        let f = fields.get("command")?;
+        let hint = "write the program by its path, and its arguments: `[/usr/local/bin/check, --deep]`";
+        let list = self.one_or_many(&f, |d, f| d.parsed(f.node, &f.at, "a text", hint, values::text));
+        let first = list.items.first()?;
+        if !first.value.starts_with('/') {
+            let message = format!("{} is not an absolute path", quote(&first.value));
+            self.problems.add(first.span, &f.at.entry(first.index), message, hint);
+        } else if first.index.is_none() && first.value.contains(' ') {
+            let message = format!("{} is one path: there is no shell to take it apart", quote(&first.value));
+            let words: Vec<&str> = first.value.split_whitespace().collect();
+            let hint = format!("write `[{}]`", excerpt(&words.join(", ")));
+            self.problems.add(first.span, &f.at, message, hint);
+        }
+        Some(list.items.into_iter().map(|word| word.value).collect())
+    }
+
+    /// One text of a mapping, put through one of the functions in [`values`].
+    fn value<T>(
+        &mut self,
+        fields: &Fields<'_, '_>,
+        name: &'static str,
+        wanted: &str,
+        hint: &str,
+        parse: fn(&str) -> Result<T, Complaint>,
+    ) -> Option<T> {
+        let f = fields.get(name)?;
+        Some(self.parsed(f.node, &f.at, wanted, hint, parse)?.value)
+    }
+
+    /// The keys that `http` and `https` share.
+    fn http(&mut self, fields: &Fields<'_, '_>) -> HttpCheck {
+        let method = self.value(fields, "method", "an HTTP method", "such as `GET`", values::method);
+        let path = self.value(fields, "path", "a path", "such as `/healthz`", values::request_path);
+        let host = self.value(fields, "host", "a host name", "such as `www.example.com`", values::host);
+        let headers = fields.get("headers").map_or_else(Vec::new, |f| self.headers(&f));
+        let expect = fields.get("expect").map(|f| {
+            let hint = "write `200-299`, `200`, or a list such as `[200, 204, 300-399]`";
+            let list = self.one_or_many(&f, |d, f| {
+                d.parsed(f.node, &f.at, "a range of HTTP status codes", hint, values::status_range)
+            });
+            list.items.into_iter().map(|r| r.value).collect()
+        });
+        let body_contains = self.value(fields, "body_contains", "a text", "such as `ok`", values::text);
+        let hint = "such as `'^ok$'`";
+        let body_matches = self.value(fields, "body_matches", "a regular expression", hint, values::pattern);
+        HttpCheck {
+            method: method.unwrap_or_else(|| "GET".to_owned()),
+            path: path.unwrap_or_else(|| "/".to_owned()),
+            host,
+            headers,
+            expect: expect.unwrap_or_else(|| vec![(200, 299)]),
+            body_contains,
+            body_matches,
+        }
+    }
+
+    /// The keys that say whom to take for the backend behind TLS.
+    fn tls(&mut self, fields: &Fields<'_, '_>) -> TlsOptions {
+        let hint = "such as `www.example.com`";
+        let verify = self.value(fields, "verify", "true or false", "write `true` or `false`", values::flag);
+        TlsOptions {
+            sni: self.value(fields, "sni", "a server's name", hint, values::server_name),
+            ca: fields.get("ca").and_then(|f| self.path_like(&f, "/etc/sluice/ca.pem")).map(|ca| ca.value),
+            verify: verify.unwrap_or(true),
+            warn_days: fields.get("warn_days").and_then(|f| self.integer(&f)).map_or(14, |days| days.value),
+        }
     }
 
     fn headers(&mut self, f: &Field<'_, '_>) -> Vec<(String, String)> {
@@ -996,6 +1165,7 @@ fn unknown_key_hint(word: &str, table: &'static Table) -> (Option<&'static str>,
         .map(|t| if t.place.is_empty() { "the top level".to_owned() } else { format!("`{}`", t.place) })
         .collect();
     let hint = match names.as_slice() {
+        [first, second, _, _, ..] => format!("it belongs to {first}, {second} and others"),
         [] => format!("keys here are `{}`", table.built().map(|(name, _)| name).collect::<Vec<_>>().join("`, `")),
         names => format!("it belongs to {}", names.join(" or ")),
     };
@@ -1006,6 +1176,7 @@ fn unknown_key_hint(word: &str, table: &'static Table) -> (Option<&'static str>,
 mod tests {
     use super::super::diagnose::Source;
     use super::*;
+    use crate::model::{HttpVersion, RecordType};
 
     /// The choices are in the tables as words and in the model as variants; serde knows both.
     #[test]
@@ -1030,6 +1201,10 @@ mod tests {
                         "protocol" => d.choice::<Protocol>(&f).is_some(),
                         "state" => d.choice::<BackendState>(&f).is_some(),
                         "on_backend_down" => d.choice::<OnBackendDown>(&f).is_some(),
+                        "over" => d.choice::<Protocol>(&f).is_some(),
+                        "type" => d.choice::<RecordType>(&f).is_some(),
+                        "rcode" => d.choice::<Rcode>(&f).is_some(),
+                        "alpn" => d.choice::<HttpVersion>(&f).is_some(),
                         "mode" => d.choice::<UdpMode>(&f).is_some(),
                         "affinity" => d.choice::<Affinity>(&f).is_some(),
                         "tracking" => d.choice::<Tracking>(&f).is_some(),

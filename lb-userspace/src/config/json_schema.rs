@@ -58,14 +58,12 @@ fn mapping(table: &Table) -> Map<String, Json> {
     if !required.is_empty() {
         schema.insert("required".to_owned(), json!(required));
     }
-    let pairs: Vec<_> = table
-        .at_most_one
-        .iter()
-        .enumerate()
-        .flat_map(|(i, a)| table.at_most_one[i + 1..].iter().map(move |b| json!({ "not": { "required": [a, b] } })))
-        .collect();
-    if !pairs.is_empty() {
-        schema.insert("allOf".to_owned(), json!(pairs));
+    if !table.at_most_one.is_empty() {
+        // One of them and no other, or none.
+        let with = |key: &&str| json!({ "required": [key] });
+        let alternatives: Vec<_> = table.at_most_one.iter().map(with).collect();
+        let none = json!({ "not": { "anyOf": alternatives } });
+        schema.insert("oneOf".to_owned(), alternatives.into_iter().chain([none]).collect());
     }
     schema.insert("additionalProperties".to_owned(), json!(false));
     schema
@@ -81,6 +79,7 @@ fn property(entry: &Entry) -> Json {
     if let Absent::Is(text) = entry.absent {
         schema["default"] = match entry.value {
             Value::Integer(..) => json!(text.parse::<u32>().expect("the default of a number is one")),
+            Value::Flag => json!(text == "true"),
             _ => json!(text),
         };
     }
@@ -98,6 +97,7 @@ fn value(value: &Value) -> Json {
         Value::Choice(choice) => json!({ "enum": choice.built().collect::<Vec<_>>() }),
         Value::Word(word) => json!({ "const": word }),
         Value::Empty => json!({ "type": "null" }),
+        Value::Flag => json!({ "enum": [true, false, "true", "false"] }),
         Value::Table(table) => reference(&table_name(table)),
         Value::List(0, each) => json!({ "type": "array", "items": self::value(each) }),
         Value::List(least, each) => json!({ "type": "array", "items": self::value(each), "minItems": least }),
@@ -118,6 +118,7 @@ fn define(value: &Value, definitions: &mut Map<String, Json>) {
         | Value::Choice(_)
         | Value::Word(_)
         | Value::Empty
+        | Value::Flag
         // Tables have their places in the list of all.
         | Value::Table(_) => {}
         Value::List(_, each) | Value::OneOrMany(each) => define(each, definitions),
@@ -212,6 +213,23 @@ fn text_schema(value: &Value) -> (String, Json) {
             let schema = json!({ "anyOf": [{ "type": "integer", "minimum": 100, "maximum": 599 }, range] });
             ("status-codes", schema, "such as `200` or `200-299`")
         }
+        Value::ServerName => (
+            "server-name",
+            any(r"[0-9A-Za-z_]([0-9A-Za-z_.-]{0,251}[0-9A-Za-z_])?".to_owned()),
+            "such as `www.example.com`",
+        ),
+        Value::AlpnName => ("alpn-name", any("[!-~]{1,255}".to_owned()), "such as `h2` or `http/1.1`"),
+        Value::Text => ("text", any(r"[^\n\r]{1,4096}".to_owned()), "a text of one line"),
+        Value::Pattern => {
+            ("pattern", any(r"[^\n\r]{1,4096}".to_owned()), "a regular expression, such as `\"status\": *\"up\"`")
+        }
+        Value::DomainName => ("domain-name", any(r"[!-~]{1,255}".to_owned()), "such as `www.example.com`"),
+        Value::Bytes => (
+            "bytes",
+            any(r"([^\\\n\r]|\\[nrt\\]|\\x[0-9A-Fa-f]{2}){1,4096}".to_owned()),
+            "a text in which `\\n`, `\\r`, `\\t`, `\\\\` and `\\x00` stand for bytes",
+        ),
+        Value::GrpcService => ("grpc-service", any("[!-~]{1,127}".to_owned()), "such as `shop.v1.Cart`"),
         other => unreachable!("{other:?} is no text"),
     };
     schema["description"] = json!(form);

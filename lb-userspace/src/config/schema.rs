@@ -96,6 +96,22 @@ pub enum Value {
     Headers,
     /// A status code, or a range of them.
     StatusCodes,
+    /// A name as a certificate has it: no port, no address.
+    ServerName,
+    /// What a protocol is called in ALPN (RFC 7301).
+    AlpnName,
+    /// `true` or `false`.
+    Flag,
+    /// Any text of one line that is not empty.
+    Text,
+    /// A regular expression.
+    Pattern,
+    /// A name in DNS.
+    DomainName,
+    /// Bytes: a text with escapes such as `\x00`.
+    Bytes,
+    /// What a gRPC health service calls a service.
+    GrpcService,
     Choice(&'static Choice),
     /// Exactly this text.
     Word(&'static str),
@@ -169,6 +185,26 @@ static ON_BACKEND_DOWN: Choice =
 static UDP_MODE: Choice = Choice { what: "a UDP mode", words: &[word("flow"), word("oneshot")] };
 static AFFINITY: Choice = Choice { what: "an affinity", words: &[word("flow"), word("source")] };
 static TRACKING: Choice = Choice { what: "a tracking mode", words: &[word("auto"), word("full"), word("none")] };
+static OVER: Choice = Choice { what: "a transport of DNS", words: &[word("udp"), word("tcp")] };
+static RECORD_TYPE: Choice = Choice {
+    what: "a type of DNS records",
+    words: &[
+        word("A"),
+        word("AAAA"),
+        word("CNAME"),
+        word("MX"),
+        word("NS"),
+        word("PTR"),
+        word("SOA"),
+        word("SRV"),
+        word("TXT"),
+    ],
+};
+static RCODE: Choice = Choice {
+    what: "a response code of DNS",
+    words: &[word("NOERROR"), word("FORMERR"), word("SERVFAIL"), word("NXDOMAIN"), word("NOTIMP"), word("REFUSED")],
+};
+static HTTP_VERSION: Choice = Choice { what: "an HTTP version", words: &[word("http/1.1"), word("h2")] };
 static PROTOCOL: Choice = Choice {
     what: "a protocol",
     words: &[
@@ -573,11 +609,24 @@ const PACE: Value = Value::Duration(Duration::from_millis(10), Duration::from_se
 const IN_A_ROW: Value = Integer(1, 1_000);
 
 const INTERVAL: Key = key("interval", PACE, Is("2s"), "time between two checks of a backend, 10 ms to 1 h");
+const FAST_INTERVAL: Key = key(
+    "fast_interval",
+    PACE,
+    Depends("the interval"),
+    "in place of `interval` while a verdict is changing: after a failure of a backend that is up, after a success of one \
+     that is down, until `fall` or `rise` is reached or another result ends it; at most the interval",
+);
+const DOWN_INTERVAL: Key = key(
+    "down_interval",
+    PACE,
+    Depends("the interval"),
+    "in place of `interval` while a backend is down; longer spares it, shorter finds it sooner",
+);
 const TIMEOUT: Key = key(
     "timeout",
     PACE,
     Depends("`1s`, or the interval if shorter"),
-    "a check that takes longer has failed; at most the interval",
+    "a check that takes longer has failed; at most the interval. It covers the whole check",
 );
 const RISE: Key = key(
     "rise",
@@ -593,49 +642,255 @@ const JITTER: Key = key(
     "part of the interval by which each check is moved at random, 0 % to 50 %",
 );
 
+// Without keys of its own, a check may be written as `tcp:`.
+const TCP_FORMS: &[Value] = &[Value::Empty, Value::Table(&TCP_CHECK)];
+const HTTP_FORMS: &[Value] = &[Value::Empty, Value::Table(&HTTP_CHECK)];
+const HTTPS_FORMS: &[Value] = &[Value::Empty, Value::Table(&HTTPS_CHECK)];
+const TLS_FORMS: &[Value] = &[Value::Empty, Value::Table(&TLS_CHECK)];
+const ICMP_FORMS: &[Value] = &[Value::Empty, Value::Table(&ICMP_CHECK)];
+const GRPC_FORMS: &[Value] = &[Value::Empty, Value::Table(&GRPC_CHECK)];
+const GRPC_TLS_FORMS: &[Value] = &[Value::Empty, Value::Table(&GRPC_TLS)];
+
+const TCP: Key = key("tcp", Either(TCP_FORMS), Nothing, "TCP check: the handshake completes");
+const HTTP: Key = key(
+    "http",
+    Either(HTTP_FORMS),
+    Nothing,
+    "HTTP check: the response arrives whole, with an expected status and body",
+);
+const HTTPS: Key = key("https", Either(HTTPS_FORMS), Nothing, "HTTPS check: the same inside TLS");
+const TLS: Key = key(
+    "tls",
+    Either(TLS_FORMS),
+    Nothing,
+    "TLS check: the handshake completes, with a certificate that is good for clients",
+);
+const DNS: Key =
+    key("dns", Value::Table(&DNS_CHECK), Nothing, "DNS check: a question is answered, with what is expected");
+const UDP_KEY: Key = key("udp", Value::Table(&UDP_CHECK), Nothing, "UDP check: a datagram is answered");
+const ICMP: Key = key("icmp", Either(ICMP_FORMS), Nothing, "ICMP check: the host answers a ping");
+const GRPC: Key =
+    key("grpc", Either(GRPC_FORMS), Nothing, "gRPC check: the standard health service says that it serves");
+const EXEC: Key = key("exec", Value::Table(&EXEC_CHECK), Nothing, "a program decides by its exit code");
+
 pub static HEALTH: Table = Table {
     place: "services[].health",
     keys: &[
-        key("tcp", Either(&[Value::Empty, Value::Table(&TCP_CHECK)]), Nothing, "TCP check: the handshake completes"),
+        TCP,
+        HTTP,
+        HTTPS,
+        TLS,
+        DNS,
+        UDP_KEY,
+        ICMP,
+        GRPC,
+        EXEC,
         key(
-            "http",
-            Either(&[Value::Empty, Value::Table(&HTTP_CHECK)]),
+            "all",
+            List(1, &Value::Table(&CHECK)),
             Nothing,
-            "HTTP check: the response arrives whole, with an expected status",
+            "list of checks that are made together and all have to pass",
+        ),
+        key(
+            "any",
+            List(1, &Value::Table(&CHECK)),
+            Nothing,
+            "list of checks that are made together, of which one has to pass",
         ),
         INTERVAL,
+        FAST_INTERVAL,
+        DOWN_INTERVAL,
         TIMEOUT,
         RISE,
         FALL,
         JITTER,
-        later("https", "use `tcp`, or `http` on a plain port"),
-        later("tls", "use `tcp` meanwhile"),
-        later("udp", "use `tcp` or `http` on a port that is up when the backend is"),
-        later("dns", "use `tcp` meanwhile: DNS servers answer on TCP too"),
-        later("grpc", "use `tcp` meanwhile"),
-        later("exec", "use `http` meanwhile"),
     ],
-    at_most_one: &["tcp", "http"],
+    at_most_one: &["tcp", "http", "https", "tls", "dns", "udp", "icmp", "grpc", "exec", "all", "any"],
+};
+
+/// What may stand in a list of checks: one kind each, and the list's timing for all.
+pub static CHECK: Table = Table {
+    place: "services[].health.all[]",
+    keys: &[TCP, HTTP, HTTPS, TLS, DNS, UDP_KEY, ICMP, GRPC, EXEC],
+    at_most_one: &["tcp", "http", "https", "tls", "dns", "udp", "icmp", "grpc", "exec"],
 };
 
 /// In `defaults.health` only the timing makes sense: which check fits is each service's own.
-pub static HEALTH_DEFAULTS: Table = table("defaults.health", &[INTERVAL, TIMEOUT, RISE, FALL, JITTER]);
+pub static HEALTH_DEFAULTS: Table =
+    table("defaults.health", &[INTERVAL, FAST_INTERVAL, DOWN_INTERVAL, TIMEOUT, RISE, FALL, JITTER]);
 
+const CHECK_ADDRESS: Key =
+    key("address", Value::Address, Depends("the backend's `address`"), "IP address to check in place of the backend's");
 const CHECK_PORT: Key =
     key("port", PORT, Depends("the backend's `port`, else the first port of `listen`"), "port to connect to");
 
-pub static TCP_CHECK: Table = table("services[].health.tcp", &[CHECK_PORT]);
+pub static TCP_CHECK: Table = table("services[].health.tcp", &[CHECK_ADDRESS, CHECK_PORT]);
+
+const REQUEST_PATH: Key = key("path", Value::RequestPath, Is("/"), "request path");
+const METHOD: Key = key("method", Value::Method, Is("GET"), "request method");
+const HOST: Key = key("host", Value::HostName, Depends("the address checked"), "`Host` header");
+const HEADERS: Key = key("headers", Value::Headers, Nothing, "mapping of further headers");
+const EXPECT: Key =
+    key("expect", OneOrMany(&Value::StatusCodes), Is("200-299"), "status or range of statuses, or a list of them");
+const BODY_CONTAINS: Key = key("body_contains", Value::Text, Nothing, "text that the body has to contain");
+const BODY_MATCHES: Key = key(
+    "body_matches",
+    Value::Pattern,
+    Nothing,
+    "regular expression that has to match somewhere in the body, in the syntax of Rust's `regex`",
+);
 
 pub static HTTP_CHECK: Table = table(
     "services[].health.http",
+    &[CHECK_ADDRESS, CHECK_PORT, REQUEST_PATH, METHOD, HOST, HEADERS, EXPECT, BODY_CONTAINS, BODY_MATCHES],
+);
+
+const SNI: Key = key(
+    "sni",
+    Value::ServerName,
+    Depends("`host` where it is a name, else the address checked"),
+    "name to ask for, which the certificate has to be for. For an address, none is sent (SNI)",
+);
+const CA: Key = key(
+    "ca",
+    Value::Path,
+    Depends("the host's own CAs"),
+    "file with the certificates of the CAs to trust, PEM. Read again when it changes",
+);
+const VERIFY: Key = key(
+    "verify",
+    Value::Flag,
+    Is("true"),
+    "whether the certificate has to be valid now, for the name, and of a trusted CA. `false` takes any",
+);
+const WARN_DAYS: Key = key(
+    "warn_days",
+    Integer(0, 3_650),
+    Is("14"),
+    "a certificate that expires within so many days is warned of in the log and in `sluice status`, 0 to 3,650; 0: none is. \
+     The backend stays up",
+);
+
+pub static HTTPS_CHECK: Table = table(
+    "services[].health.https",
     &[
+        CHECK_ADDRESS,
         CHECK_PORT,
-        key("path", Value::RequestPath, Is("/"), "request path"),
-        key("method", Value::Method, Is("GET"), "request method"),
-        key("host", Value::HostName, Depends("the address checked"), "`Host` header"),
-        key("headers", Value::Headers, Nothing, "mapping of further headers"),
-        key("expect", OneOrMany(&Value::StatusCodes), Is("200-299"), "status or range of statuses, or a list of them"),
+        REQUEST_PATH,
+        METHOD,
+        HOST,
+        HEADERS,
+        EXPECT,
+        BODY_CONTAINS,
+        BODY_MATCHES,
+        key(
+            "alpn",
+            Value::Choice(&HTTP_VERSION),
+            Is("http/1.1"),
+            "the HTTP to speak: `http/1.1` or `h2`. With `h2` the backend has to agree to it",
+        ),
+        SNI,
+        CA,
+        VERIFY,
+        WARN_DAYS,
     ],
+);
+
+pub static TLS_CHECK: Table = table(
+    "services[].health.tls",
+    &[
+        CHECK_ADDRESS,
+        CHECK_PORT,
+        key(
+            "alpn",
+            OneOrMany(&Value::AlpnName),
+            Depends("ALPN is not used"),
+            "protocol to offer, or a list of them, such as `[h2, http/1.1]`; the backend has to take one",
+        ),
+        SNI,
+        CA,
+        VERIFY,
+        WARN_DAYS,
+    ],
+);
+
+pub static DNS_CHECK: Table = table(
+    "services[].health.dns",
+    &[
+        CHECK_ADDRESS,
+        CHECK_PORT,
+        key("over", Value::Choice(&OVER), Is("udp"), "`udp` or `tcp`. Over UDP the question is sent once"),
+        key(
+            "name",
+            Value::DomainName,
+            Refused("write a name that is always there, such as `name: www.example.com`"),
+            "name to ask for",
+        ),
+        key("type", Value::Choice(&RECORD_TYPE), Is("A"), "type of the records to ask for"),
+        key(
+            "rcode",
+            OneOrMany(&Value::Choice(&RCODE)),
+            Is("NOERROR"),
+            "response code, or a list of them: `NOERROR`, `NXDOMAIN`, `REFUSED`, `SERVFAIL`, `FORMERR`, `NOTIMP`",
+        ),
+        key(
+            "answer",
+            Value::Text,
+            Nothing,
+            "data that a record of this type must have among the answers, as it is written in a zone: an address, a name, \
+             the text of a TXT record",
+        ),
+    ],
+);
+
+pub static UDP_CHECK: Table = table(
+    "services[].health.udp",
+    &[
+        CHECK_ADDRESS,
+        CHECK_PORT,
+        key(
+            "send",
+            Value::Bytes,
+            Refused("write what the service answers, such as `send: 'ping\\n'`"),
+            "the datagram to send. `\\n`, `\\r`, `\\t`, `\\\\` and `\\x00` to `\\xff` stand for bytes; put them into single quotes",
+        ),
+        key(
+            "expect",
+            Value::Bytes,
+            Depends("any answer will do"),
+            "bytes that the answer has to contain, written likewise",
+        ),
+    ],
+);
+
+pub static ICMP_CHECK: Table = table("services[].health.icmp", &[CHECK_ADDRESS]);
+
+pub static GRPC_CHECK: Table = table(
+    "services[].health.grpc",
+    &[
+        CHECK_ADDRESS,
+        CHECK_PORT,
+        key(
+            "service",
+            Value::GrpcService,
+            Depends("the server as a whole"),
+            "name by which the health service knows it, such as `shop.v1.Cart`",
+        ),
+        key("host", Value::HostName, Depends("the address checked"), "name the request is for (`:authority`)"),
+        key("tls", Either(GRPC_TLS_FORMS), Depends("in the clear"), "speak TLS"),
+    ],
+);
+
+pub static GRPC_TLS: Table = table("services[].health.grpc.tls", &[SNI, CA, VERIFY, WARN_DAYS]);
+
+pub static EXEC_CHECK: Table = table(
+    "services[].health.exec",
+    &[key(
+        "command",
+        OneOrMany(&Value::Text),
+        Refused("write the program and its arguments: `command: [/usr/local/bin/check, --deep]`"),
+        "list of the program, by its absolute path, and its arguments; the path alone where there are none",
+    )],
 );
 
 pub static BACKEND: Table = table(
@@ -672,7 +927,7 @@ pub static BACKEND: Table = table(
 );
 
 /// Every mapping of the schema.
-pub static TABLES: [&Table; 17] = [
+pub static TABLES: [&Table; 26] = [
     &TOP,
     &NODE,
     &INTERFACE,
@@ -689,6 +944,15 @@ pub static TABLES: [&Table; 17] = [
     &HEALTH_DEFAULTS,
     &TCP_CHECK,
     &HTTP_CHECK,
+    &HTTPS_CHECK,
+    &TLS_CHECK,
+    &DNS_CHECK,
+    &UDP_CHECK,
+    &ICMP_CHECK,
+    &GRPC_CHECK,
+    &GRPC_TLS,
+    &EXEC_CHECK,
+    &CHECK,
     &BACKEND,
 ];
 
@@ -734,11 +998,14 @@ pub(super) const ELSEWHERE: &[(&str, &str)] = &[
     ("code", "expect"),
     ("codes", "expect"),
     ("down", "fall"),
+    ("downinter", "down_interval"),
     ("endpoints", "backends"),
+    ("fastinter", "fast_interval"),
     ("frontends", "services"),
     ("healthcheck", "health"),
     ("health_check", "health"),
     ("host", "address"),
+    ("inter", "interval"),
     ("ip", "address"),
     ("lb_algo", "scheduler"),
     ("lb_kind", "forward"),

@@ -2,14 +2,16 @@
 //!
 //! What comes out is a file that means the same model again. So `defaults` is not in it (each service carries what
 //! it takes from there), and a key is left out only where its absence means something no value can say: `port` of a
-//! backend that takes the client's, `host` of a check that takes the backend's address, `tracked_flows` of a service
+//! backend that takes the client's, `host` of a check that takes the backend's address, `ca` of one that trusts the host's, `tracked_flows` of a service
 //! that takes its part.
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::values::{show_duration, show_percent, show_rate};
-use crate::model::{Backend, CheckKind, Forward, HealthCheck, Mac, Model, Prefix, Protocol, Service};
+use super::values::{show_bytes, show_duration, show_percent, show_rate};
+use crate::model::{
+    Backend, Check, CheckKind, Forward, HealthCheck, HttpCheck, Mac, Model, Need, Prefix, Protocol, Service, TlsOptions,
+};
 
 /// The file, its keys in the order of the documentation.
 pub fn show(model: &Model) -> Value {
@@ -44,7 +46,7 @@ pub fn show(model: &Model) -> Value {
 }
 
 /// Keys whose value is there.
-fn mapping<const N: usize>(entries: [(&str, Option<Value>); N]) -> Value {
+fn mapping<'k>(entries: impl IntoIterator<Item = (&'k str, Option<Value>)>) -> Value {
     let there = entries.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
     Value::Object(there.collect::<Map<_, _>>())
 }
@@ -102,34 +104,82 @@ fn mac(mac: Mac) -> Value {
 }
 
 fn health(h: &HealthCheck) -> Value {
-    let port = h.port.map(|port| json!(port));
-    let (kind, check) = match &h.kind {
-        CheckKind::Tcp => ("tcp", mapping([("port", port)])),
-        CheckKind::Http(http) => {
-            let headers: Map<_, _> = http.headers.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
-            let expect = http.expect.iter().map(|(low, high)| match low == high {
-                true => json!(low),
-                false => json!(format!("{low}-{high}")),
-            });
-            let check = mapping([
-                ("port", port),
-                ("path", word(&http.path)),
-                ("method", word(&http.method)),
-                ("host", http.host.as_ref().map(|host| json!(host))),
-                ("headers", Some(headers).filter(|h| !h.is_empty()).map(Value::Object)),
-                ("expect", Some(expect.collect())),
-            ]);
-            ("http", check)
+    let (key, what) = match (h.checks.as_slice(), h.need) {
+        ([only], _) => (only.kind.name(), check(only)),
+        (several, need) => {
+            let list = several.iter().map(|c| json!({ c.kind.name(): check(c) }));
+            (if need == Need::All { "all" } else { "any" }, list.collect())
         }
     };
     json!({
-        kind: check,
+        key: what,
         "interval": show_duration(h.interval),
+        "fast_interval": show_duration(h.fast_interval),
+        "down_interval": show_duration(h.down_interval),
         "timeout": show_duration(h.timeout),
         "rise": h.rise,
         "fall": h.fall,
         "jitter": show_percent(h.jitter),
     })
+}
+
+/// What stands behind a check's kind.
+fn check(c: &Check) -> Value {
+    let endpoint = [("address", c.address.map(|a| json!(a))), ("port", c.port.map(|p| json!(p)))];
+    let keys: Vec<(&str, Option<Value>)> = match &c.kind {
+        CheckKind::Tcp => vec![],
+        CheckKind::Http(h) => http(h).into(),
+        CheckKind::Https(h) => [http(&h.http).as_slice(), &[("alpn", word(h.alpn))], &tls(&h.tls)].concat(),
+        CheckKind::Tls(t) => {
+            let alpn = Some(&t.alpn).filter(|alpn| !alpn.is_empty());
+            [[("alpn", alpn.map(|alpn| json!(alpn)))].as_slice(), &tls(&t.tls)].concat()
+        }
+        CheckKind::Dns(d) => vec![
+            ("over", word(d.over)),
+            ("name", word(&d.name)),
+            ("type", word(d.record)),
+            ("rcode", word(&d.rcode)),
+            ("answer", d.answer.as_ref().map(|answer| json!(answer))),
+        ],
+        CheckKind::Udp(u) => {
+            let expect = Some(&u.expect).filter(|expect| !expect.is_empty());
+            vec![("send", word(show_bytes(&u.send))), ("expect", expect.map(|expect| json!(show_bytes(expect))))]
+        }
+        CheckKind::Icmp => vec![],
+        CheckKind::Grpc(g) => vec![
+            ("service", Some(json!(g.service)).filter(|_| !g.service.is_empty())),
+            ("host", g.host.as_ref().map(|host| json!(host))),
+            ("tls", g.tls.as_ref().map(|t| mapping(tls(t)))),
+        ],
+        CheckKind::Exec(e) => vec![("command", word(&e.command))],
+    };
+    mapping(endpoint.into_iter().chain(keys))
+}
+
+fn http(h: &HttpCheck) -> [(&'static str, Option<Value>); 7] {
+    let headers: Map<_, _> = h.headers.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+    let expect = h.expect.iter().map(|(low, high)| match low == high {
+        true => json!(low),
+        false => json!(format!("{low}-{high}")),
+    });
+    [
+        ("path", word(&h.path)),
+        ("method", word(&h.method)),
+        ("host", h.host.as_ref().map(|host| json!(host))),
+        ("headers", Some(headers).filter(|h| !h.is_empty()).map(Value::Object)),
+        ("expect", Some(expect.collect())),
+        ("body_contains", h.body_contains.as_ref().map(|text| json!(text))),
+        ("body_matches", h.body_matches.as_ref().map(|pattern| json!(pattern.as_str()))),
+    ]
+}
+
+fn tls(t: &TlsOptions) -> [(&'static str, Option<Value>); 4] {
+    [
+        ("sni", t.sni.as_ref().map(|name| json!(name))),
+        ("ca", t.ca.as_ref().map(|path| json!(path))),
+        ("verify", word(t.verify)),
+        ("warn_days", word(t.warn_days)),
+    ]
 }
 
 fn backend(b: &Backend) -> Value {

@@ -11,14 +11,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::decode::{
-    Item, Raw, RawAdmin, RawBackend, RawCheckKind, RawHealth, RawNode, RawService, RawTimeouts, RawTiming, Spanned,
-};
+use super::decode::{Item, Raw, RawAdmin, RawBackend, RawHealth, RawNode, RawService, RawTimeouts, RawTiming, Spanned};
 use super::diagnose::{At, Problems, Span};
 use super::values::show_duration;
 use crate::model::{
-    Admin, Backend, CheckKind, Forward, HealthCheck, HttpCheck, Interface, Limits, Model, Node, OnBackendDown, Prefix,
-    Protocol, Service, ServiceLimits, Timeouts, Tracking, Tunnel,
+    Admin, Backend, Check, CheckKind, Forward, HealthCheck, Interface, Limits, Model, Need, Node, OnBackendDown,
+    Prefix, Protocol, Service, ServiceLimits, Timeouts, Tracking, Tunnel,
 };
 
 /// `sun_path` holds 108 bytes with the closing NUL (unix(7)).
@@ -190,7 +188,11 @@ impl Validator<'_, '_> {
                 forward: s.forward(raw)?,
                 tunnel,
                 timeouts,
-                on_backend_down: or(&s.on_backend_down, or(&raw.defaults.on_backend_down, Default::default())),
+                // It is about TCP; a default for all services says nothing of one that has none.
+                on_backend_down: match s.protocols.items.iter().any(|p| p.value == Protocol::Tcp) {
+                    true => or(&s.on_backend_down, or(&raw.defaults.on_backend_down, Default::default())),
+                    false => OnBackendDown::default(),
+                },
                 udp: s.udp.as_ref().map_or(Default::default(), |udp| or(&udp.mode, Default::default())),
                 affinity: or(&s.affinity, Default::default()),
                 tracking: s.tracking(raw),
@@ -466,38 +468,30 @@ impl Validator<'_, '_> {
         let at = at.key("health");
         let tcp = s.protocols.items.iter().any(|p| p.value == Protocol::Tcp);
         let none = RawTiming::default();
-        let (kind, port, timing) = match &s.health {
+        let handshake = || vec![Check { kind: CheckKind::Tcp, address: None, port: None }];
+        let (checks, need, timing) = match &s.health {
             RawHealth::Off => return None,
-            RawHealth::Absent if tcp => (CheckKind::Tcp, None, &none),
+            RawHealth::Absent if tcp => (handshake(), Need::All, &none),
             RawHealth::Absent => return None,
-            RawHealth::Check(check) => {
-                let kind = match &check.kind {
-                    None if tcp || !s.protocols.complete => CheckKind::Tcp,
-                    None => {
-                        let message = "this says how often to check, but not what";
-                        let hint = "add `tcp: { port: … }` or `http: { port: … }`: nothing is told by a UDP port alone";
-                        self.problems.add(check.span, &at, message, hint);
-                        CheckKind::Tcp
-                    }
-                    Some(RawCheckKind::Tcp) => CheckKind::Tcp,
-                    Some(RawCheckKind::Http { method, path, host, headers, expect }) => CheckKind::Http(HttpCheck {
-                        method: method.clone().unwrap_or_else(|| "GET".to_owned()),
-                        path: path.clone().unwrap_or_else(|| "/".to_owned()),
-                        host: host.clone(),
-                        headers: headers.clone(),
-                        expect: if expect.is_empty() { vec![(200, 299)] } else { expect.clone() },
-                    }),
-                };
-                (kind, check.port.as_ref().map(|p| p.value), &check.timing)
+            RawHealth::Checks(given) => {
+                let checks = if given.named { given.checks.clone() } else { handshake() };
+                if !given.named && !tcp && s.protocols.complete {
+                    let message = "this says how often to check, but not what";
+                    let hint = "add `udp: { send: … }`, `dns: { name: … }` or `tcp: { port: … }`: no UDP port answers just anything";
+                    self.problems.add(given.span, &at, message, hint);
+                }
+                (checks, given.need, &given.timing)
             }
         };
-        let (interval, timeout) = self.timing_fits(timing, defaults, &at);
+        let (interval, fast_interval, timeout) = self.timing_fits(timing, defaults, &at);
         let pick =
             |own: &Option<Spanned<u32>>, default: &Option<Spanned<u32>>, built_in| or(own, or(default, built_in));
         Some(HealthCheck {
-            kind,
-            port,
+            checks,
+            need,
             interval,
+            fast_interval,
+            down_interval: or(&timing.down_interval, or(&defaults.down_interval, interval)),
             timeout,
             rise: pick(&timing.rise, &defaults.rise, 2),
             fall: pick(&timing.fall, &defaults.fall, 3),
@@ -505,28 +499,38 @@ impl Validator<'_, '_> {
         })
     }
 
-    /// Interval and timeout as they apply. A check that may outlast its interval would overlap the next one.
-    fn timing_fits(&mut self, own: &RawTiming, defaults: &RawTiming, at: &At<'_>) -> (Duration, Duration) {
+    /// Interval, fast interval and timeout as they apply, the latter two no longer than the first: a check that may
+    /// outlast its interval would overlap the next one, and a fast interval that is longer would slow down.
+    fn timing_fits(&mut self, own: &RawTiming, defaults: &RawTiming, at: &At<'_>) -> (Duration, Duration, Duration) {
         let interval = or(&own.interval, or(&defaults.interval, Duration::from_secs(2)));
-        let given = own.timeout.as_ref().or(defaults.timeout.as_ref());
-        let timeout = given.map_or(interval.min(Duration::from_secs(1)), |t| t.value);
-        if timeout > interval {
+        let mut fits = |key: &'static str, own_value, default_value, built_in, says: fn(&str, &str) -> String| {
+            let given: Option<&Spanned<Duration>> = Option::or(own_value, default_value);
+            let value = given.map_or(built_in, |given| given.value);
             let top = At::TOP.key("defaults");
             let defaults_at = top.key("health");
-            let (span, at) = match (&own.timeout, &own.interval, &defaults.timeout) {
-                (Some(t), ..) => (t.span, at.key("timeout")),
+            let (span, at) = match (own_value, &own.interval, default_value) {
+                _ if value <= interval => return value,
+                (Some(v), ..) => (v.span, at.key(key)),
                 (None, Some(i), _) => (i.span, at.key("interval")),
                 // Told once, however many services take it from there.
-                (None, None, Some(t)) => (t.span, defaults_at.key("timeout")),
-                (None, None, None) => return (interval, timeout),
+                (None, None, Some(v)) => (v.span, defaults_at.key(key)),
+                (None, None, None) => return value,
             };
-            let (timeout, interval) = (show_duration(timeout), show_duration(interval));
-            let message =
-                format!("a check may take {timeout} (`timeout`), but the next starts after {interval} (`interval`)");
-            let hint = format!("lower `timeout` to at most {interval}, or raise `interval`");
-            self.problems.add(span, &at, message, hint);
-        }
-        (interval, timeout)
+            let (value_text, interval) = (show_duration(value), show_duration(interval));
+            let hint = format!("lower `{key}` to at most {interval}, or raise `interval`");
+            self.problems.add(span, &at, says(&value_text, &interval), hint);
+            value
+        };
+        let fast = (own.fast_interval.as_ref(), defaults.fast_interval.as_ref());
+        let fast = fits("fast_interval", fast.0, fast.1, interval, |fast, interval| {
+            format!("the fast interval, {fast} (`fast_interval`), is longer than {interval} (`interval`)")
+        });
+        let timeout = (own.timeout.as_ref(), defaults.timeout.as_ref());
+        let timeout =
+            fits("timeout", timeout.0, timeout.1, interval.min(Duration::from_secs(1)), |timeout, interval| {
+                format!("a check may take {timeout} (`timeout`), but the next starts after {interval} (`interval`)")
+            });
+        (interval, fast, timeout)
     }
 
     fn service_names(&mut self, raw: &Raw) {

@@ -7,7 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use super::diagnose::{Complaint, excerpt, quote};
-use crate::model::{Mac, Prefix};
+use crate::model::{Mac, Pattern, Prefix};
+use hickory_proto::rr::Name;
 
 type Parsed<T> = Result<T, Complaint>;
 
@@ -369,6 +370,119 @@ pub(super) fn host(text: &str) -> Parsed<String> {
     Err(Complaint::new(format!("{} is not a host name", quote(text)), hint))
 }
 
+/// Longest text and pattern: more than anybody looks for, and cheap to look for.
+const TEXT_LIMIT: usize = 4_096;
+
+/// What a certificate can be for, addresses apart.
+pub(super) fn server_name(text: &str) -> Parsed<String> {
+    let wrong = |hint: &str| Complaint::new(format!("{} is not a server's name", quote(text)), hint);
+    if text.parse::<IpAddr>().is_ok() {
+        return Err(wrong("leave it out: the certificate then has to be for the address that is checked"));
+    }
+    match rustls::pki_types::DnsName::try_from(text) {
+        Ok(_) if !text.ends_with('.') => Ok(text.to_owned()),
+        _ => Err(wrong("write the name alone, such as `www.example.com`")),
+    }
+}
+
+/// A protocol's name in ALPN: one byte tells its length.
+pub(super) fn alpn_name(text: &str) -> Parsed<String> {
+    if (1..=255).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic()) {
+        return Ok(text.to_owned());
+    }
+    Err(Complaint::new(format!("{} is not a protocol's name", quote(text)), "write one such as `h2` or `http/1.1`"))
+}
+
+/// `true` or `false`, as YAML 1.2 has them.
+pub(super) fn flag(text: &str) -> Parsed<bool> {
+    text.parse()
+        .map_err(|_| Complaint::new(format!("{} is neither true nor false", quote(text)), "write `true` or `false`"))
+}
+
+/// A text to look for.
+pub(super) fn text(text: &str) -> Parsed<String> {
+    match text.len() {
+        0 => Err(Complaint::new("the text is empty", "every answer contains it: remove the key, or write a text")),
+        1..=TEXT_LIMIT => Ok(text.to_owned()),
+        _ => Err(Complaint::new(format!("a text has at most {TEXT_LIMIT} bytes"), "take a shorter one")),
+    }
+}
+
+/// A regular expression.
+pub(super) fn pattern(text: &str) -> Parsed<Pattern> {
+    self::text(text)?;
+    Pattern::new(text).map_err(|error| {
+        let hint = match error {
+            regex::Error::CompiledTooBig(_) => "take a simpler one, with smaller counts of repetition",
+            _ => "the syntax is that of Rust's `regex`; in YAML, single quotes keep backslashes as they are",
+        };
+        // The crate draws the expression and a caret over several lines; the last one says what is wrong.
+        let why = error.to_string();
+        let why = why.lines().last().unwrap_or_default().trim().trim_start_matches("error: ").to_owned();
+        Complaint::new(format!("{} is not a regular expression: {}", quote(text), excerpt(&why)), hint)
+    })
+}
+
+/// A name in DNS, whether it ends in a dot or not.
+pub(super) fn domain_name(text: &str) -> Parsed<String> {
+    match Name::from_ascii(text) {
+        Ok(_) if !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic()) => Ok(text.to_owned()),
+        _ => {
+            Err(Complaint::new(format!("{} is not a name in DNS", quote(text)), "write one such as `www.example.com`"))
+        }
+    }
+}
+
+/// What a gRPC health service calls a service. One byte of the request tells its length.
+pub(super) fn grpc_service(text: &str) -> Parsed<String> {
+    if (1..=127).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic()) {
+        return Ok(text.to_owned());
+    }
+    let hint = "write one such as `shop.v1.Cart`, of at most 127 characters, or remove the key";
+    Err(Complaint::new(format!("{} is not the name of a gRPC service", quote(text)), hint))
+}
+
+/// `PING\r\n`, `\x00\x01`: a text in which a backslash begins an escape.
+pub(super) fn bytes(text: &str) -> Parsed<Vec<u8>> {
+    self::text(text)?;
+    let mut bytes = Vec::new();
+    let mut rest = text;
+    while let Some((before, escape)) = rest.split_once('\\') {
+        bytes.extend_from_slice(before.as_bytes());
+        let hex = escape.strip_prefix('x').and_then(|digits| digits.get(..2));
+        let hex = hex.filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
+        let (byte, length) = match (escape.bytes().next(), hex.and_then(|digits| u8::from_str_radix(digits, 16).ok())) {
+            (Some(b'n'), _) => (b'\n', 1),
+            (Some(b'r'), _) => (b'\r', 1),
+            (Some(b't'), _) => (b'\t', 1),
+            (Some(b'\\'), _) => (b'\\', 1),
+            (_, Some(byte)) => (byte, 3),
+            _ => {
+                let hint = "write `\\n`, `\\r`, `\\t`, `\\\\`, or a byte such as `\\x00`";
+                let escape: String = escape.chars().take(1).collect();
+                return Err(Complaint::new(format!("`\\{}` stands for no byte", excerpt(&escape)), hint));
+            }
+        };
+        bytes.push(byte);
+        rest = &escape[length..];
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    Ok(bytes)
+}
+
+/// As [`bytes`] reads it.
+pub(super) fn show_bytes(bytes: &[u8]) -> String {
+    let escaped = |b: &u8| match b {
+        b'\n' => "\\n".to_owned(),
+        b'\r' => "\\r".to_owned(),
+        b'\t' => "\\t".to_owned(),
+        b'\\' => "\\\\".to_owned(),
+        b' '..=b'~' => char::from(*b).to_string(),
+        other => format!("\\x{other:02x}"),
+    };
+    bytes.iter().map(escaped).collect()
+}
+
 /// An HTTP token (RFC 9110 §5.6.2): methods and header names.
 pub(super) fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
@@ -486,6 +600,22 @@ mod tests {
         assert!(status_range("299-200").unwrap_err().hint.contains("200-299"));
         for text in ["", "-", "2xx", "99", "600", "200-", "200-600", "200-201-202"] {
             assert!(status_range(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn bytes_are_written_as_they_are_read() {
+        for (text, expected) in [
+            ("ping", &b"ping"[..]),
+            (r"PING\r\n", b"PING\r\n"),
+            (r"\x00\xfF\t\\", b"\x00\xff\t\\"),
+            ("é", "é".as_bytes()),
+        ] {
+            assert_eq!(bytes(text).as_deref(), Ok(expected), "{text}");
+            assert_eq!(bytes(&show_bytes(expected)).as_deref(), Ok(expected), "{text}");
+        }
+        for text in ["", r"\", r"\q", r"\x", r"\x1", r"\x1é", r"\xgg", r"\x+1"] {
+            assert!(bytes(text).is_err(), "{text}");
         }
     }
 

@@ -683,7 +683,7 @@ fn targets(model: &Model, view: View<'_>) -> Vec<Target> {
         let Some(check) = &service.health else { continue };
         for backend in view.backends(service) {
             let listen = service.listen.iter().find(|l| l.is_ipv4() == backend.address.is_ipv4());
-            let port = check.port.or(backend.port).or(listen.map(SocketAddr::port));
+            let port = backend.port.or(listen.map(SocketAddr::port));
             let Some(port) = port else { continue };
             out.push(Target {
                 key: Key { service: service.name.clone(), backend: backend.name.clone() },

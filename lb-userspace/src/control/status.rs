@@ -209,6 +209,7 @@ fn backend(c: &Controller, service: &Service, backend: &Backend, degraded: &mut 
             (Some(_), None) => Health::Checking,
         },
         reason: snapshot.as_ref().and_then(|s| s.reason.clone()),
+        warning: snapshot.as_ref().and_then(|s| s.warning.clone()),
         latency_ms: snapshot.and_then(|s| s.latency).map(|l| l.as_secs_f64() * 1000.0),
         share,
         forwarded: Traffic { packets: count.packets, bytes: count.bytes },

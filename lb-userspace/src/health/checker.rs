@@ -18,11 +18,11 @@ use futures_util::future::BoxFuture;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 
+use super::probe::Probe;
 use super::schedule::{Random, Schedule};
-use super::state::{Change, Machine, Outcome};
-use super::{http, tcp};
+use super::state::{Change, Machine, Outcome, Pace};
 use crate::api::types::Health;
-use crate::model::{CheckKind, HealthCheck};
+use crate::model::HealthCheck;
 
 /// At most one line per this time about checks that this host could not make: they tend to come by the thousand.
 const SKIPPED_LOG_PACE: Duration = Duration::from_secs(10);
@@ -38,16 +38,16 @@ pub struct Key {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Target {
     pub key: Key,
-    /// Where the check connects to, the check's own port already filled in.
+    /// Where checks go that name no address or port of their own.
     pub address: SocketAddr,
     pub check: HealthCheck,
 }
 
 impl Target {
     /// Whether `self` checks the backend that `old` checked: the address is the same, and the port too unless it
-    /// is the check's own.
+    /// is the checks' own.
     fn is_same_backend_as(&self, old: &Self) -> bool {
-        let own_port = self.check.port.is_some() || old.check.port.is_some();
+        let own_port = [self, old].iter().any(|target| target.check.checks.iter().all(|check| check.port.is_some()));
         self.address.ip() == old.address.ip() && (own_port || self.address.port() == old.address.port())
     }
 }
@@ -72,6 +72,8 @@ pub struct Snapshot {
     pub health: Health,
     /// The last check's outcome.
     pub reason: Option<String>,
+    /// What the last successful check saw coming.
+    pub warning: Option<String>,
     /// How long the last successful check took.
     pub latency: Option<Duration>,
     /// When this health began.
@@ -80,7 +82,7 @@ pub struct Snapshot {
     pub checked: Option<Instant>,
 }
 
-pub(super) type Probe = dyn Fn(Arc<Target>) -> BoxFuture<'static, Outcome> + Send + Sync;
+pub(super) type MakeCheck = dyn Fn(Arc<Target>) -> BoxFuture<'static, Outcome> + Send + Sync;
 
 /// All health checks of the process. Dropping it ends them.
 pub struct Checker {
@@ -99,7 +101,7 @@ struct Shared {
     /// Something is due earlier than the timer sleeps for.
     wake: Notify,
     transitions: mpsc::UnboundedSender<Transition>,
-    probe: Box<Probe>,
+    probe: Box<MakeCheck>,
 }
 
 #[derive(Default)]
@@ -130,13 +132,10 @@ impl Checker {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn new(transitions: mpsc::UnboundedSender<Transition>) -> Self {
-        Self::with_probe(transitions, |target| {
-            Box::pin(async move {
-                match &target.check.kind {
-                    CheckKind::Tcp => tcp::check(target.address, target.check.timeout).await,
-                    CheckKind::Http(http) => http::check(target.address, http, target.check.timeout).await,
-                }
-            })
+        let probe = Arc::new(Probe::default());
+        Self::with_probe(transitions, move |target| {
+            let probe = Arc::clone(&probe);
+            Box::pin(async move { probe.check(target.address, &target.check).await })
         })
     }
 
@@ -212,6 +211,7 @@ impl Checker {
         Some(Snapshot {
             health: machine.verdict().into(),
             reason: machine.reason(),
+            warning: machine.warning().map(str::to_owned),
             latency: machine.latency(),
             since: machine.since(),
             checked: machine.checked(),
@@ -291,10 +291,25 @@ impl Shared {
             let Key { service, backend } = &target.key;
             tracing::warn!(service, backend, reason, "health checks cannot run on this host");
         }
-        if let Some(change) = entry.machine.observe(outcome, now) {
+        let warned = entry.machine.warning().map(str::to_owned);
+        let change = entry.machine.observe(outcome, now);
+        // Once for each text, which has the days that are left in it.
+        if let Some(warning) = entry.machine.warning()
+            && warned.as_deref() != Some(warning)
+        {
+            let Key { service, backend } = &target.key;
+            tracing::warn!(service, backend, warning, "backend is up, with a warning");
+        }
+        if let Some(change) = change {
             self.tell(target, change);
         }
-        let due = entry.schedule.next(now, table.random.signed());
+        let check = &target.check;
+        let interval = match entry.machine.pace() {
+            Pace::Steady => check.interval,
+            Pace::Changing => check.fast_interval,
+            Pace::Down => check.down_interval,
+        };
+        let due = entry.schedule.next(interval, now, table.random.signed());
         let earlier = table.due.peek().is_none_or(|Reverse((first, ..))| due < *first);
         let run = table.new_run(due, &target.key);
         if let Some(entry) = table.targets.get_mut(&target.key) {
@@ -308,7 +323,12 @@ impl Shared {
     fn tell(&self, target: &Target, change: Change) {
         let Key { service, backend } = &target.key;
         let Change { up, reason, latency, at } = change;
-        let (address, latency_ms) = (target.address, latency.map(|l| l.as_secs_f64() * 1e3));
+        // Of several checks the reason names the one that decided.
+        let address = match target.check.checks.as_slice() {
+            [only] => only.endpoint(target.address),
+            _ => target.address,
+        };
+        let latency_ms = latency.map(|l| l.as_secs_f64() * 1e3);
         if up {
             tracing::info!(service, backend, %address, reason, latency_ms, "backend is up");
         } else {

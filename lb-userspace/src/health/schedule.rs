@@ -1,9 +1,10 @@
 //! When the next check is due.
 //!
 //! Each target has a grid of its own, one point per interval, and every check is moved off its point by a random
-//! part of the interval. The traps: sleeping an interval after each check drifts by what the check took; a grid
-//! begun at the same time for all targets hits the network in one burst for ever; and a process that was stopped
-//! for a minute must not catch up on what it missed.
+//! part of the interval. With another interval (a verdict is changing, or the backend is down) the grid goes on from
+//! its last point, so that targets whose verdicts change together stay as far apart as they were. The traps: sleeping
+//! an interval after each check drifts by what the check took; a grid begun at the same time for all targets hits the
+//! network in one burst for ever; and a process that was stopped for a minute must not catch up on what it missed.
 //!
 //! Sans-io: `now` and the randomness are parameters.
 
@@ -37,11 +38,15 @@ impl Schedule {
         (schedule, now + interval.min(INITIAL_SPREAD).mul_f64(random))
     }
 
-    /// When to check next, asked when a check has ended. `random` is uniform in -1..1.
+    /// When to check next, asked when a check has ended. `interval` is the one that holds from the last point on,
+    /// `random` is uniform in -1..1.
     ///
     /// A check that ran past the next point is followed at once, so that a timeout as long as the interval does
     /// not halve the pace; points passed by more than an interval are forgotten.
-    pub fn next(&mut self, now: Instant, random: f64) -> Instant {
+    pub fn next(&mut self, interval: Duration, now: Instant, random: f64) -> Instant {
+        let interval = interval.max(FINEST);
+        self.point = self.point + interval - self.interval;
+        self.interval = interval;
         let late = now.saturating_duration_since(self.point);
         if late >= self.interval {
             let missed = late.as_nanos() / self.interval.as_nanos() + 1;
@@ -104,7 +109,7 @@ mod tests {
         for _ in 0..2_000 {
             let (mut schedule, first) = Schedule::start(SECOND, 0.0, now, random.unit());
             assert!(first >= now && first <= now + INITIAL_SPREAD);
-            seconds.push(schedule.next(first, 0.0) - now);
+            seconds.push(schedule.next(SECOND, first, 0.0) - now);
         }
         assert!(seconds.iter().all(|d| (0.5..1.5).contains(&d.as_secs_f64())));
         for tenth in 0..10 {
@@ -127,7 +132,7 @@ mod tests {
         let mut checks = 0;
         while now < start + 60 * SECOND {
             checks += 1;
-            now = schedule.next(now + SECOND + Duration::from_micros(300), 0.0);
+            now = schedule.next(SECOND, now + SECOND + Duration::from_micros(300), 0.0);
         }
         assert!((59..=61).contains(&checks), "{checks} checks in a minute");
     }
@@ -137,9 +142,53 @@ mod tests {
         let start = Instant::now();
         let (mut schedule, first) = Schedule::start(SECOND, 0.0, start, 0.75);
         let woken = first + Duration::from_secs(600);
-        let next = schedule.next(woken, 0.0);
+        let next = schedule.next(SECOND, woken, 0.0);
         assert!(next > woken && next <= woken + SECOND, "{:?}", next - woken);
-        assert_eq!(schedule.next(next, 0.0), next + SECOND);
+        assert_eq!(schedule.next(SECOND, next, 0.0), next + SECOND);
+    }
+
+    #[test]
+    fn another_interval_counts_from_the_last_point_and_back_again() {
+        let start = Instant::now();
+        // The first check at 0.1 s, the grid's first point after it at 0.5 s.
+        let (mut schedule, _) = Schedule::start(SECOND, 0.0, start, 0.5);
+        let quick = SECOND / 10;
+        let mut now = start + SECOND / 2;
+        for (interval, after) in [(SECOND, SECOND), (quick, quick), (quick, quick), (5 * SECOND, 5 * SECOND)] {
+            schedule.point = now + schedule.interval;
+            let next = schedule.next(interval, now + SECOND / 100, 0.0);
+            assert_eq!(next - now, after);
+            now = next;
+        }
+        // A check that failed by taking longer than the short interval is followed at once.
+        schedule.point = now + schedule.interval;
+        assert_eq!(schedule.next(quick, now + quick * 3 / 2, 0.0), now + quick * 3 / 2);
+    }
+
+    /// All fail at the same moment: what was spread over an interval must not meet in one point.
+    #[test]
+    fn targets_that_change_their_pace_together_stay_apart() {
+        let start = Instant::now();
+        let mut random = Random::new();
+        let fall = start + 10 * SECOND;
+        let mut tenths = [0; 25];
+        for _ in 0..10_000 {
+            let (mut schedule, mut now) = Schedule::start(SECOND, 0.1, start, random.unit());
+            let mut failures = 0;
+            while now < fall + 5 * SECOND {
+                // Three quick ones once they fail, then slow ones: as with `fall: 3`.
+                failures += u32::from(now >= fall);
+                let interval = match failures {
+                    0 => SECOND,
+                    1 | 2 => SECOND / 4,
+                    _ => 2 * SECOND,
+                };
+                now = schedule.next(interval, now + SECOND / 1000, random.signed());
+            }
+            tenths[((now - fall - 5 * SECOND).as_millis() / 100) as usize] += 1;
+        }
+        // 1,000 in each tenth before, and so afterwards, though the interval is twice as long.
+        assert!(tenths.iter().all(|n| *n < 1_300), "{tenths:?}");
     }
 
     proptest! {
@@ -157,7 +206,7 @@ mod tests {
             let point = schedule.point;
             for (i, (random, took)) in checks.into_iter().enumerate() {
                 let ended = due + interval.mul_f64(took);
-                due = schedule.next(ended, random);
+                due = schedule.next(interval, ended, random);
                 let on_grid = point + interval * i as u32;
                 let off = if due > on_grid { due - on_grid } else { on_grid - due };
                 // The check before may push it, by what it took past the point at most.
@@ -178,7 +227,7 @@ mod tests {
             let (mut schedule, mut due) = Schedule::start(SECOND, jitter, start, 0.6);
             for (i, (random, late)) in lates.into_iter().enumerate() {
                 let ended = due + Duration::from_millis(late);
-                due = schedule.next(ended, random);
+                due = schedule.next(SECOND, ended, random);
                 prop_assert!(due >= ended);
                 prop_assert!(i == 0 || due <= ended + SECOND.mul_f64(1.0 + 2.0 * jitter) + Duration::from_nanos(4), "{:?}", due - ended);
                 prop_assert!(schedule.point > ended, "the next but one is behind us");

@@ -11,8 +11,9 @@ use crate::api::types::Health;
 /// What one check found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// `reason` is what it saw ("status 200"), `latency` how long the whole check took.
-    Passed { reason: String, latency: Duration },
+    /// `reason` is what it saw ("status 200"), `latency` how long the whole check took, `warning` what will make it
+    /// fail one day.
+    Passed { reason: String, latency: Duration, warning: Option<String> },
     /// `latency` is `None` when the backend never answered.
     Failed { reason: String, latency: Option<Duration> },
     /// This host could not check; nothing is known of the backend.
@@ -20,9 +21,22 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    pub fn passed(reason: impl Into<String>, latency: Duration) -> Self {
+        Self::Passed { reason: reason.into(), latency, warning: None }
+    }
+
     pub fn reason(&self) -> &str {
         match self {
             Self::Passed { reason, .. } | Self::Failed { reason, .. } | Self::Skipped { reason } => reason,
+        }
+    }
+
+    /// The same outcome in other words.
+    pub fn map_reason(self, words: impl FnOnce(String) -> String) -> Self {
+        match self {
+            Self::Passed { reason, latency, warning } => Self::Passed { reason: words(reason), latency, warning },
+            Self::Failed { reason, latency } => Self::Failed { reason: words(reason), latency },
+            Self::Skipped { reason } => Self::Skipped { reason: words(reason) },
         }
     }
 
@@ -51,6 +65,17 @@ impl From<Verdict> for Health {
             Verdict::Down => Self::Down,
         }
     }
+}
+
+/// What a target's next check is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// To see that it is still up, or to get a first result.
+    Steady,
+    /// The last result contradicts the verdict: to confirm it or not.
+    Changing,
+    /// To see it come back.
+    Down,
 }
 
 /// The verdict changed.
@@ -136,6 +161,15 @@ impl Machine {
         self.verdict
     }
 
+    /// How soon to look again.
+    pub fn pace(&self) -> Pace {
+        match self.verdict {
+            _ if self.contrary > 0 => Pace::Changing,
+            Verdict::Down => Pace::Down,
+            Verdict::Checking | Verdict::Up => Pace::Steady,
+        }
+    }
+
     /// When the verdict was reached; before the first result, when checking began.
     pub fn since(&self) -> Instant {
         self.since
@@ -149,6 +183,14 @@ impl Machine {
     /// How long the last successful check took.
     pub fn latency(&self) -> Option<Duration> {
         self.latency
+    }
+
+    /// What the last successful check saw coming; nothing while the last one failed, which has worse to say.
+    pub fn warning(&self) -> Option<&str> {
+        match &self.last {
+            Some(Outcome::Passed { warning, .. }) => warning.as_deref(),
+            _ => None,
+        }
     }
 
     /// The last check's outcome in words, and how far it got where it contradicts the verdict.
@@ -170,7 +212,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn passed() -> Outcome {
-        Outcome::Passed { reason: "status 200".into(), latency: Duration::from_millis(3) }
+        Outcome::passed("status 200", Duration::from_millis(3))
     }
 
     fn failed() -> Outcome {
@@ -281,6 +323,14 @@ mod tests {
                 let change = machine.observe(outcome, at(start, i));
                 let expected = from_history(&history[..=i], rise as usize, fall as usize);
                 prop_assert_eq!(machine.verdict(), expected, "after {:?}", &history[..=i]);
+                // The pace too follows from history alone: from the last result, and from what it means now.
+                let last = history[..=i].iter().rfind(|&&k| k != Kind::Skipped);
+                let pace = match (expected, last) {
+                    (Verdict::Up, Some(Kind::Failed)) | (Verdict::Down, Some(Kind::Passed)) => Pace::Changing,
+                    (Verdict::Down, _) => Pace::Down,
+                    _ => Pace::Steady,
+                };
+                prop_assert_eq!(machine.pace(), pace, "after {:?}", &history[..=i]);
                 // A change is told exactly when there is one, in the right direction.
                 prop_assert_eq!(change.as_ref().map(|c| c.up), (expected != before).then_some(expected == Verdict::Up));
                 if change.is_some() { since = at(start, i); }

@@ -5,35 +5,35 @@
 //! little for the peer's, and drop what it sends meanwhile.
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{timeout, timeout_at};
 
+use super::probe::Attempt;
 use super::{Outcome, reason};
 
 /// How long we wait for the peer's FIN after ours. Servers that read see ours at once; the others lose nothing
 /// by a RST.
 const GOODBYE: Duration = Duration::from_millis(200);
 
-/// One check of `address`, decided within `limit`.
-pub async fn check(address: SocketAddr, limit: Duration) -> Outcome {
-    let start = Instant::now();
-    match connect(address, start, limit).await {
+/// One check.
+pub async fn check(attempt: Attempt) -> Outcome {
+    match connect(attempt).await {
         Ok(stream) => {
-            let latency = start.elapsed();
+            let outcome = attempt.passed("connected");
             tokio::spawn(say_goodbye(stream));
-            Outcome::Passed { reason: "connected".into(), latency }
+            outcome
         }
         Err(outcome) => outcome,
     }
 }
 
-/// A connection, made within `limit` of `start`.
-pub(super) async fn connect(address: SocketAddr, start: Instant, limit: Duration) -> Result<TcpStream, Outcome> {
-    match timeout_at(start + limit, TcpStream::connect(address)).await {
+/// A connection, made in time.
+pub(super) async fn connect(attempt: Attempt) -> Result<TcpStream, Outcome> {
+    let Attempt { address, start, limit } = attempt;
+    match timeout_at(attempt.deadline(), TcpStream::connect(address)).await {
         // Nobody listens on a port of this very host in the ephemeral range, and the kernel has just chosen the
         // same as our source: TCP's simultaneous open connects the socket to itself.
         Ok(Ok(stream)) if stream.local_addr().is_ok_and(|local| local == address) => {
@@ -47,12 +47,14 @@ pub(super) async fn connect(address: SocketAddr, start: Instant, limit: Duration
 }
 
 /// Ends a connection without RST where the peer lets us.
-async fn say_goodbye(mut stream: TcpStream) {
-    if stream.shutdown().await.is_err() {
-        return;
-    }
-    let mut ignored = [0; 512];
-    let drain = async { while matches!(stream.read(&mut ignored).await, Ok(n) if n > 0) {} };
+pub(super) async fn say_goodbye(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+    let goodbye = async {
+        if stream.shutdown().await.is_err() {
+            return;
+        }
+        let mut ignored = [0; 512];
+        while matches!(stream.read(&mut ignored).await, Ok(n) if n > 0) {}
+    };
     // Out of time is as good as closed: the socket goes either way.
-    let _ = timeout(GOODBYE, drain).await;
+    let _ = timeout(GOODBYE, goodbye).await;
 }

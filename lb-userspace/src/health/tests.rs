@@ -10,9 +10,10 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::probe::Attempt;
 use super::*;
 use crate::api::types::Health;
-use crate::model::{CheckKind, HealthCheck, HttpCheck};
+use crate::model::{Check, CheckKind, HealthCheck, HttpCheck, Need};
 
 /// For checks that are meant to run out of time.
 const LIMIT: Duration = Duration::from_millis(300);
@@ -106,7 +107,15 @@ async fn only_sockets_left(address: SocketAddr, count: usize) {
 }
 
 fn get() -> HttpCheck {
-    HttpCheck { method: "GET".into(), path: "/healthz".into(), host: None, headers: vec![], expect: vec![(200, 299)] }
+    HttpCheck {
+        method: "GET".into(),
+        path: "/healthz".into(),
+        host: None,
+        headers: vec![],
+        expect: vec![(200, 299)],
+        body_contains: None,
+        body_matches: None,
+    }
 }
 
 fn is_failure(outcome: &Outcome, reason: &str) {
@@ -120,9 +129,9 @@ mod tcp_check {
     #[tokio::test]
     async fn a_completed_handshake_is_all_it_takes() {
         for address in [server(|stream| async move { drop(stream) }).await, server(hold).await] {
-            let outcome = tcp::check(address, PATIENT).await;
+            let outcome = tcp::check(Attempt::now(address, PATIENT)).await;
             assert!(
-                matches!(&outcome, Outcome::Passed { reason, latency } if reason == "connected" && *latency < PATIENT)
+                matches!(&outcome, Outcome::Passed { reason, latency, .. } if reason == "connected" && *latency < PATIENT)
             );
         }
     }
@@ -130,17 +139,17 @@ mod tcp_check {
     #[tokio::test]
     async fn a_closed_port_refuses_and_a_full_queue_is_silent() {
         let (_socket, address) = refusing();
-        is_failure(&tcp::check(address, PATIENT).await, "connection refused");
+        is_failure(&tcp::check(Attempt::now(address, PATIENT)).await, "connection refused");
         let (_listener, _waiting, address) = full().await;
         let start = Instant::now();
-        is_failure(&tcp::check(address, LIMIT).await, "no answer within 300ms");
+        is_failure(&tcp::check(Attempt::now(address, LIMIT)).await, "no answer within 300ms");
         assert!((LIMIT..LIMIT + 2 * SECOND).contains(&start.elapsed()), "{:?}", start.elapsed());
     }
 
     #[tokio::test]
     async fn an_address_without_a_route_has_none() {
         // 240.0.0.0/4 is reserved (RFC 1112 §4); Linux refuses 255.255.255.255 for TCP without sending anything.
-        let outcome = tcp::check("255.255.255.255:80".parse().unwrap(), PATIENT).await;
+        let outcome = tcp::check(Attempt::now("255.255.255.255:80".parse().unwrap(), PATIENT)).await;
         is_failure(&outcome, "no route to its network");
     }
 
@@ -160,7 +169,7 @@ mod tcp_check {
             }
         })
         .await;
-        assert!(matches!(tcp::check(address, PATIENT).await, Outcome::Passed { .. }));
+        assert!(matches!(tcp::check(Attempt::now(address, PATIENT)).await, Outcome::Passed { .. }));
         assert_eq!(seen.recv().await.unwrap(), (None, Ok(0)));
     }
 
@@ -170,10 +179,10 @@ mod tcp_check {
         let occupied = sockets_to(silent);
         let holding = server(hold).await;
         for _ in 0..50 {
-            tcp::check(holding, PATIENT).await;
+            tcp::check(Attempt::now(holding, PATIENT)).await;
         }
         assert!(sockets_to(holding) > 0, "the goodbye takes its time");
-        tcp::check(silent, LIMIT).await;
+        tcp::check(Attempt::now(silent, LIMIT)).await;
         only_sockets_left(holding, 0).await;
         only_sockets_left(silent, occupied).await;
     }
@@ -201,7 +210,7 @@ mod http_check {
             ),
         ];
         for (answer, expected) in table {
-            let outcome = http::check(answering(answer).await, &get(), PATIENT).await;
+            let outcome = http::check(Attempt::now(answering(answer).await, PATIENT), &get()).await;
             match expected {
                 Ok(reason) => assert!(
                     matches!(&outcome, Outcome::Passed { reason: r, .. } if r == reason),
@@ -216,7 +225,7 @@ mod http_check {
     async fn a_redirect_is_a_code_like_any_other() {
         let address = answering("HTTP/1.1 301 Moved\r\nlocation: http://127.0.0.1:1/\r\n\r\n").await;
         let check = HttpCheck { expect: vec![(200, 200), (301, 302)], ..get() };
-        assert_eq!(http::check(address, &check, PATIENT).await.reason(), "status 301");
+        assert_eq!(http::check(Attempt::now(address, PATIENT), &check).await.reason(), "status 301");
     }
 
     #[tokio::test]
@@ -235,9 +244,9 @@ mod http_check {
             path: "/ready?full=1".into(),
             host: Some("shop.example".into()),
             headers: vec![("X-Probe".into(), "lb 1".into())],
-            expect: vec![(200, 299)],
+            ..get()
         };
-        assert_eq!(http::check(address, &check, PATIENT).await.reason(), "status 200");
+        assert_eq!(http::check(Attempt::now(address, PATIENT), &check).await.reason(), "status 200");
         let head = seen.recv().await.unwrap();
         let mut lines: Vec<&str> = head.trim_end().lines().collect();
         assert_eq!(lines.remove(0), "HEAD /ready?full=1 HTTP/1.1");
@@ -272,7 +281,7 @@ mod http_check {
             (full, "no answer within 300ms"),
         ] {
             let start = Instant::now();
-            let outcome = http::check(address, &get(), LIMIT).await;
+            let outcome = http::check(Attempt::now(address, LIMIT), &get()).await;
             is_failure(&outcome, reason);
             assert_eq!(outcome.latency(), None);
             assert!((LIMIT..LIMIT + 2 * SECOND).contains(&start.elapsed()), "{reason}: {:?}", start.elapsed());
@@ -299,7 +308,7 @@ mod http_check {
         })
         .await;
         let start = Instant::now();
-        assert_eq!(http::check(address, &get(), PATIENT).await.reason(), "status 200");
+        assert_eq!(http::check(Attempt::now(address, PATIENT), &get()).await.reason(), "status 200");
         assert!(start.elapsed() < PATIENT);
         assert!(seen.recv().await.unwrap() > http::BODY_LIMIT, "the server saw us leave");
     }
@@ -307,13 +316,13 @@ mod http_check {
     #[tokio::test]
     async fn a_refusal_and_a_reset_are_told_apart() {
         let (_socket, address) = refusing();
-        is_failure(&http::check(address, &get(), PATIENT).await, "connection refused");
+        is_failure(&http::check(Attempt::now(address, PATIENT), &get()).await, "connection refused");
         let resetting = server(|mut stream| async move {
             read_head(&mut stream).await;
             stream.set_zero_linger().unwrap();
         })
         .await;
-        is_failure(&http::check(resetting, &get(), PATIENT).await, "connection reset before a response");
+        is_failure(&http::check(Attempt::now(resetting, PATIENT), &get()).await, "connection reset before a response");
     }
 }
 
@@ -323,9 +332,11 @@ fn key(backend: impl Into<String>) -> Key {
 
 fn tcp_target(backend: impl Into<String>, address: SocketAddr, interval: Duration) -> Target {
     let check = HealthCheck {
-        kind: CheckKind::Tcp,
-        port: None,
+        checks: vec![Check { kind: CheckKind::Tcp, address: None, port: None }],
+        need: Need::All,
         interval,
+        fast_interval: interval,
+        down_interval: interval,
         timeout: interval / 2,
         rise: 2,
         fall: 3,
@@ -336,7 +347,7 @@ fn tcp_target(backend: impl Into<String>, address: SocketAddr, interval: Duratio
 
 fn http_target(backend: &str, address: SocketAddr, interval: Duration) -> Target {
     let mut target = tcp_target(backend, address, interval);
-    target.check.kind = CheckKind::Http(get());
+    target.check.checks[0].kind = CheckKind::Http(get());
     target
 }
 
@@ -369,7 +380,7 @@ mod on_a_stopped_clock {
     }
 
     fn passed() -> Outcome {
-        Outcome::Passed { reason: "connected".into(), latency: Duration::from_millis(1) }
+        Outcome::passed("connected", Duration::from_millis(1))
     }
 
     fn failed() -> Outcome {
@@ -430,6 +441,71 @@ mod on_a_stopped_clock {
             tenths[(at.as_millis() as usize - 4_000) / 100] += 1;
         }
         assert!(tenths.iter().all(|n| (800..1_200).contains(n)), "{tenths:?}");
+    }
+
+    /// A switch dies: everybody's checks fail, at another pace, and the network still sees them one by one.
+    #[tokio::test(start_paused = true)]
+    async fn ten_thousand_targets_that_fail_together_make_no_burst() {
+        let broken = Arc::new(Mutex::new(false));
+        let state = Arc::clone(&broken);
+        let finds = move |_: &str| if *state.lock().unwrap() { failed() } else { passed() };
+        let (mut checker, mut transitions, times) = checker(|_| Duration::from_millis(1), finds);
+        let targets = (0..10_000).map(|i| {
+            let mut target = target(i.to_string());
+            (target.check.fast_interval, target.check.down_interval) = (SECOND / 4, 2 * SECOND);
+            target
+        });
+        checker.set_targets(targets.collect());
+        sleep(10 * SECOND).await;
+        *broken.lock().unwrap() = true;
+        let broke = Instant::now();
+        while transitions.try_recv().is_ok() {}
+        times.lock().unwrap().clear();
+        sleep(10 * SECOND).await;
+        let down = std::iter::from_fn(|| transitions.try_recv().ok()).inspect(|t| assert!(!t.up));
+        let last = down.map(|t| t.at).max().unwrap();
+        // Up to an interval and its jitter until the first failure, and two fast ones.
+        assert!(last - broke.into_std() <= SECOND.mul_f64(1.7), "{:?}", last - broke.into_std());
+        // A thousand in each tenth before; while verdicts change each target is looked at four times as often, at most.
+        let mut tenths = [0; 100];
+        for (_, at) in times.lock().unwrap().iter() {
+            tenths[((at.as_millis() as usize - 10_000) / 100).min(99)] += 1;
+        }
+        assert!(tenths.iter().all(|n| *n < 4_000), "{tenths:?}");
+        // Then every two seconds, no closer together than they were.
+        assert!(tenths[20..].iter().all(|n| *n < 1_300), "{tenths:?}");
+        let seconds: Vec<i32> = tenths[40..].chunks(20).map(|tenths| tenths.iter().sum()).collect();
+        assert!(seconds.iter().all(|n| (9_000..11_000).contains(n)), "{seconds:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_backend_is_looked_at_sooner_while_its_verdict_changes_and_later_while_it_is_down() {
+        let up = Arc::new(Mutex::new(true));
+        let state = Arc::clone(&up);
+        let finds = move |_: &str| if *state.lock().unwrap() { passed() } else { failed() };
+        let (mut checker, mut transitions, times) = checker(|_| Duration::ZERO, finds);
+        let mut target = target("a");
+        target.check.jitter = 0.0;
+        (target.check.fast_interval, target.check.down_interval) = (SECOND / 10, 5 * SECOND);
+        checker.set_targets(vec![target]);
+        assert!(transitions.recv().await.unwrap().up);
+        sleep(5 * SECOND).await;
+        *up.lock().unwrap() = false;
+        assert!(!transitions.recv().await.unwrap().up);
+        sleep(20 * SECOND).await;
+        *up.lock().unwrap() = true;
+        assert!(transitions.recv().await.unwrap().up);
+        sleep(5 * SECOND).await;
+        let at = of(&times, "a");
+        let gaps: Vec<u64> =
+            at.windows(2).skip(1).map(|w| ((w[1] - w[0]).as_secs_f64() * 10.0).round() as u64).collect();
+        let steady = gaps.iter().take_while(|gap| **gap == 10).count();
+        assert!((3..=6).contains(&steady), "{gaps:?}");
+        let rest = &gaps[steady..];
+        // Three failures, a tenth apart; five seconds each while down; two successes, a tenth apart; seconds again.
+        assert!(rest.starts_with(&[1, 1, 50, 50, 50, 50]), "{gaps:?}");
+        let back: Vec<u64> = rest[6..].iter().copied().skip_while(|gap| *gap == 50).collect();
+        assert!(back.len() >= 4 && back[0] == 1 && back[1..].iter().all(|gap| *gap == 10), "{gaps:?}");
     }
 
     #[tokio::test(start_paused = true)]
@@ -499,7 +575,7 @@ mod on_a_stopped_clock {
         let checks = of(&times, "a").len();
         let mut other = target("a");
         other.check.fall = 2;
-        other.check.port = Some(81);
+        other.check.checks[0].port = Some(81);
         other.address.set_port(81);
         checker.set_targets(vec![other]);
         assert_eq!(checker.snapshot(&key("a")).unwrap().health, Health::Up);

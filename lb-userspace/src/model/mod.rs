@@ -379,13 +379,19 @@ pub enum BackendState {
     Drain,
 }
 
-/// One health check, run against each backend of a service.
+/// How the health of a service's backends is found out.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HealthCheck {
-    pub kind: CheckKind,
-    /// `None`: the backend's own port, else the service's first listen port.
-    pub port: Option<u16>,
+    /// One at least.
+    pub checks: Vec<Check>,
+    /// With several checks: how many have to pass.
+    pub need: Need,
     pub interval: Duration,
+    /// In place of `interval` while results contradict the verdict; never longer.
+    pub fast_interval: Duration,
+    /// In place of `interval` while the backend is down.
+    pub down_interval: Duration,
+    /// Never longer than `interval`.
     pub timeout: Duration,
     /// Consecutive successes that bring a backend up.
     pub rise: u32,
@@ -395,11 +401,62 @@ pub struct HealthCheck {
     pub jitter: f64,
 }
 
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Need {
+    #[default]
+    All,
+    Any,
+}
+
+/// One check, run against each backend of a service.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Check {
+    pub kind: CheckKind,
+    /// `None`: the backend's own address.
+    pub address: Option<IpAddr>,
+    /// `None`: the backend's own port, else the service's first listen port. Without meaning for
+    /// some kinds.
+    pub port: Option<u16>,
+}
+
+impl Check {
+    /// Where it goes, for a backend at `backend`.
+    pub fn endpoint(&self, backend: SocketAddr) -> SocketAddr {
+        SocketAddr::new(self.address.unwrap_or(backend.ip()), self.port.unwrap_or(backend.port()))
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub enum CheckKind {
     /// The handshake completes.
     Tcp,
     Http(HttpCheck),
+    Https(HttpsCheck),
+    /// The TLS handshake completes.
+    Tls(TlsCheck),
+    Dns(DnsCheck),
+    Udp(UdpCheck),
+    /// An echo request is answered.
+    Icmp,
+    Grpc(GrpcCheck),
+    Exec(ExecCheck),
+}
+
+impl CheckKind {
+    /// Its key in the file.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Http(_) => "http",
+            Self::Https(_) => "https",
+            Self::Tls(_) => "tls",
+            Self::Dns(_) => "dns",
+            Self::Udp(_) => "udp",
+            Self::Icmp => "icmp",
+            Self::Grpc(_) => "grpc",
+            Self::Exec(_) => "exec",
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -411,4 +468,131 @@ pub struct HttpCheck {
     pub headers: Vec<(String, String)>,
     /// Inclusive ranges of accepted status codes.
     pub expect: Vec<(u16, u16)>,
+    /// What the body has to contain.
+    pub body_contains: Option<String>,
+    /// What the body has to match somewhere.
+    pub body_matches: Option<Pattern>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct HttpsCheck {
+    pub http: HttpCheck,
+    pub alpn: HttpVersion,
+    pub tls: TlsOptions,
+}
+
+/// Which HTTP is spoken, by the name TLS knows it by (ALPN).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HttpVersion {
+    #[default]
+    #[serde(rename = "http/1.1")]
+    Http1,
+    #[serde(rename = "h2")]
+    Http2,
+}
+
+/// Whom to take for the backend behind TLS.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TlsOptions {
+    /// The name that is asked for (SNI), and that the certificate has to be for; `None`: a check's host, else the
+    /// address, for which no SNI is sent.
+    pub sni: Option<String>,
+    /// Certificates of the CAs to trust; `None`: the host's own.
+    pub ca: Option<PathBuf>,
+    /// Whether the certificate has to be valid for the name, now, and of a CA that is trusted.
+    pub verify: bool,
+    /// A certificate that has no more days than this is warned of; 0: none is.
+    pub warn_days: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsCheck {
+    pub tls: TlsOptions,
+    /// Protocols to offer by ALPN, of which the backend has to take one; empty: the question is not asked.
+    pub alpn: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsCheck {
+    pub over: Protocol,
+    pub name: String,
+    pub record: RecordType,
+    /// Response codes that are accepted.
+    pub rcode: Vec<Rcode>,
+    /// The data of a record that has to be among the answers, as it is written in a zone; of TXT records the text.
+    pub answer: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RecordType {
+    #[default]
+    A,
+    AAAA,
+    CNAME,
+    MX,
+    NS,
+    PTR,
+    SOA,
+    SRV,
+    TXT,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Rcode {
+    #[default]
+    NOERROR,
+    FORMERR,
+    SERVFAIL,
+    NXDOMAIN,
+    NOTIMP,
+    REFUSED,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UdpCheck {
+    pub send: Vec<u8>,
+    /// What the answer has to contain; empty: any answer will do.
+    pub expect: Vec<u8>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrpcCheck {
+    /// The name the health service knows it by; empty: the server as a whole.
+    pub service: String,
+    /// `:authority`; `None` is the address checked.
+    pub host: Option<String>,
+    /// `None`: in the clear.
+    pub tls: Option<TlsOptions>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExecCheck {
+    /// The program, by its absolute path, and its arguments.
+    pub command: Vec<String>,
+}
+
+/// A regular expression that compiled.
+#[derive(Clone, Debug)]
+pub struct Pattern(regex::bytes::Regex);
+
+impl Pattern {
+    /// # Errors
+    /// When it is no regular expression, or one that takes too much memory.
+    pub fn new(text: &str) -> Result<Self, regex::Error> {
+        regex::bytes::RegexBuilder::new(text).size_limit(1 << 20).build().map(Self)
+    }
+
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+
+    pub fn is_match(&self, bytes: &[u8]) -> bool {
+        self.0.is_match(bytes)
+    }
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
 }

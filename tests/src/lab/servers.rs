@@ -27,6 +27,20 @@ pub fn http(ns: &NetNs, name: &str, dir: &Path) -> Result<Process> {
     let root = dir.join(format!("{name}-nginx"));
     std::fs::create_dir_all(&root)?;
     std::fs::write(root.join("big"), vec![b'0'; BIG])?;
+    let here = root.display();
+    let server = format!(
+        "  add_header x-backend {name};\n\
+         \x20 server {{\n    listen {HTTP_PORT} backlog=1024;\n    listen [::]:{HTTP_PORT} ipv6only=on backlog=1024;\n\
+         \x20   location = / {{ return 200 \"{name}\\n\"; }}\n\
+         \x20   location = /healthz {{ return 200 \"ok\\n\"; }}\n\
+         \x20   location = /big {{ root {here}; }}\n  }}\n"
+    );
+    nginx(ns, name, &root, &server, HTTP_PORT)
+}
+
+/// Starts nginx in `ns` with `servers` as its HTTP configuration, one of which listens on `port`, on both families.
+pub fn nginx(ns: &NetNs, name: &str, root: &Path, servers: &str, port: u16) -> Result<Process> {
+    std::fs::create_dir_all(root)?;
     let conf = root.join("nginx.conf");
     let here = root.display();
     // One process, no workers: ending it by its id ends all of it, as a crash of the machine would.
@@ -35,20 +49,17 @@ pub fn http(ns: &NetNs, name: &str, dir: &Path) -> Result<Process> {
         format!(
             "daemon off;\nmaster_process off;\npid {here}/pid;\nerror_log stderr warn;\n\
              events {{ worker_connections 1000; }}\n\
-             http {{\n  access_log off;\n  default_type text/plain;\n  add_header x-backend {name};\n\
+             http {{\n  access_log off;\n  default_type text/plain;\n\
              \x20 client_body_temp_path {here}/body;\n  proxy_temp_path {here}/proxy;\n\
              \x20 fastcgi_temp_path {here}/fastcgi;\n  uwsgi_temp_path {here}/uwsgi;\n  scgi_temp_path {here}/scgi;\n\
-             \x20 server {{\n    listen {HTTP_PORT} backlog=1024;\n    listen [::]:{HTTP_PORT} ipv6only=on backlog=1024;\n\
-             \x20   location = / {{ return 200 \"{name}\\n\"; }}\n\
-             \x20   location = /healthz {{ return 200 \"ok\\n\"; }}\n\
-             \x20   location = /big {{ root {here}; }}\n  }}\n}}\n"
+             {servers}}}\n"
         ),
     )?;
     let mut command = ns.command("nginx")?;
-    command.arg("-c").arg(&conf).arg("-p").arg(&root).args(["-e", "stderr"]);
+    command.arg("-c").arg(&conf).arg("-p").arg(root).args(["-e", "stderr"]);
     let mut server = Process::start(name, command, &root.join("log"), Signal::SIGKILL)
         .context("nginx is the lab's HTTP server (Debian: nginx-light)")?;
-    wait_listening(ns, &mut server, HTTP_PORT)?;
+    wait_listening(ns, &mut server, port)?;
     Ok(server)
 }
 

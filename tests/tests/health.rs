@@ -1,0 +1,488 @@
+//! Health checks against real servers, good and bad: what each is found to be, and in which words.
+//!
+//! One lab, one Sluice, and a table of (server, check) with the verdict and its reason. The servers are all on b1, by
+//! port. Needs root, as the other tests of the lab do.
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
+
+use lb_tests::lab::config::Config;
+use lb_tests::lab::daemon::{Daemon, Launcher};
+use lb_tests::lab::netns::NetNs;
+use lb_tests::lab::process::Process;
+use lb_tests::lab::servers;
+use lb_tests::lab::{Lab, VIP};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use sluice::api::types::{BackendStatus, Health, Status};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic_health::ServingStatus;
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+/// A check's time in this file.
+const TIMEOUT: Duration = Duration::from_millis(800);
+
+/// What is expected of a check.
+#[derive(Clone, Copy)]
+enum Is {
+    Up(&'static str),
+    /// Up, and the beginning of a warning.
+    Warned(&'static str, &'static str),
+    Down(&'static str),
+    /// This host cannot tell.
+    Unknown(&'static str),
+}
+
+// Ports of the servers on b1.
+const GOOD_TLS: u16 = 7001;
+const EXPIRED: u16 = 7002;
+const EXPIRES_SOON: u16 = 7003;
+const NOT_YET: u16 = 7004;
+const OTHER_NAME: u16 = 7005;
+const OTHER_CA: u16 = 7006;
+const CA_ITSELF: u16 = 7007;
+const GRPC_TLS: u16 = 7008;
+const GRPC: u16 = 7301;
+const UDP_ECHO: u16 = 7201;
+const UDP_SILENT: u16 = 7202;
+const SILENT: u16 = 7101;
+const TRICKLE: u16 = 7102;
+const CLOSES: u16 = 7103;
+const RESETS: u16 = 7104;
+const REDIRECTS: u16 = 7105;
+const GREETS: u16 = 7106;
+
+/// (what, the check, what comes of it). `{ca}` and `{dir}` are the lab's; nobody listens on port 7199. Reasons are compared
+/// up to the first `…`.
+#[rustfmt::skip]
+const TABLE: &[(&str, &str, Is)] = &[
+    // tcp
+    ("tcp to nginx", "tcp: { port: 8080 }", Is::Up("connected")),
+    ("tcp to nobody", "tcp: { port: 7199 }", Is::Down("connection refused")),
+    ("tcp to one that never answers", "tcp: { port: 7101 }", Is::Up("connected")),
+    ("tcp to a host that is not there", "tcp: { address: 10.0.0.99, port: 80 }", Is::Down("no …")),
+    ("tcp to another address and port", "tcp: { address: 10.0.0.12, port: 8080 }", Is::Up("connected")),
+    ("tcp over ipv6", "tcp: { address: 2001:db8:b::11, port: 8080 }", Is::Up("connected")),
+
+    // http
+    ("http to nginx", "http: { port: 8080, path: /healthz }", Is::Up("status 200")),
+    ("http with the body that is there", "http: { port: 8080, path: /healthz, body_contains: ok }", Is::Up("status 200")),
+    ("http with another body", "http: { port: 8080, path: /, body_contains: ready }",
+        Is::Down("status 200, but its body does not contain `ready`")),
+    ("http with a body that matches", "http: { port: 8080, path: /, body_matches: '^b[0-9]\\n$' }", Is::Up("status 200")),
+    ("http with a body that does not", "http: { port: 8080, path: /, body_matches: '^ok' }",
+        Is::Down("status 200, but its body does not match `^ok`")),
+    ("http with more body than is looked at", "http: { port: 8080, path: /big, body_contains: '1' }",
+        Is::Down("status 200, but its body does not contain `1` in its first 64 KiB")),
+    ("http to a page that is not there", "http: { port: 8080, path: /gone }", Is::Down("status 404, expected 200-299")),
+    ("http to a page that should not be there", "http: { port: 8080, path: /gone, expect: [404, 410] }", Is::Up("status 404")),
+    ("http by a method", "http: { port: 8080, path: /healthz, method: HEAD }", Is::Up("status 200")),
+    ("http to the tls port", "http: { port: 7001 }", Is::Down("status 400, expected 200-299")),
+    ("http to one that never answers", "http: { port: 7101 }", Is::Down("connected, but no response within 800ms")),
+    ("http at one byte a second", "http: { port: 7102 }", Is::Down("connected, but no response within 800ms")),
+    ("http to one that closes at once", "http: { port: 7103 }", Is::Down("connection …")),
+    ("http to one that resets", "http: { port: 7104 }", Is::Down("connection reset before a response")),
+    ("http to one that redirects", "http: { port: 7105 }", Is::Down("status 301, expected 200-299")),
+    ("http to one that speaks something else", "http: { port: 7106 }", Is::Down("the answer is not HTTP/1")),
+
+    // https
+    ("https", "https: { port: 7001, sni: www.sluice.test, ca: {ca} }", Is::Up("status 200")),
+    ("https by address", "https: { port: 7001, ca: {ca} }", Is::Up("status 200")),
+    ("https by host", "https: { port: 7001, host: 'www.sluice.test:7001', ca: {ca}, body_contains: www.sluice.test }",
+        Is::Up("status 200")),
+    ("https over h2", "https: { port: 7001, alpn: h2, sni: www.sluice.test, ca: {ca}, body_contains: 'HTTP/2.0' }",
+        Is::Up("status 200")),
+    ("https over h2, the wrong status", "https: { port: 7001, alpn: h2, path: /gone, ca: {ca} }",
+        Is::Down("status 404, expected 200-299")),
+    ("https over h2 where there is none", "https: { port: 7005, alpn: h2, verify: false }",
+        Is::Down("the backend does not speak h2 (ALPN)")),
+    ("https over HTTP/1.1", "https: { port: 7001, ca: {ca}, body_contains: 'HTTP/1.1' }", Is::Up("status 200")),
+    ("https, expired", "https: { port: 7002, sni: www.sluice.test, ca: {ca} }",
+        Is::Down("certificate expired 3 days ago (…")),
+    ("https, expired, and nobody minds", "https: { port: 7002, verify: false, warn_days: 0 }", Is::Up("status 200")),
+    ("https, expired, and it is said", "https: { port: 7002, verify: false }",
+        Is::Warned("status 200", "its certificate expired 3 days ago (…")),
+    ("https, expires soon", "https: { port: 7003, sni: www.sluice.test, ca: {ca} }",
+        Is::Warned("status 200", "its certificate expires in 5 days (…")),
+    ("https, expires soon enough", "https: { port: 7003, sni: www.sluice.test, ca: {ca}, warn_days: 3 }",
+        Is::Up("status 200")),
+    ("https, not valid yet", "https: { port: 7004, sni: www.sluice.test, ca: {ca} }",
+        Is::Down("certificate is not valid before …")),
+    ("https, for another name", "https: { port: 7005, sni: www.sluice.test, ca: {ca} }",
+        Is::Down("certificate is not for www.sluice.test, only for other.sluice.test; `sni` says whom to ask for")),
+    ("https, of another CA", "https: { port: 7006, sni: www.sluice.test, ca: {ca} }",
+        Is::Down("certificate is of no CA that is trusted here; `ca` names another, `verify: false` takes any")),
+    ("https, of another CA, and nobody minds", "https: { port: 7006, verify: false }", Is::Up("status 200")),
+    ("https, without its CA", "https: { port: 7001, sni: www.sluice.test }", Is::Down("certificate is of no CA …")),
+    ("https, the CA itself", "https: { port: 7007, ca: {ca}, sni: ca.sluice.test }",
+        Is::Down("certificate is of a CA and no server's; …")),
+    ("https, a CA file that is not there", "https: { port: 7001, ca: /nonexistent/ca.pem }",
+        Is::Unknown("not checked: the CA file /nonexistent/ca.pem cannot be read: No such file …")),
+    ("https, a CA file without any", "https: { port: 7001, ca: {dir}/sluice.yaml }",
+        Is::Unknown("not checked: the CA file …")),
+    ("https to the http port", "https: { port: 8080, verify: false }", Is::Down("the answer is not TLS")),
+    ("https to one that never answers", "https: { port: 7101 }",
+        Is::Down("connected, but the TLS handshake was not over within 800ms")),
+    ("https to nobody", "https: { port: 7199 }", Is::Down("connection refused")),
+
+    // tls
+    ("tls", "tls: { port: 7001, sni: www.sluice.test, ca: {ca} }", Is::Up("handshake done: TLS 1.3")),
+    ("tls with a protocol", "tls: { port: 7001, sni: www.sluice.test, ca: {ca}, alpn: [smtp, h2] }",
+        Is::Up("handshake done: TLS 1.3, h2")),
+    ("tls with a protocol that is not there", "tls: { port: 7001, sni: www.sluice.test, ca: {ca}, alpn: smtp }",
+        Is::Down("the backend does not speak smtp (ALPN)")),
+    ("tls, expired", "tls: { port: 7002, sni: www.sluice.test, ca: {ca} }",
+        Is::Down("certificate expired 3 days ago (…")),
+    ("tls, expires soon", "tls: { port: 7003, sni: www.sluice.test, ca: {ca} }",
+        Is::Warned("handshake done: TLS 1.3", "its certificate expires in 5 days (…")),
+    ("tls to one that greets", "tls: { port: 7106, verify: false }", Is::Down("the answer is not TLS")),
+    ("tls to one that closes", "tls: { port: 7103, verify: false }", Is::Down("connection …")),
+    ("tls to one that resets", "tls: { port: 7104, verify: false }", Is::Down("connection reset during the TLS handshake")),
+
+    // dns
+    ("dns", "dns: { port: 5353, name: who.sluice.test, type: TXT, answer: b1 }", Is::Up("NOERROR, b1")),
+    ("dns over tcp", "dns: { port: 5353, over: tcp, name: WHO.sluice.test., type: TXT, answer: b1 }", Is::Up("NOERROR, b1")),
+    ("dns over ipv6", "dns: { address: 2001:db8:b::11, port: 5353, name: who.sluice.test, type: TXT }", Is::Up("NOERROR")),
+    ("dns, another answer", "dns: { port: 5353, name: who.sluice.test, type: TXT, answer: b2 }",
+        Is::Down("NOERROR, but b1, expected b2")),
+    ("dns, a name that is not there", "dns: { port: 5353, name: other.sluice.test }", Is::Down("REFUSED, expected NOERROR")),
+    ("dns, a name that should not be there", "dns: { port: 5353, name: other.sluice.test, rcode: [NXDOMAIN, REFUSED] }",
+        Is::Up("REFUSED")),
+    ("dns, no such record", "dns: { port: 5353, name: who.sluice.test, rcode: [NOERROR, REFUSED], answer: 10.0.0.1 }",
+        Is::Down("…")),
+    ("dns to nobody", "dns: { port: 7199, name: who.sluice.test }", Is::Down("connection refused")),
+    ("dns to one that never answers", "dns: { port: 7202, name: who.sluice.test }", Is::Down("no answer within 800ms")),
+    ("dns over tcp to one that never answers", "dns: { port: 7101, over: tcp, name: who.sluice.test }",
+        Is::Down("connected, but no answer within 800ms")),
+    ("dns to one that speaks something else", "dns: { port: 7201, name: who.sluice.test }", Is::Down("the answer is not DNS")),
+
+    // udp
+    ("udp", "udp: { port: 7201, send: 'ping', expect: 'pong ping' }", Is::Up("answered with 9 bytes")),
+    ("udp, bytes", "udp: { port: 7201, send: '\\x00\\n', expect: '\\x00\\x0a' }", Is::Up("answered with 7 bytes")),
+    ("udp, any answer", "udp: { port: 7201, send: x }", Is::Up("answered with 6 bytes")),
+    ("udp, another answer", "udp: { port: 7201, send: ping, expect: 'pang\\n' }", Is::Down("answered, but not with `pang\\n`")),
+    ("udp to nobody", "udp: { port: 7199, send: ping }", Is::Down("connection refused")),
+    ("udp to one that never answers", "udp: { port: 7202, send: ping }", Is::Down("no answer within 800ms")),
+
+    // icmp
+    ("icmp", "icmp:", Is::Up("echo reply")),
+    ("icmp over ipv6", "icmp: { address: 2001:db8:b::11 }", Is::Up("echo reply")),
+    ("icmp to a host that is not there", "icmp: { address: 10.0.0.99 }", Is::Down("no …")),
+
+    // grpc
+    ("grpc", "grpc: { port: 7301 }", Is::Up("the server is SERVING")),
+    ("grpc, a service", "grpc: { port: 7301, service: shop.v1.Cart }", Is::Up("shop.v1.Cart is SERVING")),
+    ("grpc, a service that is down", "grpc: { port: 7301, service: shop.v1.Stock }", Is::Down("shop.v1.Stock is NOT_SERVING")),
+    ("grpc, a service nobody knows", "grpc: { port: 7301, service: shop.v1.Other }",
+        Is::Down("the health service does not know shop.v1.Other")),
+    ("grpc in tls", "grpc: { port: 7008, service: shop.v1.Cart, tls: { sni: www.sluice.test, ca: {ca} } }",
+        Is::Up("shop.v1.Cart is SERVING")),
+    ("grpc in tls, expires soon", "grpc: { port: 7008, tls: { sni: www.sluice.test, ca: {ca}, warn_days: 3000 } }",
+        Is::Warned("the server is SERVING", "its certificate expires in 99 days (…")),
+    ("grpc in tls without grpc", "grpc: { port: 7001, tls: { verify: false } }", Is::Down("the answer is not gRPC: status 404")),
+    ("grpc without tls to tls", "grpc: { port: 7008 }", Is::Down("the answer is not HTTP/2")),
+    ("grpc to nginx", "grpc: { port: 8080 }", Is::Down("the answer is not HTTP/2")),
+    ("grpc to one that never answers", "grpc: { port: 7101 }", Is::Down("connected, but no response within 800ms")),
+    ("grpc to one that closes", "grpc: { port: 7103 }", Is::Down("connection …")),
+    ("grpc to one that resets", "grpc: { port: 7104 }", Is::Down("connection reset before a response")),
+
+    // exec
+    ("exec", "exec: { command: /bin/true }", Is::Up("exit code 0")),
+    ("exec that says something", "exec: { command: [/bin/sh, -c, 'echo fine; echo more'] }", Is::Up("exit code 0: fine")),
+    ("exec that fails", "exec: { command: [/bin/sh, -c, 'echo no space left; exit 2'] }", Is::Down("exit code 2: no space left")),
+    ("exec that is killed", "exec: { command: [/bin/sh, -c, 'kill -9 $$'] }", Is::Down("killed by SIGKILL")),
+    ("exec that hangs", "exec: { command: [/bin/sleep, '61.25'] }", Is::Down("it did not end within 800ms")),
+    ("exec that writes without end", "exec: { command: /usr/bin/yes }", Is::Down("it did not end within 800ms")),
+    ("exec that leaves a child behind", "exec: { command: [/bin/sh, -c, 'sleep 61.5 & echo started'] }",
+        Is::Up("exit code 0: started")),
+    ("exec that closes its output", "exec: { command: [/bin/sh, -c, 'exec >&-; sleep 0.2; exit 3'] }", Is::Down("exit code 3")),
+    ("exec, who", "exec: { command: [/bin/sh, -c, 'echo $(id -u) $(id -g) $(id -G)'] }",
+        Is::Up("exit code 0: 65534 65534 65534")),
+    ("exec, privileges", "exec: { command: [/bin/sh, -c, \
+        'echo $(grep -E \"Cap(Inh|Prm|Eff|Amb)|NoNewPrivs\" /proc/self/status)'] }",
+        Is::Up("exit code 0: CapInh: 0000000000000000 CapPrm: 0000000000000000 CapEff: 0000000000000000 CapAmb: \
+            0000000000000000 NoNewPrivs: 1")),
+    ("exec, environment", "exec: { command: [/bin/sh, -c, 'echo \"$SLUICE_ADDRESS $HOME$USER$RUST_LOG\"'] }",
+        Is::Up("exit code 0: 10.0.0.11")),
+    ("exec, open files", "exec: { command: [/bin/sh, -c, 'ls /proc/$$/fd | tr \"\\n\" \" \"'] }", Is::Up("exit code 0: 0 1 2…")),
+    ("exec of nothing", "exec: { command: /nonexistent/check }",
+        Is::Unknown("not checked: /nonexistent/check cannot be run: No such file …")),
+    ("exec of no program", "exec: { command: /etc/passwd }",
+        Is::Unknown("not checked: /etc/passwd cannot be run: Permission denied …")),
+
+    // several
+    ("all of two", "all: [{ tcp: { port: 8080 } }, { http: { port: 8080, path: /healthz } }]",
+        Is::Up("tcp: connected; http: status 200")),
+    ("all of two, one of them down", "all: [{ http: { port: 8080, path: /healthz } }, { tcp: { port: 7199 } }]",
+        Is::Down("tcp: connection refused")),
+    ("any of two, one of them down", "any: [{ tcp: { port: 7199 } }, { http: { port: 8080, path: /healthz } }]",
+        Is::Up("http: status 200")),
+    ("any of two, both down", "any: [{ tcp: { port: 7199 } }, { http: { port: 7105 } }]",
+        Is::Down("tcp: connection refused; http: status 301, expected 200-299")),
+    ("any of two, one of them silent", "any: [{ http: { port: 7101 } }, { tcp: { port: 8080 } }]", Is::Up("tcp: connected")),
+    ("all of two, one of them unknown", "all: [{ tcp: { port: 8080 } }, { tls: { port: 7001, ca: /nonexistent/ca.pem } }]",
+        Is::Unknown("not checked: tls: the CA file /nonexistent/ca.pem cannot be read: …")),
+];
+
+fn name(i: usize) -> String {
+    format!("check-{i}")
+}
+
+/// A service for each row of the table, all with the backend b1, at a port that nothing but its own service has.
+fn services(lab: &Lab) -> String {
+    let (ca, dir) = (lab.dir().join("ca.pem"), lab.dir());
+    let service = |(i, (_, check, _)): (usize, &(&str, &str, Is))| {
+        let check = check.replace("{ca}", &ca.display().to_string()).replace("{dir}", &dir.display().to_string());
+        let interval = TIMEOUT.as_millis();
+        format!(
+            "  - name: {}\n    listen: {}:{}\n    health: {{ {check}, interval: {interval}ms, timeout: {interval}ms }}\n    \
+             min_healthy: 0\n    backends: [{{ address: {}, port: {} }}]\n",
+            name(i),
+            VIP.v4,
+            10_000 + i,
+            lab.backends[0].address.v4,
+            20_000 + i,
+        )
+    };
+    TABLE.iter().enumerate().map(service).collect()
+}
+
+/// The certificates of nginx on b1, and its answers.
+fn tls_servers(lab: &Lab) -> Process {
+    let b1 = &lab.backends[0];
+    let root = lab.dir().join("tls");
+    std::fs::create_dir_all(&root).unwrap();
+    let ca = authority("ca.sluice.test");
+    std::fs::write(lab.dir().join("ca.pem"), ca.pem()).unwrap();
+    let now = SystemTime::now();
+    let (past, future) = (now - 100 * DAY, now + 100 * DAY);
+    let www = ["www.sluice.test", "10.0.0.11"];
+    let soon = now + 5 * DAY + DAY / 2;
+    leaf(&root, GOOD_TLS, &ca, &www, past, future);
+    leaf(&root, EXPIRED, &ca, &www, past, now - 3 * DAY - DAY / 2);
+    leaf(&root, EXPIRES_SOON, &ca, &www, past, soon);
+    leaf(&root, NOT_YET, &ca, &www, now + DAY, future);
+    leaf(&root, OTHER_NAME, &ca, &["other.sluice.test"], past, future);
+    leaf(&root, OTHER_CA, &authority("other-ca.sluice.test"), &www, past, future);
+    std::fs::write(root.join(format!("{CA_ITSELF}.pem")), ca.pem()).unwrap();
+    std::fs::write(root.join(format!("{CA_ITSELF}.key")), ca.key().serialize_pem()).unwrap();
+    let server = |port: u16| {
+        // One of them knows HTTP/1.1 alone.
+        let http2 = if port == OTHER_NAME { "" } else { " http2" };
+        let pem = root.join(port.to_string());
+        format!(
+            "  server {{\n    listen {port} ssl{http2};\n    listen [::]:{port} ssl{http2} ipv6only=on;\n    \
+             ssl_protocols TLSv1.2 TLSv1.3;\n    ssl_certificate {0}.pem;\n    ssl_certificate_key {0}.key;\n    \
+             location = / {{ return 200 \"$ssl_server_name $http_host $server_protocol\\n\"; }}\n    \
+             location / {{ return 404; }}\n  }}\n",
+            pem.display()
+        )
+    };
+    let servers: String =
+        [GOOD_TLS, EXPIRED, EXPIRES_SOON, NOT_YET, OTHER_NAME, OTHER_CA, CA_ITSELF].map(server).concat();
+    let grpc = format!(
+        "  server {{\n    listen {GRPC_TLS} ssl http2;\n    ssl_certificate {0}.pem;\n    ssl_certificate_key {0}.key;\n    \
+         location / {{ grpc_pass grpc://127.0.0.1:{GRPC}; }}\n  }}\n",
+        root.join(GOOD_TLS.to_string()).display()
+    );
+    servers::nginx(&b1.ns, "b1-tls", &root, &(servers + &grpc), GOOD_TLS).unwrap()
+}
+
+fn authority(name: &str) -> CertifiedIssuer<'static, KeyPair> {
+    let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(rcgen::DnType::CommonName, name);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+fn leaf(
+    root: &Path,
+    port: u16,
+    ca: &CertifiedIssuer<'static, KeyPair>,
+    names: &[&str],
+    from: SystemTime,
+    until: SystemTime,
+) {
+    let mut params = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
+    (params.not_before, params.not_after) = (from.into(), until.into());
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.signed_by(&key, ca).unwrap();
+    std::fs::write(root.join(format!("{port}.pem")), certificate.pem()).unwrap();
+    std::fs::write(root.join(format!("{port}.key")), key.serialize_pem()).unwrap();
+}
+
+/// A server on b1 that treats each connection badly in its own way.
+fn nasty(ns: &NetNs, port: u16, treat: fn(TcpStream)) {
+    let listener = ns.run(|| TcpListener::bind(("::", port))).unwrap().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(stream) = stream else { return };
+            std::thread::spawn(move || treat(stream));
+        }
+    });
+}
+
+fn nasty_servers(ns: &NetNs) {
+    fn keep(mut stream: TcpStream) {
+        let _ = stream.read_to_end(&mut Vec::new());
+    }
+    fn say(mut stream: TcpStream, text: &str) {
+        let _ = stream.read(&mut [0; 4096]);
+        let _ = stream.write_all(text.as_bytes());
+    }
+    nasty(ns, SILENT, keep);
+    nasty(ns, TRICKLE, |mut stream| {
+        let _ = stream.read(&mut [0; 4096]);
+        for byte in b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n" {
+            if stream.write_all(&[*byte]).is_err() {
+                return;
+            }
+            std::thread::sleep(Duration::from_secs(1));
+        }
+    });
+    nasty(ns, CLOSES, drop);
+    nasty(ns, RESETS, |mut stream| {
+        let _ = stream.read(&mut [0; 4096]);
+        socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+    });
+    nasty(ns, REDIRECTS, |stream| say(stream, "HTTP/1.1 301 Moved\r\nlocation: /\r\ncontent-length: 0\r\n\r\n"));
+    nasty(ns, GREETS, |stream| say(stream, "220 mx.sluice.test ESMTP\r\n"));
+}
+
+/// Answers every datagram with `pong ` and itself; and a port that answers none.
+fn udp_servers(ns: &NetNs) {
+    let bind = |port| ns.run(move || UdpSocket::bind(("::", port))).unwrap().unwrap();
+    let (echo, silent) = (bind(UDP_ECHO), bind(UDP_SILENT));
+    std::thread::spawn(move || {
+        let mut datagram = [0; 2_048];
+        while let Ok((length, peer)) = echo.recv_from(&mut datagram) {
+            let _ = echo.send_to(&[b"pong ", &datagram[..length]].concat(), peer);
+        }
+        drop(silent);
+    });
+}
+
+/// The standard health service as tonic has it.
+fn grpc_server(ns: &NetNs) {
+    let listener = ns.run(|| TcpListener::bind(("::", GRPC))).unwrap().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (reporter, service) = tonic_health::server::health_reporter();
+            reporter.set_service_status("shop.v1.Cart", ServingStatus::Serving).await;
+            reporter.set_service_status("shop.v1.Stock", ServingStatus::NotServing).await;
+            let incoming = TcpListenerStream::new(tokio::net::TcpListener::from_std(listener).unwrap());
+            tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming).await.unwrap();
+        });
+    });
+}
+
+/// How many processes run `sleep` for so long.
+fn sleepers(seconds: &str) -> usize {
+    let wanted = format!("sleep\0{seconds}\0");
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let lines = processes.filter_map(|process| std::fs::read_to_string(process.path().join("cmdline")).ok());
+    lines.filter(|line| line.ends_with(&wanted)).count()
+}
+
+fn backend<'s>(status: &'s Status, service: &str) -> &'s BackendStatus {
+    &status.services.iter().find(|s| s.name == service).unwrap().backends[0]
+}
+
+/// As written, or up to the first `…` of what was expected.
+fn is_like(text: Option<&str>, expected: &str) -> bool {
+    let text = text.unwrap_or_default();
+    expected.split_once('…').map_or(text == expected, |(beginning, _)| text.starts_with(beginning))
+}
+
+fn is_as_expected(b: &BackendStatus, expected: Is) -> bool {
+    let (health, reason, warning) = match expected {
+        Is::Up(reason) => (Health::Up, reason, ""),
+        Is::Warned(reason, warning) => (Health::Up, reason, warning),
+        Is::Down(reason) => (Health::Down, reason, ""),
+        Is::Unknown(reason) => (Health::Checking, reason, ""),
+    };
+    b.health == health && is_like(b.reason.as_deref(), reason) && is_like(b.warning.as_deref(), warning)
+}
+
+#[test]
+#[ignore = "needs root"]
+fn every_kind_of_server_is_found_to_be_what_it_is_and_told_in_an_operators_words() {
+    let lab = Lab::new().unwrap();
+    let _tls = tls_servers(&lab);
+    let b1 = &lab.backends[0].ns;
+    // Several checks ask for closed ports, and a host says so once a second.
+    b1.sysctl(&[("net/ipv4/icmp_ratelimit", "0")]).unwrap();
+    nasty_servers(b1);
+    udp_servers(b1);
+    grpc_server(b1);
+    let mut config = Config::new(&lab);
+    config.appendix = services(&lab);
+    let mut daemon = Daemon::spawn(&lab, Launcher::beside_us().unwrap(), &config.yaml()).unwrap();
+    let all = |status: &Status| {
+        TABLE.iter().enumerate().all(|(i, (.., expected))| is_as_expected(backend(status, &name(i)), *expected))
+    };
+    let waited = daemon.wait("every check found what it should", Duration::from_secs(20), all);
+    let status = waited.or_else(|_| daemon.status()).unwrap();
+    let mut wrong = Vec::new();
+    for (i, (what, _, expected)) in TABLE.iter().enumerate() {
+        let b = backend(&status, &name(i));
+        if !is_as_expected(b, *expected) {
+            wrong.push(format!("{what}: {}: {:?} {:?}", b.health.name(), b.reason, b.warning));
+        }
+    }
+    assert!(wrong.is_empty(), "{}\n{}", wrong.join("\n"), daemon.log(20));
+    // What programs leave behind is gone when they end, and what hangs when its time is over.
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while sleepers("61.5") > 0 {
+        assert!(Instant::now() < deadline, "what programs start outlives them");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(sleepers("61.25") <= 1, "a program that hangs is not killed");
+    // An expiring certificate is told in the log, once, and in the table, although the backend is up.
+    let log = daemon.log(100_000);
+    assert_eq!(log.lines().filter(|line| line.contains("expires in 5 days")).count(), 2, "{log}");
+    assert!(daemon.cli_ok(&["status"]).unwrap().contains("expires in 5 days"));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_certificate_that_is_renewed_is_seen_at_the_next_check_and_a_new_ca_too() {
+    let lab = Lab::new().unwrap();
+    let mut tls = tls_servers(&lab);
+    let config = |lab: &Lab| {
+        let mut config = Config::new(lab);
+        config.appendix = format!(
+            "  - name: renewed\n    listen: {}:443\n    health: {{ https: {{ sni: www.sluice.test, ca: {} }}, interval: 200ms, \
+             rise: 1, fall: 1 }}\n    backends: [{{ address: {}, port: {EXPIRED} }}]\n",
+            VIP.v4,
+            lab.dir().join("ca.pem").display(),
+            lab.backends[0].address.v4,
+        );
+        config.yaml()
+    };
+    let mut daemon = Daemon::spawn(&lab, Launcher::beside_us().unwrap(), &config(&lab)).unwrap();
+    let is = |health: Health, reason: &'static str| {
+        move |status: &Status| {
+            let b = backend(status, "renewed");
+            b.health == health && is_like(b.reason.as_deref(), reason)
+        }
+    };
+    let soon = Duration::from_secs(10);
+    daemon.wait("it has expired", soon, is(Health::Down, "certificate expired 3 days ago (…")).unwrap();
+    // Another CA, and a certificate of it.
+    tls.end();
+    let (root, ca, now) = (lab.dir().join("tls"), authority("new-ca.sluice.test"), SystemTime::now());
+    leaf(&root, EXPIRED, &ca, &["www.sluice.test"], now - DAY, now + 100 * DAY);
+    let servers = format!(
+        "  server {{\n    listen {EXPIRED} ssl;\n    listen [::]:{EXPIRED} ssl ipv6only=on;\n    ssl_certificate {0}.pem;\n    \
+         ssl_certificate_key {0}.key;\n    location = / {{ return 200; }}\n  }}\n",
+        root.join(EXPIRED.to_string()).display()
+    );
+    let _tls = servers::nginx(&lab.backends[0].ns, "b1-tls-2", &root, &servers, EXPIRED).unwrap();
+    daemon.wait("its CA is not known", soon, is(Health::Down, "certificate is of no CA …")).unwrap();
+    std::fs::write(lab.dir().join("ca.pem"), ca.pem()).unwrap();
+    daemon.wait("it is good", soon, is(Health::Up, "status 200")).unwrap();
+}
