@@ -24,6 +24,12 @@ pub fn build() -> Result<PathBuf> {
     cargo.args(["--release", "--bin", "sluice", "--target", &triple]);
     // Not in the release profile: who builds for themselves wants names in `perf`.
     cargo.env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
+    // ring has C code that needs no C library, so the host's compiler will do; without a word, one for musl is looked for.
+    // What the host's headers add to calls of its own library (fortify) musl does not have.
+    let compiler = format!("CC_{}", triple.replace('-', "_"));
+    if musl && std::env::var_os(&compiler).is_none() {
+        cargo.env(compiler, "cc").env(format!("CFLAGS_{}", triple.replace('-', "_")), "-U_FORTIFY_SOURCE");
+    }
     if !musl {
         // Added to, not replaced. With --target, build scripts are not concerned.
         let theirs = std::env::var("RUSTFLAGS").unwrap_or_default();
