@@ -272,3 +272,18 @@ fn what_a_row_decided_is_noted_whatever_was_there() {
         assert_eq!((world.entry, &*world.notes), (left, &[][..]), "{name}");
     }
 }
+
+#[test]
+fn a_note_is_tried_again_when_another_cpu_was_faster_and_given_up_when_it_was_twice() {
+    let theirs = |backend| Some(state(backend, PHASE_ESTABLISHED, NOW - 1));
+    for (name, entry) in [("inserted", None), ("overwritten", theirs(OWNER))] {
+        let mut world = World { entry, others: Vec::from([theirs(DOWN)]), ..World::default() };
+        record(&asked(DATA), OTHER, &mut world);
+        let noted = Some(state(OTHER, PHASE_ESTABLISHED, NOW));
+        assert_eq!((world.entry, world.writes, &*world.notes), (noted, 1, &[][..]), "{name}, once");
+
+        let mut world = World { entry, others: Vec::from([theirs(DOWN), theirs(OWNER)]), ..World::default() };
+        record(&asked(DATA), OTHER, &mut world);
+        assert_eq!((world.entry, world.writes, &*world.notes), (theirs(OWNER), 0, &[Note::Lost][..]), "{name}, twice");
+    }
+}

@@ -73,5 +73,13 @@ pub fn cases() -> Vec<Case> {
                 .enters(LAN, from_router() / ipv4(CLIENT4, VIP4).fragment(offset, more).protocol(17) / raw(like_ports)),
         );
     }
+    for bit in 0..13 {
+        cases.push(
+            case(format!("a later fragment is told by bit {bit} of its offset alone")).enters(
+                LAN,
+                from_router() / ipv4(CLIENT4, VIP4).fragment(8 << bit, false).protocol(17) / raw(like_ports),
+            ),
+        );
+    }
     cases
 }
