@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use lb_common::decap::{DEFAULT_GENEVE_PORT, DEFAULT_GUE_PORT, DEFAULT_VXLAN_PORT};
 use serde::{Deserialize, Serialize};
 
 /// A whole, valid configuration.
@@ -165,9 +166,9 @@ impl Forward {
     /// The port that tunnels of this kind are known by, where they are in UDP.
     pub const fn tunnel_port(self) -> Option<u16> {
         match self {
-            Self::Gue => Some(6080),
-            Self::Vxlan => Some(4789),
-            Self::Geneve => Some(6081),
+            Self::Gue => Some(DEFAULT_GUE_PORT),
+            Self::Vxlan => Some(DEFAULT_VXLAN_PORT),
+            Self::Geneve => Some(DEFAULT_GENEVE_PORT),
             Self::Nat | Self::DsrL2 | Self::Ipip | Self::Gre => None,
         }
     }
