@@ -157,7 +157,8 @@ fn backends(random: &mut Random) -> Vec<Backend> {
     each.collect()
 }
 
-/// Rings of each family; [`services`] finds a ring's family by its slot's parity.
+/// Rings for VIPs of each family; [`services`] finds a ring's by its slot's parity. Where tunnels cross, its backends are of
+/// both families.
 fn rings(random: &mut Random, world: &World) -> Vec<Ring> {
     let mut rings: Vec<Ring> = Vec::new();
     for slot in 0..random.between(3, 12) as u32 {

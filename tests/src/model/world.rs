@@ -4,7 +4,7 @@
 //! A world need not make sense. Rings may be missing, name backends that cannot exist, next hops may be empty: the
 //! program must have an answer to those too. What a world does keep is what the maps' types enforce (one entry per
 //! key), that families do not mix (a service, its rings' backends and their tunnel sources, what is written down of its
-//! flows), and that a ring's owners are backends that are there or ids beyond the table.
+//! flows) unless all its services tunnel and tunnels may cross, and that a ring's owners are backends that are there or ids beyond the table.
 
 use std::net::{IpAddr, Ipv4Addr};
 

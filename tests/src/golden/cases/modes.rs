@@ -14,6 +14,12 @@ use super::super::{Case, case};
 use super::{from_router, outer4, outer6, to_dc};
 use crate::packet::{Packet, ipv4, ipv6, raw, tcp, udp};
 
+/// Protocols that each mode's service listens for.
+pub const PROTOCOLS: [u8; 2] = [PROTO_TCP, PROTO_UDP];
+
+/// What IPv6 backends' ids are more than their IPv4 twins'. `V6` is a family here.
+const V6_IDS: u16 = super::super::world::V6;
+
 /// A service of the golden world for each, at ports of its own, for TCP and UDP.
 #[derive(Clone, Copy, Debug)]
 pub struct Mode {
@@ -251,18 +257,14 @@ pub fn cases(key: &HashKey) -> Vec<Case> {
     cases
 }
 
-/// Computed outer checksums: one that comes out as zero is sent as 0xffff (RFC 768), and a wrong one inside makes the
-/// outer one wrong by as much, so that the receiver notices.
+/// Computed outer checksums: one that comes out as zero is sent as 0xffff (RFC 768), and a wrong one inside leaves the
+/// outer one as it would be with a right one, so that it does not fit either, and the receiver notices.
 fn corners(key: &HashKey) -> Vec<Case> {
     let mode = MODES.into_iter().find(|m| m.forward == FORWARD_GUE && m.crosses).expect("GUE through the other family");
     let mut cases = Vec::new();
-    // Two bytes that go through all values meet the one.
-    let zero = (0..=u16::MAX).find_map(|word| {
-        let mut payload = word.to_be_bytes().to_vec();
-        // The inner checksum takes out what the payload adds, so it is the flow's port that has to change.
-        payload.extend([0, 0]);
-        let port = word.max(1);
-        let sent = Sent::new(V4, udp(port, mode.port) / payload);
+    // The inner checksum takes out what a payload adds, so it is the client's port that goes through all values.
+    let zero = (1..=u16::MAX).find_map(|port| {
+        let sent = Sent::new(V4, udp(port, mode.port) / "hello");
         let packet = mode.becomes(&sent, key, port, None).bytes();
         // Ethernet, IPv6, and the place of the checksum in UDP.
         (packet[14 + 40 + 6..][..2] == [0xff, 0xff]).then_some((port, sent))
@@ -289,9 +291,3 @@ fn corners(key: &HashKey) -> Vec<Case> {
     );
     cases
 }
-
-/// Ids of IPv6 backends begin after these; the name that the world has for it is the family's here.
-const V6_IDS: u16 = super::super::world::V6;
-
-/// Protocols that each mode's service listens for.
-pub const PROTOCOLS: [u8; 2] = [PROTO_TCP, PROTO_UDP];
