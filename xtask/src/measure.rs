@@ -18,7 +18,7 @@ pub struct Bench {
     /// Only cases whose name contains this (or is this), and the references
     #[arg(long, value_name = "PATTERN")]
     case: Option<String>,
-    /// Figures per case, of which the median counts
+    /// Figures per case and CPU, of which the fastest tenth count
     #[arg(long, value_name = "N")]
     rounds: Option<u32>,
     /// Packets per figure

@@ -89,7 +89,7 @@ pub fn run(options: &Options) -> Result<Verdict> {
     if let Some(path) = &options.json {
         std::fs::write(path, table.json()?).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    let ratio = report::median_of(&rows, UNIT)? / report::median_of(&rows, FLOOR)?;
+    let ratio = report::cost_of(&rows, UNIT)? / report::cost_of(&rows, FLOOR)?;
     let Some(recorded) = recorded else {
         let fresh = Recorded { source_sha256: object::source_hash(), lru_over_drop: (ratio * 1e3).round() / 1e3 };
         fresh.write()?;
@@ -197,16 +197,15 @@ impl Bench {
             (None, Some(pattern)) => name.contains(pattern),
             (None, None) => true,
         };
-        let mut twins = Vec::new();
         for case in CASES {
-            // A twin's limit is a multiple of what its case costs.
+            // A twin's limit is a multiple of what its case costs. They take their turns one after the other.
             let both = bench.cpus.len() > 1 && wanted(&twin(case.name));
             if both || wanted(case.name) {
                 bench.prepare(case, many)?;
                 bench.rows.push((bench.ready.len() - 1, false));
             }
             if both {
-                twins.push((bench.ready.len() - 1, true));
+                bench.rows.push((bench.ready.len() - 1, true));
             }
         }
         if bench.ready.len() == REFERENCES.len()
@@ -222,7 +221,6 @@ impl Bench {
         if bench.cpus.len() < 2 {
             eprintln!("this process may run on one CPU only: the 2cpu cases are left out");
         }
-        bench.rows.extend(twins);
         Ok(bench)
     }
 
@@ -270,9 +268,10 @@ impl Bench {
         Ok(())
     }
 
-    /// Cases take turns; each has one figure per round.
+    /// Cases take turns; each has one figure per round and CPU. A case on one CPU runs on one and then on the other, so
+    /// that its twin has as many figures, and of the same CPUs.
     fn measure(&mut self, rounds: u32, packets: u32, progress: &mut dyn FnMut(u32, u32, &str)) -> Result<Vec<Row>> {
-        let (rows, cpus) = (self.rows.clone(), self.cpus.clone());
+        let (rows, cpus) = (self.rows.clone(), self.cpus[..self.cpus.len().min(2)].to_vec());
         for &(index, _) in &rows {
             // One packet first, so that the figures are of a program that is known to work.
             self.turn(index, &cpus[..1], 1)?;
@@ -281,7 +280,9 @@ impl Bench {
         for round in 0..rounds {
             for (&(index, two), samples) in rows.iter().zip(&mut samples) {
                 progress(round, rounds, self.ready[index].case.name);
-                samples.push(self.turn(index, &cpus[..if two { 2 } else { 1 }], packets)?);
+                for cpus in cpus.chunks(if two { 2 } else { 1 }) {
+                    samples.extend(self.turn(index, cpus, packets)?);
+                }
             }
         }
         progress(rounds, rounds, "");
@@ -295,8 +296,8 @@ impl Bench {
             .collect())
     }
 
-    /// Runs a case on these CPUs at once, checks everything, and returns the CPU time of a packet.
-    fn turn(&mut self, index: usize, cpus: &[usize], packets: u32) -> Result<f64> {
+    /// Runs a case on these CPUs at once, checks everything, and returns the CPU time of a packet on each.
+    fn turn(&mut self, index: usize, cpus: &[usize], packets: u32) -> Result<Vec<f64>> {
         let before = self.hits(index)?;
         let ready = &self.ready[index];
         let start = Barrier::new(cpus.len());
@@ -321,7 +322,7 @@ impl Bench {
                     .collect()
             }),
         };
-        let mut total = 0.0;
+        let mut figures = Vec::new();
         for (&cpu, result) in cpus.iter().zip(results) {
             let name = self.ready[index].case.name;
             let (outcome, nanoseconds) = result.with_context(|| name.to_owned())?;
@@ -329,10 +330,10 @@ impl Bench {
             *sent += u64::from(packets);
             let last = *sent - 1;
             self.check_outcome(index, last, &outcome)?;
-            total += nanoseconds;
+            figures.push(nanoseconds);
         }
         self.check_hits(index, before, u64::from(packets) * cpus.len() as u64)?;
-        Ok(total / cpus.len() as f64)
+        Ok(figures)
     }
 
     fn node(&self, index: usize) -> Option<&Node> {

@@ -12,8 +12,8 @@ struct Arguments {
     /// Only cases whose name contains this (or is this), and the references
     #[arg(long, value_name = "PATTERN")]
     case: Option<String>,
-    /// Figures per case, of which the median counts
-    #[arg(long, default_value_t = 11, value_parser = clap::value_parser!(u32).range(1..))]
+    /// Figures per case and CPU, of which the fastest tenth count
+    #[arg(long, default_value_t = 31, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Packets per figure
     #[arg(long, default_value_t = 500_000, value_parser = clap::value_parser!(u32).range(1..))]
