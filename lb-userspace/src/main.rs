@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         Verb::Drain(drain) => drain.execute(),
         Verb::Undrain(undrain) => undrain.execute(),
         Verb::Flows(flows) => flows.execute(),
+        Verb::Drops(drops) => drops.execute(),
         Verb::Detach(detach) => detach.execute(),
         Verb::Decap(decap) => decap.execute(),
         Verb::Version(version) => version.execute(),

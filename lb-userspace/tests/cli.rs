@@ -77,7 +77,9 @@ async fn mistakes_on_the_command_line_are_exit_2_and_leave_stdout_empty() {
 async fn without_a_daemon_every_client_verb_is_exit_4_with_the_socket_and_a_hint() {
     let directory = Directory::new();
     let socket = directory.join("none.sock");
-    let table: [&[&str]; 10] = [
+    let table: [&[&str]; 12] = [
+        &["drops"],
+        &["drops", "--watch"],
         &["status"],
         &["status", "-o", "json"],
         &["plan"],

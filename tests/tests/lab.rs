@@ -723,3 +723,32 @@ fn status_and_metrics_count_what_happened() {
     assert_eq!(value("sluice_backend_up{service=\"web\",backend=\"b3-v6\"}"), 1.0);
     assert_eq!(value("sluice_config_last_reload_success"), 1.0);
 }
+
+#[test]
+#[ignore = "needs root"]
+fn dropped_packets_are_listed_with_their_reason() {
+    let mut run = Running::new();
+    let dns = |status: &Status| status.services.iter().find(|service| service.name == "dns").unwrap().clone();
+    let nothing = run.daemon.cli(&["drops", "--service", "dns"]).unwrap();
+    assert_eq!((nothing.status.code(), nothing.stdout.len()), (Some(0), 0));
+    assert_eq!(String::from_utf8_lossy(&nothing.stderr), "no packet was dropped\n");
+
+    for backend in dns(&run.daemon.status().unwrap()).backends {
+        run.daemon.cli_ok(&["drain", &format!("dns/{}", backend.name)]).unwrap();
+    }
+    let empty = |status: &Status| dns(status).backends.iter().all(|backend| backend.share == 0.0);
+    run.daemon.wait("no backend takes new flows", SOON, empty).unwrap();
+    let sent = run.lab.client.run(|| {
+        let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+        (0..5).try_for_each(|_| socket.send_to(b"anybody?", (VIP.v4, 53)).map(drop))
+    });
+    sent.unwrap().unwrap();
+    let counted = |status: &Status| dns(status).drops.get("no_backend") == Some(&5);
+    run.daemon.wait("five packets were dropped", SOON, counted).unwrap();
+    let drops = run.daemon.cli_ok(&["drops", "-o", "json"]).unwrap();
+    let drops: serde_json::Value = serde_json::from_str(&drops).unwrap();
+    let [drop] = drops["drops"].as_array().unwrap().as_slice() else { panic!("{drops}") };
+    assert_eq!((&drop["service"], &drop["reason"], &drop["packets"]), (&"dns".into(), &"no_backend".into(), &5.into()));
+    let table = run.daemon.cli_ok(&["drops", "--service", "dns"]).unwrap();
+    assert!(table.contains("dns      no_backend        5  no backend of the service is up"), "{table}");
+}

@@ -24,6 +24,9 @@ pub struct Mutants {
     /// Keep what an earlier run found caught in files that have not changed since; try the rest
     #[arg(long)]
     missed: bool,
+    /// Only files that have changed since all their mutants were tried
+    #[arg(long)]
+    changed: bool,
 }
 
 impl Mutants {
@@ -35,7 +38,9 @@ impl Mutants {
         for file in self.files {
             mutants.arg("--file").arg(file);
         }
-        for (option, given) in [("--list", self.list), ("--resume", self.resume), ("--missed", self.missed)] {
+        for (option, given) in
+            [("--list", self.list), ("--resume", self.resume), ("--missed", self.missed), ("--changed", self.changed)]
+        {
             if given {
                 mutants.arg(option);
             }

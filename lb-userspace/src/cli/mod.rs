@@ -10,6 +10,7 @@ pub mod connection;
 pub mod decap;
 pub mod detach;
 pub mod drain;
+pub mod drops;
 pub mod flows;
 pub mod memory;
 pub mod output;
@@ -21,6 +22,7 @@ pub mod status;
 pub mod table;
 pub mod undrain;
 pub mod version;
+pub mod watch;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -41,6 +43,7 @@ pub type Ended = Result<Exit, Failure>;
         sluice check -c sluice.yaml        is the file right? what will it need?\n  \
         sudo sluice run -c sluice.yaml     balance until told to stop\n  \
         sluice status --watch              in another terminal: who gets what, who is down\n  \
+        sluice drops                       what was dropped, and why\n  \
         sluice drain web/10.0.0.11         no new connections for one backend\n  \
         sluice plan -c sluice.yaml         after editing the file: what would change, and what would break?\n  \
         sluice reload                      apply it"
@@ -63,6 +66,7 @@ pub enum Verb {
     Drain(drain::Drain),
     Undrain(undrain::Undrain),
     Flows(flows::FlowsVerb),
+    Drops(drops::DropsVerb),
     Detach(detach::Detach),
     Decap(decap::Decap),
     Version(version::Version),

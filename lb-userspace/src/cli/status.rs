@@ -1,7 +1,7 @@
 //! `sluice status`: who gets what, who is down, what is not as configured.
 
 use std::io;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::api::client::Client;
 use crate::api::types::{ServiceState, Status};
@@ -9,7 +9,8 @@ use crate::cli::Ended;
 use crate::cli::connection::Connection;
 use crate::cli::output::{self, Format, Paint, Reader};
 use crate::cli::table;
-use crate::exit::{Exit, Failure};
+use crate::cli::watch::{self, Watch};
+use crate::exit::Exit;
 
 /// Show services and backends: weights, health, shares and traffic
 ///
@@ -27,9 +28,8 @@ pub struct StatusVerb {
     /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
-    /// Show it again and again, every 2 seconds or as given; JSON comes one document per line
-    #[arg(short, long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "2", value_parser = interval)]
-    watch: Option<Duration>,
+    #[command(flatten)]
+    watch: Watch,
     /// End with exit code 5 if a service lacks healthy backends or anything else is not as configured
     #[arg(long, conflicts_with = "watch")]
     check: bool,
@@ -37,9 +37,14 @@ pub struct StatusVerb {
 
 impl StatusVerb {
     pub fn execute(self) -> Ended {
-        self.connection.talk(async |client| match self.watch {
+        self.connection.talk(async |client| match self.watch.interval() {
             None => self.once(&client).await,
-            Some(interval) => self.again_and_again(&client, interval).await,
+            Some(interval) => {
+                watch::again_and_again(&client, interval, |status, seen| {
+                    watch::frame(self.output, status, |status| self.table(status), seen)
+                })
+                .await
+            }
         })
     }
 
@@ -49,79 +54,15 @@ impl StatusVerb {
         if self.check && is_degraded(&status) { Ok(Exit::Degraded) } else { Ok(Exit::Ok) }
     }
 
-    /// The first failure ends it; later ones are waited out, because restarts are when people watch.
-    async fn again_and_again(&self, client: &Client, interval: Duration) -> Ended {
-        let mut seen = false;
-        let mut lost = false;
-        loop {
-            match client.status().await {
-                Ok(status) => {
-                    let text = self.frame(&status, seen)?;
-                    if output::write(&text)? == Reader::Gone {
-                        return Ok(Exit::Ok);
-                    }
-                    (seen, lost) = (true, false);
-                }
-                Err(e) if seen && e.exit == Exit::DaemonUnreachable => {
-                    if !lost {
-                        output::talk(&format!("{e}; waiting for it to come back"));
-                    }
-                    lost = true;
-                }
-                Err(e) => return Err(e),
-            }
-            tokio::time::sleep(interval).await;
-        }
-    }
-
     fn table(&self, status: &Status) -> String {
         let width = output::terminal_size().map(|size| size.columns);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
         table::status(status, self.output == Format::Wide, width, Paint::for_stream(&io::stdout()), now)
     }
-
-    /// One frame of `--watch`.
-    fn frame(&self, status: &Status, seen: bool) -> Result<String, Failure> {
-        let failed = |e: &dyn std::fmt::Display| Failure::new(Exit::Failed, format!("cannot print the status: {e}"));
-        Ok(match (self.output, output::terminal_size()) {
-            (Format::Json, _) => serde_json::to_string(status).map_err(|e| failed(&e))? + "\n",
-            (Format::Yaml, _) => format!("---\n{}", serde_yaml::to_string(status).map_err(|e| failed(&e))?),
-            (Format::Table | Format::Wide, None) => format!("{}{}", if seen { "\n" } else { "" }, self.table(status)),
-            (Format::Table | Format::Wide, Some(size)) => {
-                let table = self.table(status);
-                repaint(&table, size.rows, seen)
-            }
-        })
-    }
-}
-
-/// The terminal's sequences to replace the last frame: home, each line erased to its end, the rest erased. Erasing
-/// the whole screen first would flicker.
-fn repaint(text: &str, rows: usize, seen: bool) -> String {
-    let mut frame = String::from(if seen { "\x1b[H" } else { "\x1b[H\x1b[2J" });
-    let lines: Vec<&str> = text.lines().collect();
-    let room = rows.saturating_sub(1).max(1);
-    let shown = if lines.len() > room { room - 1 } else { lines.len() };
-    for line in &lines[..shown] {
-        frame.push_str(line);
-        frame.push_str("\x1b[K\n");
-    }
-    if shown < lines.len() {
-        frame.push_str(&format!("… {} more lines\x1b[K\n", lines.len() - shown));
-    }
-    frame.push_str("\x1b[J");
-    frame
 }
 
 fn is_degraded(status: &Status) -> bool {
     !status.degraded.is_empty() || status.services.iter().any(|service| service.state != ServiceState::Up)
-}
-
-fn interval(text: &str) -> Result<Duration, String> {
-    match text.parse::<f64>() {
-        Ok(seconds) if (0.1..=3600.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
-        _ => Err("give seconds between 0.1 and 3600".to_owned()),
-    }
 }
 
 #[cfg(test)]
@@ -137,13 +78,5 @@ mod tests {
         assert!(is_degraded(&status), "service dns is down");
         status.services.retain(|service| service.state == ServiceState::Up);
         assert!(!is_degraded(&status));
-    }
-
-    #[test]
-    fn a_frame_never_scrolls_the_terminal() {
-        let text = "1\n2\n3\n4\n5\n";
-        assert_eq!(repaint(text, 24, true).matches('\n').count(), 5);
-        let cut = repaint(text, 4, true);
-        assert_eq!(cut, "\x1b[H1\x1b[K\n2\x1b[K\n… 3 more lines\x1b[K\n\x1b[J");
     }
 }

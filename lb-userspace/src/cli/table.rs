@@ -349,7 +349,7 @@ fn wrapped(out: &mut String, indent: &str, text: &str, width: usize, paint: impl
 }
 
 /// Breaks at spaces; a word longer than the line keeps its own.
-fn wrap(text: &str, width: usize) -> Vec<String> {
+pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines = Vec::new();
     let mut line = String::new();
     for word in text.split_inclusive(' ') {

@@ -28,6 +28,9 @@ struct Arguments {
     /// Keep what an earlier run of the same sources found caught, with whatever tests; try the rest
     #[arg(long)]
     missed: bool,
+    /// Only files that have changed since all their mutants were tried
+    #[arg(long)]
+    changed: bool,
     /// Run the tests in the kernel on the objects in this directory; this program calls itself so for each mutant
     #[arg(long, value_name = "OBJECTS", hide = true)]
     judge: Option<PathBuf>,
@@ -36,8 +39,9 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let Arguments { directory, files, list: only_list, jobs, resume, missed, judge: objects, cpu } = Arguments::parse();
-    let options = Options { directory, files, resume, missed, jobs };
+    let Arguments { directory, files, list: only_list, jobs, resume, missed, changed, judge: objects, cpu } =
+        Arguments::parse();
+    let options = Options { directory, files, resume, missed, changed, jobs };
     let done = match objects {
         Some(objects) => judge(&objects, cpu).map(|judgement| judgement.tell()),
         None if only_list => list(&options).map(|()| ExitCode::SUCCESS),

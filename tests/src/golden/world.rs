@@ -128,7 +128,8 @@ pub const fn backend6(id: u16) -> Ipv6Addr {
     match id {
         ARM => v6(0x1a, 0x50),
         TARM => v6(0x1a, 0x51),
-        FAR => v6(0xd7, 4),
+        // No word of it is also one of the VIP's.
+        FAR => Ipv6Addr::new(0xfd07, 0xd7, 0xa, 0xb, 0xc, 0xd, 0xe, 4),
         UNREACHABLE => v6(0xd66, 9),
         SLOW_NARROW => v6(0xd13, 12),
         _ => v6(0xd, 0x10 + id),
@@ -273,6 +274,8 @@ const ON_LAN: Route = Route { kind: ROUTE_ON_LINK, next_hop: HOP_ROUTER2, ifinde
 const ASK: Route = Route { kind: ROUTE_ASK_KERNEL, next_hop: HOP_ROUTER2, ifindex: LAN, reserved: 0 };
 
 /// Makes the links, addresses, routes and neighbours the kernel has. Call once, in a private namespace.
+///
+/// Nothing from [`SLOW`] to [`SLOW`] has a route, so that whoever asks with the destination for a source is found out.
 pub fn network() -> Result<()> {
     netns::ip(&format!(
         "link set lo up
@@ -304,6 +307,7 @@ pub fn network() -> Result<()> {
          rule add pref 1 from {RULED_CLIENT4} ipproto tcp sport 1 lookup 78
          rule add pref 2 from {RULED_CLIENT4} ipproto tcp dport 1 lookup 78
          rule add pref 3 from {RULED_CLIENT4} ipproto tcp lookup 77
+         rule add pref 4 from {slow4} lookup 78
          route add unreachable {slow4} table 78
          route add unreachable {slow6} table 78
          route add {slow4} via 10.0.0.1 table 77 metric 1
@@ -321,7 +325,9 @@ pub fn network() -> Result<()> {
          rule add pref 1 from {RULED_CLIENT6} ipproto tcp sport 1 lookup 78
          rule add pref 2 from {RULED_CLIENT6} ipproto tcp dport 1 lookup 78
          rule add pref 3 from {RULED_CLIENT6} ipproto tcp lookup 77
+         rule add pref 4 from {slow6} lookup 78
         ",
+        slow6 = backend6(SLOW),
     ))?;
     for far in ["lan-far", "dc-far"] {
         netns::receive_redirects(far)?;

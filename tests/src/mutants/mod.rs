@@ -4,6 +4,7 @@
 //! fault in `lb-common`, that crate's own tests run first. What is left is run in the kernel by [`judge`]: the fuzzer
 //! with a fixed seed, the golden packets and the fuzzer's fixtures. [`run`] does so for all and tells which survived. A
 //! mutant that survives is a test that is missing, or it is explained in `tests/fixtures/mutants.toml` ([`explained`]).
+//! Which files were gone through to the end is written down ([`judged`]).
 //!
 //! The trap: an object that is the same, instruction by instruction, is no fault and no gap either. Such mutants are
 //! counted apart, as are those that do not build or that the verifier refuses; neither says anything about the tests.
@@ -11,6 +12,7 @@
 pub mod explained;
 pub mod generate;
 pub mod judge;
+pub mod judged;
 mod object;
 pub mod run;
 mod tree;

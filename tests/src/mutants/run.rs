@@ -20,6 +20,7 @@ use sha2::{Digest as _, Sha256};
 use super::explained::{Explained, shown};
 use super::generate::{Id, Mutant, without_tests};
 use super::judge::Judgement;
+use super::judged::{Found, Judged};
 use super::tree::{Ended, Tree};
 use super::{File, checkout, collect_all, files};
 
@@ -34,6 +35,8 @@ pub struct Options {
     pub resume: bool,
     /// Keep what an earlier run of the same sources found caught, with whatever tests.
     pub missed: bool,
+    /// Only files that are not as they were when they were judged to the end.
+    pub changed: bool,
     /// How many at a time.
     pub jobs: usize,
 }
@@ -92,6 +95,10 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let explained = Explained::read()?;
     let all = files()?;
     let files = selected(options)?;
+    if options.changed && files.is_empty() {
+        println!("all files are as they were when they were judged");
+        return Ok(ExitCode::SUCCESS);
+    }
     ensure!(files.iter().any(|file| !file.mutants.is_empty()), "no file in scope has {:?} in its path", options.files);
     let mut results = Results::open(&options.directory, &all, tests()?)?;
     let chosen: Vec<(&File, &Mutant)> =
@@ -133,6 +140,16 @@ fn selected(options: &Options) -> Result<Vec<File>> {
     let mut files = files()?;
     if !options.files.is_empty() {
         files.retain(|file| options.files.iter().any(|part| file.path.contains(part)));
+    }
+    if options.changed {
+        let judged = Judged::read()?;
+        let mut left = Vec::new();
+        for file in files {
+            if !file.mutants.is_empty() && !judged.knows(&file.path, &fingerprint(&file)?) {
+                left.push(file);
+            }
+        }
+        files = left;
     }
     Ok(files)
 }
@@ -366,6 +383,21 @@ impl Work<'_> {
     }
 }
 
+/// Writes down which of these files were judged to the end.
+fn record(all: &[File], rows: &BTreeMap<&str, Row>, results: &Results) -> Result<()> {
+    let mut judged = Judged::read()?;
+    for (file, row) in rows {
+        if row.missed > 0 {
+            judged.remove(file);
+            continue;
+        }
+        let fingerprint = results.files.get(*file).cloned().unwrap_or_default();
+        let caught = row.caught + row.timeout;
+        judged.add(file, Found { fingerprint, mutants: row.all, caught, explained: row.explained });
+    }
+    judged.write(all)
+}
+
 /// A mutant for people.
 fn described(mutant: &Mutant) -> String {
     let Mutant { id: Id { file, function, line: text, becomes, .. }, line, .. } = mutant;
@@ -430,6 +462,7 @@ fn report(
         complaints.push(format!("explained, but no mutant any more: {}", shown(stale)));
     }
     complaints.extend(explained.wrong.iter().cloned());
+    record(all, &rows, results)?;
 
     println!(
         "{:<34} {:>7} {:>7} {:>7} {:>8} {:>7} {:>9} {:>11}",
