@@ -7,7 +7,7 @@ use crate::api::client::Client;
 use crate::api::types::{ServiceState, Status};
 use crate::cli::Ended;
 use crate::cli::connection::Connection;
-use crate::cli::output::{self, Format, Paint, Reader};
+use crate::cli::output::{self, Format, Paint};
 use crate::cli::table;
 use crate::cli::watch::{self, Watch};
 use crate::exit::Exit;
