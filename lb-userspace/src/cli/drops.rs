@@ -2,13 +2,12 @@
 //!
 //! The counters are those of `sluice status` and of the metrics; here they stand with the sentence that explains them.
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
 use lb_common::counters::DropReason;
 use serde::Serialize;
 
-use crate::api::types::Status;
+use crate::api::types::{ServiceStatus, Status};
 use crate::cli::Ended;
 use crate::cli::connection::Connection;
 use crate::cli::output::{self, Format};
@@ -55,8 +54,8 @@ struct Dropped {
     meaning: &'static str,
 }
 
-/// The counters of the frame before, and when they were read.
-type Before = (Instant, BTreeMap<(String, &'static str), u64>);
+/// The frame before, and when it was read.
+type Before = (Instant, Status);
 
 impl DropsVerb {
     pub fn execute(self) -> Ended {
@@ -65,7 +64,7 @@ impl DropsVerb {
                 let status = client.status().await?;
                 let drops = self.drops(&status, None)?;
                 output::data(self.output, &drops, |drops| people(drops, columns()))?;
-                if drops.drops.is_empty() {
+                if drops.drops.is_empty() && matches!(self.output, Format::Table | Format::Wide) {
                     output::talk("no packet was dropped");
                 }
                 Ok(Exit::Ok)
@@ -74,8 +73,7 @@ impl DropsVerb {
                 let mut before: Option<Before> = None;
                 watch::again_and_again(&client, interval, |status, seen| {
                     let drops = self.drops(status, before.as_ref())?;
-                    let counts = self.drops_of(status).map(|(service, reason, n)| ((service, reason.name()), n));
-                    before = Some((Instant::now(), counts.collect()));
+                    before = Some((Instant::now(), status.clone()));
                     watch::frame(self.output, &drops, |drops| said(drops, columns()), seen)
                 })
                 .await
@@ -83,37 +81,41 @@ impl DropsVerb {
         })
     }
 
-    /// Every reason of the services asked for, happened or not.
-    fn drops_of(&self, status: &Status) -> impl Iterator<Item = (String, DropReason, u64)> {
-        let services =
-            status.services.iter().filter(|service| self.service.as_ref().is_none_or(|s| *s == service.name));
-        services.flat_map(|service| {
-            let count = |reason: DropReason| service.drops.get(reason.name()).copied().unwrap_or(0);
-            DropReason::ALL.into_iter().map(move |reason| (service.name.clone(), reason, count(reason)))
-        })
-    }
-
     fn drops(&self, status: &Status, before: Option<&Before>) -> Result<Drops, Failure> {
+        let asked = |service: &&ServiceStatus| self.service.as_ref().is_none_or(|name| *name == service.name);
         if let Some(name) = &self.service
-            && !status.services.iter().any(|service| service.name == *name)
+            && !status.services.iter().any(|service| asked(&service))
         {
-            let names: Vec<&str> = status.services.iter().map(|service| service.name.as_str()).collect();
-            let there =
-                if names.is_empty() { "there is none".to_owned() } else { format!("there are {}", names.join(", ")) };
-            return Err(Failure::new(Exit::Usage, format!("there is no service called {name}; {there}")));
+            let known: Vec<&str> = status.services.iter().map(|service| service.name.as_str()).collect();
+            return Err(Failure::new(Exit::Usage, format!("there is no service called {name}"))
+                .hint(format!("services: {}", known.join(", "))));
         }
-        let dropped = self.drops_of(status).map(|(service, reason, packets)| {
-            let per_second = before.map(|(then, counts)| {
-                let was = counts.get(&(service.clone(), reason.name())).copied().unwrap_or(0);
-                // After a restart without its maps the counters begin anew.
-                let rate = packets.saturating_sub(was) as f64 / then.elapsed().as_secs_f64().max(1e-3);
-                (rate * 10.0).round() / 10.0
-            });
-            Dropped { service, reason: reason.name(), packets, per_second, meaning: reason.help() }
+        let before = before.map(|(then, status)| (then.elapsed().as_secs_f64().max(1e-3), status));
+        let dropped = status.services.iter().filter(asked).flat_map(|service| {
+            DropReason::ALL.into_iter().map(move |reason| {
+                let packets = count(service, reason);
+                let per_second = before.map(|(seconds, status)| {
+                    let then = status.services.iter().find(|then| then.name == service.name);
+                    // After a restart without its maps the counters begin anew.
+                    let more = packets.saturating_sub(then.map_or(0, |then| count(then, reason)));
+                    (more as f64 / seconds * 10.0).round() / 10.0
+                });
+                Dropped {
+                    service: service.name.clone(),
+                    reason: reason.name(),
+                    packets,
+                    per_second,
+                    meaning: reason.help(),
+                }
+            })
         });
         let wide = self.output == Format::Wide;
         Ok(Drops { drops: dropped.filter(|drop| wide || drop.packets > 0).collect() })
     }
+}
+
+fn count(service: &ServiceStatus, reason: DropReason) -> u64 {
+    service.drops.get(reason.name()).copied().unwrap_or(0)
 }
 
 fn columns() -> Option<usize> {
@@ -124,9 +126,6 @@ fn columns() -> Option<usize> {
 fn said(drops: &Drops, width: Option<usize>) -> String {
     if drops.drops.is_empty() { "no packet was dropped\n".to_owned() } else { people(drops, width) }
 }
-
-/// The narrowest column in which a sentence can be read; where there is less, it stands below.
-const SENTENCE: usize = 24;
 
 fn people(drops: &Drops, width: Option<usize>) -> String {
     if drops.drops.is_empty() {
@@ -150,7 +149,7 @@ fn people(drops: &Drops, width: Option<usize>) -> String {
             let cell = &line[column];
             out.push_str(&if column < 2 { format!("{cell:<width$}  ") } else { format!("{cell:>width$}  ") });
         }
-        if room < SENTENCE {
+        if room < table::SENTENCE {
             out.truncate(out.trim_end().len());
             if meaning != "MEANING" {
                 let below = table::wrap(meaning, width.unwrap_or(usize::MAX).saturating_sub(4));
@@ -204,7 +203,8 @@ mod tests {
         assert_eq!(all.drops.len(), DropReason::ALL.len());
         let unknown = verb(&["--service", "wbe"]).drops(&status, None).unwrap_err();
         assert_eq!(unknown.exit, Exit::Usage);
-        assert!(unknown.message.contains("called wbe") && unknown.message.contains("web, dns"), "{unknown}");
+        assert_eq!(unknown.message, "there is no service called wbe");
+        assert!(unknown.hint.unwrap().starts_with("services: web, "));
     }
 
     #[test]
@@ -212,8 +212,9 @@ mod tests {
         let verb = verb(&["--service", "dns", "--watch=1"]);
         assert_eq!(verb.watch.interval(), Some(Duration::from_secs(1)));
         let then = Instant::now().checked_sub(Duration::from_secs(2)).unwrap();
-        let before = (then, [(("dns".to_owned(), "no_backend"), 1)].into());
-        let drops = verb.drops(&fixture::status(), Some(&before)).unwrap();
+        let mut before = fixture::status();
+        before.services.iter_mut().for_each(|service| service.drops.values_mut().for_each(|n| *n = 1));
+        let drops = verb.drops(&fixture::status(), Some(&(then, before))).unwrap();
         assert_eq!(drops.drops[0].per_second, Some(3.0));
         assert!(people(&drops, None).contains("PER SECOND"));
     }

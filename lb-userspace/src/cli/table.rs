@@ -8,7 +8,7 @@ use crate::cli::output::Paint;
 use crate::model::BackendState;
 
 /// The narrowest last column in which a sentence can be read.
-const SENTENCE: usize = 24;
+pub(super) const SENTENCE: usize = 24;
 /// The narrowest last column that holds one word of health.
 const WORD: usize = 9;
 /// Names up to here, an IPv4 address, always get a column; longer ones a line of their own when columns are short.
