@@ -431,11 +431,11 @@ fn a_node_that_dies_while_rows_move_loses_exactly_the_connections_nobody_else_kn
     .unwrap();
     run.site.finish_captures();
     let its_own = through(&run, 0, died.0);
-    let connections = run.connections().unwrap().into_iter().filter(|c| c.started < died.1).collect::<Vec<_>>();
+    let connections = run.connections().unwrap();
     // The other node has never met these, and the rows they are on say that such flows are the backend's of before.
     let predicted: Vec<u32> = connections
         .iter()
-        .filter(|c| c.local.is_some_and(|local| its_own.contains(&local)))
+        .filter(|c| c.started < died.1 && c.local.is_some_and(|local| its_own.contains(&local)))
         .filter(|c| !is_placed(c, &before))
         .map(|c| c.number)
         .collect();
