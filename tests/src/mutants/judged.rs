@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 
@@ -35,12 +35,8 @@ pub fn path() -> PathBuf {
 impl Judged {
     /// The checked-in record.
     pub fn read() -> Result<Self> {
-        Self::read_from(&path())
-    }
-
-    fn read_from(path: &Path) -> Result<Self> {
-        let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        Self::parse(&text).with_context(|| format!("{} cannot be read", path.display()))
+        let text = fs::read_to_string(path()).with_context(|| format!("cannot read {}", path().display()))?;
+        Self::parse(&text).with_context(|| format!("{} cannot be read", path().display()))
     }
 
     fn parse(text: &str) -> Result<Self> {

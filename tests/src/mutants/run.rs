@@ -99,7 +99,6 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         println!("all files are as they were when they were judged");
         return Ok(ExitCode::SUCCESS);
     }
-    ensure!(files.iter().any(|file| !file.mutants.is_empty()), "no file in scope has {:?} in its path", options.files);
     let mut results = Results::open(&options.directory, &all, tests()?)?;
     let chosen: Vec<(&File, &Mutant)> =
         files.iter().flat_map(|file| file.mutants.iter().map(move |mutant| (file, mutant))).collect();
@@ -141,6 +140,7 @@ fn selected(options: &Options) -> Result<Vec<File>> {
     if !options.files.is_empty() {
         files.retain(|file| options.files.iter().any(|part| file.path.contains(part)));
     }
+    ensure!(files.iter().any(|file| !file.mutants.is_empty()), "no file in scope has {:?} in its path", options.files);
     if options.changed {
         let judged = Judged::read()?;
         let mut left = Vec::new();
@@ -391,7 +391,7 @@ fn record(all: &[File], rows: &BTreeMap<&str, Row>, results: &Results) -> Result
             judged.remove(file);
             continue;
         }
-        let fingerprint = results.files.get(*file).cloned().unwrap_or_default();
+        let fingerprint = results.files.get(*file).cloned().context("a file has no fingerprint")?;
         let caught = row.caught + row.timeout;
         judged.add(file, Found { fingerprint, mutants: row.all, caught, explained: row.explained });
     }
@@ -442,7 +442,8 @@ fn report(
             Outcome::Same => row.same += 1,
             Outcome::Missed | Outcome::Broken(_) => {
                 println!("{}", described(mutant));
-                match why {
+                // What could not be tested may be caught.
+                match why.filter(|_| record.outcome == Outcome::Missed) {
                     Some(why) => {
                         row.explained += 1;
                         println!("explained: {why}\n");
