@@ -67,7 +67,9 @@ impl DropReason {
             Self::Truncated => {
                 "the packet ends before its TCP or UDP header does, or its lengths contradict each other"
             }
-            Self::Fragment => "IP fragments cannot be balanced by port yet; lower the sender's packet size",
+            Self::Fragment => {
+                "IP fragments are not followed, because `packets: fragments` is off; switch it on, or lower the sender's packet size"
+            }
             Self::TtlExceeded => "the TTL or hop limit ran out here; look for a routing loop",
             Self::TooBig => {
                 "the packet does not fit the next link after encapsulation; lower the clients' MSS or raise the MTU"
@@ -102,7 +104,10 @@ pub struct ServiceCounters {
     pub syns: u64,
     /// Packets whose next hop was asked of the kernel's FIB (the slow path).
     pub fib_lookups: u64,
-    pub reserved: [u64; 2],
+    /// Later fragments that followed their first one. For index 0: that had none to follow.
+    pub fragments: u64,
+    /// ICMP errors about its packets, forwarded in either direction.
+    pub icmp_errors: u64,
     /// By [`DropReason`].
     pub drops: [u64; DROP_SLOTS],
 }
@@ -116,7 +121,8 @@ impl Default for ServiceCounters {
             reply_bytes: 0,
             syns: 0,
             fib_lookups: 0,
-            reserved: [0; 2],
+            fragments: 0,
+            icmp_errors: 0,
             drops: [0; DROP_SLOTS],
         }
     }
@@ -131,6 +137,8 @@ impl ServiceCounters {
         self.reply_bytes += other.reply_bytes;
         self.syns += other.syns;
         self.fib_lookups += other.fib_lookups;
+        self.fragments += other.fragments;
+        self.icmp_errors += other.icmp_errors;
         for (sum, n) in self.drops.iter_mut().zip(&other.drops) {
             *sum += n;
         }
@@ -163,7 +171,11 @@ pub struct FlowCounters {
     pub refused_race: u64,
     /// Packets answered with RST because the flow's backend is down.
     pub resets: u64,
-    pub reserved: [u64; 6],
+    /// Echo requests answered.
+    pub echoes: u64,
+    /// Packets that were too big, and whose sender was told.
+    pub too_bigs: u64,
+    pub reserved: [u64; 4],
 }
 
 impl FlowCounters {
@@ -179,6 +191,8 @@ impl FlowCounters {
         self.refused_full += other.refused_full;
         self.refused_race += other.refused_race;
         self.resets += other.resets;
+        self.echoes += other.echoes;
+        self.too_bigs += other.too_bigs;
     }
 }
 
@@ -290,8 +304,9 @@ mod tests {
             reply_bytes: first * 5,
             syns: first * 7,
             fib_lookups: first * 11,
-            reserved: [0; 2],
-            drops: core::array::from_fn(|i| first * (13 + i as u64)),
+            fragments: first * 13,
+            icmp_errors: first * 17,
+            drops: core::array::from_fn(|i| first * (19 + i as u64)),
         };
         let mut sum = ServiceCounters::default();
         assert_eq!(sum, counters(0));
@@ -315,7 +330,9 @@ mod tests {
             refused_full: n * 17,
             refused_race: n * 19,
             resets: n * 23,
-            reserved: [0; 6],
+            echoes: n * 29,
+            too_bigs: n * 31,
+            reserved: [0; 4],
         };
         let mut sum = counters(1);
         sum.add(&counters(100));

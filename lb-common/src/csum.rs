@@ -44,6 +44,13 @@ impl Delta {
         self.word32(old[0], new[0]).word32(old[1], new[1]).word32(old[2], new[2]).word32(old[3], new[3])
     }
 
+    /// Another difference besides.
+    #[inline(always)]
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 + other.0)
+    }
+
     /// The checksum field after the replacements.
     #[inline(always)]
     pub const fn apply(self, checksum: u16) -> u16 {

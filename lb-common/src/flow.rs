@@ -41,6 +41,43 @@ pub struct FlowEntry {
     pub state: FlowState,
 }
 
+/// Value of `fragments4` and `fragments6`: what the first fragment of a packet told about the others. The key is
+/// [`Flow4`] or [`Flow6`] with the packet's identification in place of the ports; the protocol is IPv4's only.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fragments {
+    /// As [`Self::pack`] makes it.
+    pub what: u64,
+    /// When the first one came, on the data plane's clock.
+    pub second: u64,
+}
+
+/// How long the first fragment is remembered: as long as receivers wait for the rest (Linux, `ipfrag_time`).
+pub const FRAGMENT_SECONDS: u64 = 30;
+
+impl Fragments {
+    /// Ports as loaded from the L4 header; the protocol, which is not 0; the backend, or 0 for a reply.
+    #[inline(always)]
+    pub const fn pack(ports: u32, protocol: u8, backend: u16) -> u64 {
+        ports as u64 | (backend as u64) << 32 | (protocol as u64) << 48
+    }
+
+    #[inline(always)]
+    pub const fn ports(what: u64) -> u32 {
+        what as u32
+    }
+
+    #[inline(always)]
+    pub const fn protocol(what: u64) -> u8 {
+        (what >> 48) as u8
+    }
+
+    #[inline(always)]
+    pub const fn backend(what: u64) -> u16 {
+        (what >> 32) as u16
+    }
+}
+
 /// TCP: a SYN was seen, and nothing else.
 pub const PHASE_OPENING: u8 = 0;
 /// Packets go back and forth. Every UDP flow.
@@ -144,7 +181,10 @@ pub struct FlowPolicy {
     /// them, too.
     pub tracked_quota4: u32,
     pub tracked_quota6: u32,
-    pub more: [u64; 3],
+    /// Not 0: the MSS in replies that open a TCP connection is lowered to what the way to the client takes.
+    pub clamp: u32,
+    pub pad: u32,
+    pub more: [u64; 2],
 }
 
 /// They go to the row's owner, who answers with RST: the client learns within a round trip.
@@ -197,6 +237,17 @@ pub const FORGET_TRACKED: u32 = 16;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_first_fragment_told_is_what_was_packed() {
+        let what = Fragments::pack(0x1234_5678, 17, 0xfedc);
+        assert_eq!(
+            (Fragments::ports(what), Fragments::protocol(what), Fragments::backend(what)),
+            (0x1234_5678, 17, 0xfedc)
+        );
+        let what = Fragments::pack(u32::MAX, 6, 0);
+        assert_eq!((Fragments::ports(what), Fragments::protocol(what), Fragments::backend(what)), (u32::MAX, 6, 0));
+    }
 
     #[test]
     fn a_state_keeps_its_parts_apart() {

@@ -7,14 +7,14 @@ use crate::backend::{Backend, BackendRoute, State, Tunnel};
 use crate::counters::{BackendCounters, FlowCounters, ServiceCounters, TrackedCounters};
 use crate::decap::Vip;
 use crate::event::Event;
-use crate::flow::{Flow4, Flow6, FlowEntry, FlowPolicy, FlowState, FlowUse, Forget, Life};
+use crate::flow::{Flow4, Flow6, FlowEntry, FlowPolicy, FlowState, FlowUse, Forget, Fragments, Life};
 use crate::hash::HashKey;
 use crate::ring::Row;
-use crate::route::{Neighbour4, Neighbour6, NextHop, Route};
+use crate::route::{Neighbour4, Neighbour6, NextHop, Route, Vlan};
 use crate::service::{Reverse4, Reverse6, Service};
 
 /// Changes whenever a struct here, a map's shape or a constant's meaning does.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Changes whenever ring words, backend ids in them, flow keys or flow entries mean something else. While this stays
 /// and [`ABI_VERSION`] changes, an upgrade carries rings and entries over into new maps.
@@ -41,12 +41,14 @@ const _: () = {
     assert!(size_of::<BackendRoute>() == 8);
     assert!(size_of::<NextHop>() == 24);
     assert!(size_of::<Route>() == 16);
+    assert!(size_of::<Vlan>() == 8);
     assert!(size_of::<Neighbour4>() == 8);
     assert!(size_of::<Neighbour6>() == 24);
     assert!(size_of::<Row>() == 8);
     assert!(size_of::<Flow4>() == 16);
     assert!(size_of::<Flow6>() == 40);
     assert!(size_of::<FlowEntry>() == 16);
+    assert!(size_of::<Fragments>() == 16);
     assert!(offset_of!(FlowEntry, state) == 8);
     assert!(size_of::<FlowState>() == 8);
     assert!(size_of::<Life>() == 4);
@@ -54,6 +56,7 @@ const _: () = {
     assert!(offset_of!(FlowPolicy, quota) == 16);
     assert!(offset_of!(FlowPolicy, moving) == 24);
     assert!(offset_of!(FlowPolicy, tracked_quota4) == 32);
+    assert!(offset_of!(FlowPolicy, clamp) == 40);
     assert!(size_of::<FlowUse>() == 64);
     assert!(size_of::<Forget>() == 64);
     assert!(offset_of!(Forget, state) == 40);
@@ -91,6 +94,7 @@ mod pod {
         Backend,
         NextHop,
         Route,
+        Vlan,
         Neighbour4,
         Neighbour6,
         Row,
@@ -98,6 +102,7 @@ mod pod {
         Flow6,
         FlowEntry,
         FlowState,
+        Fragments,
         FlowPolicy,
         FlowUse,
         Forget,
@@ -122,16 +127,16 @@ mod tests {
     use crate::ring::{CLASSES, KIND_EXCEPTIONS, KIND_MOVING, KIND_STEADY};
     use crate::route::{ROUTE_ASK_KERNEL, ROUTE_GATEWAY, ROUTE_ON_LINK};
     use crate::rows::{BEFORE, GRACE, MARGIN};
-    use crate::service::{AFFINITY_SOURCE, BEFORE_SOURCE, FORWARD_IPIP, FORWARD_NAT, Service, TRACKED};
+    use crate::service::{AFFINITY_SOURCE, BEFORE_SOURCE, CLAMP, FORWARD_IPIP, FORWARD_NAT, Service, TRACKED};
 
     /// A program that is attached and a controller that is newer must mean the same by them: another number here is
     /// another version.
     #[test]
     fn the_numbers_in_maps_are_those_of_this_version() {
-        assert_eq!((ABI_VERSION, ROWS_VERSION), (3, 1));
+        assert_eq!((ABI_VERSION, ROWS_VERSION), (4, 1));
         assert_eq!((BACKEND_ALIVE, BACKEND_V6, MAX_BACKENDS, BEFORE), (1, 2, 65_535, 0xffff));
         assert_eq!((FORWARD_NAT, FORWARD_IPIP), (1, 2));
-        assert_eq!((AFFINITY_SOURCE, BEFORE_SOURCE, TRACKED), (1, 2, 4));
+        assert_eq!((AFFINITY_SOURCE, BEFORE_SOURCE, TRACKED, CLAMP), (1, 2, 4, 8));
         assert_eq!(Service::pack_before(2, 7), 0x0200_0008);
         assert_eq!((ROUTE_GATEWAY, ROUTE_ON_LINK, ROUTE_ASK_KERNEL), (1, 2, 3));
         assert_eq!((KIND_STEADY, KIND_MOVING, KIND_EXCEPTIONS), (0, 1, 2));

@@ -10,7 +10,22 @@ pub struct NextHop {
     /// The interface's MTU: the largest IP packet it takes.
     pub mtu: u32,
     pub ifindex: u32,
-    pub reserved: u32,
+    /// VLAN tags that frames to this hop have, the outer one first; without one, the first is [`UNTAGGED`]. Each as
+    /// [`tag`] makes it.
+    pub tags: [u16; 2],
+}
+
+/// No VLAN tag.
+pub const UNTAGGED: u16 = 0;
+/// There is a tag, and the lower twelve bits are its VLAN.
+pub const TAGGED: u16 = 0x8000;
+/// The tag is a service tag (IEEE 802.1ad), not a customer's (802.1Q).
+pub const SERVICE_TAG: u16 = 0x4000;
+
+/// A VLAN tag as [`NextHop::tags`] holds it.
+#[inline(always)]
+pub const fn tag(vlan: u16, service: bool) -> u16 {
+    TAGGED | if service { SERVICE_TAG } else { 0 } | (vlan & 0x0fff)
 }
 
 impl NextHop {
@@ -20,6 +35,16 @@ impl NextHop {
         let ([a, b, c, d, e, f], [g, h, i, j, k, l]) = (self.destination_mac, self.source_mac);
         [u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h]), u32::from_ne_bytes([i, j, k, l])]
     }
+}
+
+/// Value of `vlans`: what an interface that is a VLAN stands for.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Vlan {
+    /// The interface that its frames leave by.
+    pub ifindex: u32,
+    /// As [`NextHop::tags`].
+    pub tags: [u16; 2],
 }
 
 /// The route has a gateway: `next_hop` is its index.
@@ -68,5 +93,12 @@ mod tests {
             NextHop { destination_mac: [1, 2, 3, 4, 5, 6], source_mac: [7, 8, 9, 10, 11, 12], ..NextHop::default() };
         let bytes = hop.mac_words().map(u32::to_ne_bytes);
         assert_eq!(bytes, [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11, 12]]);
+    }
+
+    #[test]
+    fn a_tag_says_that_it_is_there_of_which_kind_and_which_vlan() {
+        assert_eq!(tag(0, false), 0x8000);
+        assert_eq!(tag(100, false), 0x8064);
+        assert_eq!(tag(0xffff, true), 0xcfff);
     }
 }

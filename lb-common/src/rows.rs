@@ -323,6 +323,24 @@ pub fn unwritten<T: Table>(row: Row, now: u32, table: &mut T) -> u16 {
     if row.is_moving(now) && table.backend(row.settled()).up { row.settled() } else { row.owner() }
 }
 
+/// Who is written down as the flow's, if they live.
+#[inline(always)]
+pub fn written<E: Entries>(entries: &mut E) -> Option<u16> {
+    let life = entries.find()?.life();
+    let backend = entries.backend(life.backend());
+    if backend.up && backend.life == life { Some(life.backend()) } else { None }
+}
+
+/// Whose a flow is of which something was heard that is no packet of its own, so that nothing is written down.
+#[inline(always)]
+pub fn peek<T: Table>(row: Row, now: u32, table: &mut T) -> u16 {
+    match written(table) {
+        Some(backend) => backend,
+        None if row.is_moving(now) => Settled::of(row, table).or(row.owner()),
+        None => row.owner(),
+    }
+}
+
 /// The backend that flows belong to which began before the row moved.
 #[derive(Clone, Copy)]
 struct Settled {

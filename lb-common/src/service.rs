@@ -25,6 +25,9 @@ pub const BEFORE_SOURCE: u16 = 2;
 /// Flag: every flow is written down, whatever its row (see [`crate::tracked`]).
 pub const TRACKED: u16 = 4;
 
+/// Flag: the MSS of TCP connections is lowered to what the way to the backend takes.
+pub const CLAMP: u16 = 8;
+
 /// Value of `services4` and `services6`. The map's key is the VIP endpoint in the packet's destination.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,7 +40,7 @@ pub struct Service {
     pub class: u8,
     /// One of the `FORWARD_*` constants.
     pub forward: u8,
-    /// `AFFINITY_*`, `BEFORE_*` and [`TRACKED`].
+    /// `AFFINITY_*`, `BEFORE_*`, [`TRACKED`] and [`CLAMP`].
     pub flags: u16,
     /// The ring that this one takes the place of, as long as rows refer to it ([`crate::rows::BEFORE`]): class in the
     /// upper 8 bits, slot in the others, plus one; 0 for none.

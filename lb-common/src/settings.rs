@@ -21,6 +21,20 @@ pub const GUE: &str = "SETTING_GUE";
 pub const OVERLAY: &str = "SETTING_OVERLAY";
 /// `u8`: some packets are tunnelled through the other address family.
 pub const CROSSING: &str = "SETTING_CROSSING";
+/// `u8`: frames with VLAN tags are looked into, and next hops may have tags.
+pub const VLAN: &str = "SETTING_VLAN";
+/// `u8`: IPv6 extension headers are stepped over.
+pub const EXTENSIONS: &str = "SETTING_EXTENSIONS";
+/// `u8`: later fragments follow their first one.
+pub const FRAGMENTS: &str = "SETTING_FRAGMENTS";
+/// `u8`: ICMP errors about a service's packets go to the backend they concern.
+pub const ICMP: &str = "SETTING_ICMP";
+/// `u8`: echo requests for service addresses are answered.
+pub const ECHO: &str = "SETTING_ECHO";
+/// `u8`: senders of packets that are too big are told.
+pub const TOO_BIG: &str = "SETTING_TOO_BIG";
+/// `u8`: the MSS of TCP connections of some service is lowered to what its way takes.
+pub const CLAMP: &str = "SETTING_CLAMP";
 /// `u8`: flows of some service are tracked.
 pub const TRACKING: &str = "SETTING_TRACKING";
 /// `u8`: log every decision through aya-log. For debugging in a lab, never in service.

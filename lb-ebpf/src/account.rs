@@ -47,6 +47,18 @@ pub fn replied(service_id: u32, backend_id: u16, bytes: u64) {
     });
 }
 
+/// A later fragment found its first one, or, for service 0, did not.
+#[inline(always)]
+pub fn fragment(service_id: u32) {
+    service(service_id, |c| c.fragments += 1);
+}
+
+/// An ICMP error about a service's packet is on its way.
+#[inline(always)]
+pub fn icmp_error(service_id: u32) {
+    service(service_id, |c| c.icmp_errors += 1);
+}
+
 /// The kernel's FIB was asked on behalf of a service.
 #[inline(always)]
 pub fn fib_lookup(service_id: u32) {

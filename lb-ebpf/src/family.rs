@@ -14,12 +14,12 @@ use lb_ebpf::packet::Packet;
 
 use crate::atomic::Word;
 use crate::forward::{self, Outgoing};
-use crate::lookup::flows;
+use crate::lookup::{flows, fragments};
 use crate::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ip};
 use crate::rewrite::encap::{self, Outer};
 use crate::rewrite::nat::{self, End, Side};
-use crate::rewrite::{reset, ttl, udp};
-use crate::{maps, settings};
+use crate::rewrite::{icmp, reset, ttl, udp};
+use crate::{answer, maps, settings};
 
 /// What a backend's reply is translated back to. In network order.
 pub trait Reverse<A> {
@@ -32,7 +32,7 @@ pub trait Reverse<A> {
 /// An address family.
 pub trait Family {
     /// In network order as loaded from the packet.
-    type Address: Copy;
+    type Address: Copy + 'static;
     type Reverse: Reverse<Self::Address> + 'static;
     /// The one that packets of this one may be tunnelled through, too.
     type Other: Family;
@@ -50,17 +50,28 @@ pub trait Family {
     fn is_local(address: Self::Address) -> bool;
 
     /// The keyed hash that chooses the flow's row; `ports` as far as they count.
-    fn hash(ip: &Ip<Self::Address>, ports: u32) -> u32;
+    fn hash(ip: &Ip<'_, Self::Address>, ports: u32) -> u32;
     /// The backend id of a flow whose row asks for the table: see [`flows::v4`].
     fn look_up(packet: Packet, service: &Service, row: Word, place: u64) -> u32;
     /// Notes what [`Family::look_up`] has just answered about a tracked flow.
     fn record(service: &Service, answer: u32);
     /// The backend id of a tracked flow that is `owner`'s by its row's word: see [`flows::tracked4`].
     fn look_up_tracked(packet: Packet, service: &Service, owner: u16, place: u64) -> u32;
-    /// A backend's reply shows whose flow it is.
-    fn prove(packet: Packet, reverse: &Self::Reverse, l4: usize);
+    /// A backend's reply shows whose flow it is. `place` as of [`flows::v4`], without a hash.
+    fn prove(packet: Packet, reverse: &Self::Reverse, place: u64);
+    /// The backend id of a flow that an ICMP error is about: see [`flows::peek4`].
+    fn peek(packet: Packet, service: &Service, row: Word, place: u64, ip: u32) -> u32;
+    /// The same of a tracked flow that is `owner`'s by its row's word: see [`flows::peek_tracked4`].
+    fn peek_tracked(packet: Packet, service: &Service, owner: u16, place: u64, ip: u32) -> u32;
+    /// Writes down what a first fragment told: see [`fragments::teach4`].
+    fn teach(packet: Packet, id: u32, what: u64);
+    /// What a later fragment's first one told, or 0.
+    fn first(packet: Packet, id: u32) -> u64;
 
     fn address(backend: &Backend) -> Self::Address;
+    /// The same where it is, in a map's memory.
+    fn address_of(backend: &'static Backend) -> &'static Self::Address;
+    fn vip_of(reverse: &'static Self::Reverse) -> &'static Self::Address;
     /// Where tunnelled packets to the backend come from, its host bits varied with the flow.
     fn tunnel_source(backend: &Backend, hash: u32) -> Self::Address;
     fn to_backend(packet: Packet, next_hop: u32, out: Outgoing<Self::Address>) -> Result<&'static NextHop, DropReason>;
@@ -71,17 +82,28 @@ pub trait Family {
     /// Translates one end of a packet and takes one from its TTL or hop limit.
     fn translate(
         packet: Packet,
-        ip: &Ip<Self::Address>,
+        ip: &Ip<'_, Self::Address>,
         end: End,
         old: Side<Self::Address>,
         new: Side<Self::Address>,
     ) -> bool;
+    /// Puts an address and a port in place of those at one end of the packet that an ICMP error quotes, addresses the error
+    /// to whom that concerns, and takes one from its TTL or hop limit.
+    fn translate_error(
+        packet: Packet,
+        ip: &Ip<'_, Self::Address>,
+        end: End,
+        new: &'static Self::Address,
+        port: u16,
+    ) -> bool;
+    /// Turns an echo request for a service address into its answer: the service's id, or 0.
+    fn echo(packet: Packet) -> u32;
     /// Writes an outer header of this family behind the Ethernet header.
     fn outer(packet: Packet, outer: &Outer<Self::Address>) -> bool;
     /// The checksum of an outer UDP header, given the sum of all that follows the IP header.
     fn outer_checksum(outer: &Outer<Self::Address>, sum: u64) -> u16;
     /// What a packet that is about to be put into a tunnel adds up to.
-    fn sum(packet: Packet, ip: &Ip<Self::Address>) -> Option<u64>;
+    fn sum(packet: Packet, ip: &Ip<'_, Self::Address>) -> Option<u64>;
     /// Turns the frame into the RST that answers its segment.
     fn reset(packet: Packet, l4: usize, length: usize) -> bool;
 }
@@ -92,7 +114,8 @@ pub struct V6;
 macro_rules! family {
     ($family:ident, $address:ty, other $other:ident, $ethertype:ident, protocol $protocol:literal, header $header:literal, v6 $is_v6:literal,
      $endpoint:ident $services:ident, $reverse:ident $reverses:ident, $local:ident,
-     $flow:ident $hash:ident $look_up:ident $record:ident $look_up_tracked:ident $prove:ident,
+     $flow:ident $hash:ident $look_up:ident $record:ident $look_up_tracked:ident $prove:ident $teach:ident $find:ident $peek:ident $peek_tracked:ident,
+     $echo:ident,
      $to_backend:ident $to_client:ident, $module:ident, $outer_checksum:ident $sum:ident,
      |$backend:ident, $bits:ident| $backend_address:expr, $tunnel_source:expr) => {
         impl Reverse<$address> for $reverse {
@@ -145,7 +168,7 @@ macro_rules! family {
             }
 
             #[inline(always)]
-            fn hash(ip: &Ip<$address>, ports: u32) -> u32 {
+            fn hash(ip: &Ip<'_, $address>, ports: u32) -> u32 {
                 let Ip { source, destination, protocol, .. } = *ip;
                 hash::$hash(&settings::LoadedKey, &$flow { source, destination, ports, protocol: u32::from(protocol) })
             }
@@ -166,13 +189,44 @@ macro_rules! family {
             }
 
             #[inline(always)]
-            fn prove(packet: Packet, reverse: &$reverse, l4: usize) {
-                flows::$prove(packet, reverse, l4);
+            fn prove(packet: Packet, reverse: &$reverse, place: u64) {
+                flows::$prove(packet, reverse, place);
+            }
+
+            #[inline(always)]
+            fn peek(packet: Packet, service: &Service, row: Word, place: u64, ip: u32) -> u32 {
+                flows::$peek(packet, service, row, place, ip)
+            }
+
+            #[inline(always)]
+            fn peek_tracked(packet: Packet, service: &Service, owner: u16, place: u64, ip: u32) -> u32 {
+                flows::$peek_tracked(packet, service, owner, place, ip)
+            }
+
+            #[inline(always)]
+            fn teach(packet: Packet, id: u32, what: u64) {
+                fragments::$teach(packet, id, what);
+            }
+
+            #[inline(always)]
+            fn first(packet: Packet, id: u32) -> u64 {
+                fragments::$find(packet, id)
             }
 
             #[inline(always)]
             fn address($backend: &Backend) -> $address {
                 $backend_address
+            }
+
+            #[inline(always)]
+            fn address_of(backend: &'static Backend) -> &'static $address {
+                // SAFETY: an address of either family begins where IPv6's does.
+                unsafe { &*(&raw const backend.addr).cast::<$address>() }
+            }
+
+            #[inline(always)]
+            fn vip_of(reverse: &'static $reverse) -> &'static $address {
+                &reverse.vip
             }
 
             #[inline(always)]
@@ -198,12 +252,29 @@ macro_rules! family {
             #[inline(always)]
             fn translate(
                 packet: Packet,
-                ip: &Ip<$address>,
+                ip: &Ip<'_, $address>,
                 end: End,
                 old: Side<$address>,
                 new: Side<$address>,
             ) -> bool {
-                nat::$module(packet, ip.l4, ip.protocol, end, old, new)
+                nat::$module(packet, ip, end, old, new)
+            }
+
+            #[inline(always)]
+            fn translate_error(
+                packet: Packet,
+                ip: &Ip<'_, $address>,
+                end: End,
+                new: &'static $address,
+                port: u16,
+            ) -> bool {
+                let around = icmp::place(ip.id as usize, ip.l4, ip.length, ip.protocol, end);
+                icmp::$module(packet, around, new, port)
+            }
+
+            #[inline(always)]
+            fn echo(packet: Packet) -> u32 {
+                answer::$echo(packet)
             }
 
             #[inline(always)]
@@ -217,7 +288,7 @@ macro_rules! family {
             }
 
             #[inline(always)]
-            fn sum(packet: Packet, ip: &Ip<$address>) -> Option<u64> {
+            fn sum(packet: Packet, ip: &Ip<'_, $address>) -> Option<u64> {
                 udp::$sum(packet, ip)
             }
 
@@ -232,14 +303,16 @@ macro_rules! family {
 family!(
     V4, u32, other V6, ETHERTYPE_IPV4, protocol 4, header 20, v6 false,
     Endpoint4 SERVICES4, Reverse4 REVERSE4, LOCAL4,
-    Flow4 flow4 v4 record4 tracked4 prove4,
+    Flow4 flow4 v4 record4 tracked4 prove4 teach4 find4 peek4 peek_tracked4,
+    echo4,
     to_backend4 to_client4, ipv4, checksum4 sum4,
     |backend, bits| backend.addr[0], backend.tunnel_source[0] | (bits & settings::tunnel_source_mask4())
 );
 family!(
     V6, [u32; 4], other V4, ETHERTYPE_IPV6, protocol 41, header 40, v6 true,
     Endpoint6 SERVICES6, Reverse6 REVERSE6, LOCAL6,
-    Flow6 flow6 v6 record6 tracked6 prove6,
+    Flow6 flow6 v6 record6 tracked6 prove6 teach6 find6 peek6 peek_tracked6,
+    echo6,
     to_backend6 to_client6, ipv6, checksum6 sum6,
     |backend, bits| backend.addr, {
         let [a, b, c, d] = backend.tunnel_source;

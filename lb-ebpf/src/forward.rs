@@ -12,11 +12,13 @@ use aya_ebpf::helpers::generated::bpf_fib_lookup as ask_fib;
 use lb_common::addr::octets6;
 use lb_common::counters::DropReason;
 use lb_common::event::{EVENT_WANT_NEIGHBOUR, Event};
-use lb_common::route::{Neighbour4, Neighbour6, NextHop, ROUTE_GATEWAY, ROUTE_ON_LINK};
+use lb_common::route::{Neighbour4, Neighbour6, NextHop, ROUTE_GATEWAY, ROUTE_ON_LINK, UNTAGGED};
 use lb_ebpf::packet::Packet;
 
-use crate::maps::{DEVICES, EVENT_BUDGET, EVENTS, FIB, Fib, NEIGHBOURS4, NEIGHBOURS6, NEXT_HOPS, ROUTES4, ROUTES6};
-use crate::{account, clock};
+use crate::maps::{
+    DEVICES, EVENT_BUDGET, EVENTS, FIB, Fib, NEIGHBOURS4, NEIGHBOURS6, NEXT_HOPS, ROUTES4, ROUTES6, VLANS,
+};
+use crate::{account, clock, settings};
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -111,7 +113,25 @@ pub fn to_client6(packet: Packet, out: Outgoing<[u32; 4]>) -> Result<&'static Ne
 
 #[inline(always)]
 fn fits(hop: &'static NextHop, length: usize) -> Result<&'static NextHop, DropReason> {
-    if length > hop.mtu as usize { Err(DropReason::TooBig) } else { Ok(hop) }
+    if length > hop.mtu as usize { Err(exceeds(length, hop.mtu)) } else { Ok(hop) }
+}
+
+/// Remembers by how much, for who tells the sender.
+#[cold]
+#[inline(never)]
+fn exceeds(length: usize, mtu: u32) -> DropReason {
+    if let Some(fib) = FIB.get_ptr_mut(0) {
+        // SAFETY: per-CPU memory of our own, and XDP is not preempted by XDP on the same CPU.
+        unsafe { (*fib).excess = (length as u32).wrapping_sub(mtu) };
+    }
+    DropReason::TooBig
+}
+
+/// By how many bytes the packet was too big that was found to be just now.
+#[inline(always)]
+pub fn excess() -> u32 {
+    // SAFETY: as above.
+    FIB.get_ptr_mut(0).map_or(0, |fib| unsafe { (*fib).excess })
 }
 
 /// The FIB's answer. The addresses are written here, because they are too many arguments for a call.
@@ -149,7 +169,7 @@ fn fib6(packet: Packet, out: &Outgoing<[u32; 4]>) -> Result<&'static NextHop, Dr
 fn ask(packet: Packet, family: u8, protocol: u8, length: u16, service: u32) -> Result<(), DropReason> {
     let fib = FIB.get_ptr_mut(0).ok_or(DropReason::Internal)?;
     // SAFETY: as above; callers hold no reference while this runs.
-    let Fib { request, answer } = unsafe { &mut *fib };
+    let Fib { request, answer, excess } = unsafe { &mut *fib };
     account::fib_lookup(service);
     request.family = family;
     request.l4_protocol = protocol;
@@ -161,14 +181,27 @@ fn ask(packet: Packet, family: u8, protocol: u8, length: u16, service: u32) -> R
     let code = unsafe { ask_fib(packet.context().cast(), request, size_of::<bpf_fib_lookup>() as i32, 0) } as u32;
     match code {
         BPF_FIB_LKUP_RET_SUCCESS => {
+            // The lookup compared the length with the route's MTU, and put that in the length's place; kernels before 5.13 do
+            // not tell.
+            // SAFETY: both are one integer.
+            let mtu = match unsafe { request.__bindgen_anon_1.mtu_result } {
+                told if told == length => u32::MAX,
+                mtu => u32::from(mtu),
+            };
             *answer = NextHop {
                 destination_mac: request.dmac,
                 source_mac: request.smac,
-                // The lookup compared the length with the route's MTU already.
-                mtu: u32::MAX,
+                mtu,
                 ifindex: request.ifindex,
-                reserved: 0,
+                tags: [UNTAGGED; 2],
             };
+            if settings::vlan() != 0
+                // SAFETY: elements are freed after a grace period; the controller never writes in place.
+                && let Some(vlan) = unsafe { VLANS.get(answer.ifindex) }
+            {
+                answer.ifindex = vlan.ifindex;
+                answer.tags = vlan.tags;
+            }
             Ok(())
         }
         BPF_FIB_LKUP_RET_NO_NEIGH => {
@@ -176,7 +209,12 @@ fn ask(packet: Packet, family: u8, protocol: u8, length: u16, service: u32) -> R
             Err(DropReason::NoNeighbour)
         }
         BPF_FIB_LKUP_RET_FWD_DISABLED => Err(DropReason::ForwardingDisabled),
-        BPF_FIB_LKUP_RET_FRAG_NEEDED => Err(DropReason::TooBig),
+        BPF_FIB_LKUP_RET_FRAG_NEEDED => {
+            // SAFETY: as above. The kernel has put the MTU here.
+            let mtu = unsafe { request.__bindgen_anon_1.mtu_result };
+            *excess = u32::from(length).wrapping_sub(u32::from(mtu));
+            Err(DropReason::TooBig)
+        }
         _ => Err(DropReason::NoRoute),
     }
 }

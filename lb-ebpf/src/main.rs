@@ -7,6 +7,7 @@
 #![feature(asm_experimental_arch)]
 
 mod account;
+mod answer;
 mod atomic;
 mod clock;
 mod family;
@@ -18,6 +19,7 @@ mod mode;
 mod parse;
 mod rewrite;
 mod settings;
+mod veil;
 mod verdict;
 
 use aya_ebpf::bindings::xdp_action;
@@ -25,17 +27,20 @@ use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::debug;
 
+use lb_common::backend::Backend;
 use lb_common::counters::DropReason;
+use lb_common::flow::Fragments;
 use lb_common::service::{AFFINITY_SOURCE, Service};
 use lb_ebpf::packet::Packet;
 
 use crate::family::{Family, Reverse as _, V4, V6};
 use crate::forward::Outgoing;
-use crate::lookup::{Found, flows};
+use crate::lookup::flows;
 use crate::mode::Leaving;
-use crate::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ip, l4};
-use crate::rewrite::mac;
+use crate::parse::{ERROR, ETHERTYPE_IPV4, ETHERTYPE_IPV6, FIRST, Ip, LATER, WHOLE, icmp, l4};
 use crate::rewrite::nat::{End, Side};
+use crate::rewrite::{mac, vlan};
+use crate::veil::Veil;
 use crate::verdict::Stop;
 
 /// The kernel reads the licence; helpers we call are GPL-only.
@@ -46,7 +51,15 @@ static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 #[xdp]
 pub fn sluice(ctx: XdpContext) -> u32 {
     let packet = Packet::new(ctx.ctx);
-    match decide(packet) {
+    let Some((ethertype, tags)) = parse::eth::ethertype(packet) else {
+        account::passed(packet.len() as u64);
+        return xdp_action::XDP_PASS;
+    };
+    let mut stepped = Veil::new();
+    stepped.set(u32::from_ne_bytes([tags, 1, 0, 0]));
+    let decision = decide(packet, ethertype);
+    let tags = if settings::vlan() != 0 { stepped.byte::<0>() } else { 0 };
+    match decision {
         Ok(action) => {
             if settings::log() != 0 {
                 debug!(&ctx, "interface {}: {} bytes leave, action {}", packet.ingress(), packet.len(), action);
@@ -54,64 +67,181 @@ pub fn sluice(ctx: XdpContext) -> u32 {
             action
         }
         Err(Stop::Pass) => {
+            if !vlan::step_back(packet, tags) {
+                return xdp_action::XDP_ABORTED;
+            }
             account::passed(packet.len() as u64);
             if settings::log() != 0 {
                 debug!(&ctx, "interface {}: {} bytes passed to the host", packet.ingress(), packet.len());
             }
             xdp_action::XDP_PASS
         }
-        Err(Stop::Drop(service, reason)) => {
-            account::dropped(service, reason);
-            if settings::log() != 0 {
-                debug!(
-                    &ctx,
-                    "interface {}: {} bytes for service {} dropped, reason {}",
-                    packet.ingress(),
-                    packet.len(),
-                    service,
-                    reason as u32
-                );
+        Err(Stop::Drop(service, reason)) => dropped(&ctx, packet, service, reason),
+        Err(Stop::TooBig(service)) => {
+            let told = match ethertype {
+                ETHERTYPE_IPV4 => answer::too_big4(packet, forward::excess()),
+                _ => answer::too_big6(packet, forward::excess()),
+            };
+            if !told {
+                return dropped(&ctx, packet, service, DropReason::TooBig);
             }
-            xdp_action::XDP_DROP
+            account::dropped(service, DropReason::TooBig);
+            account::flows(service, |c| c.too_bigs += 1);
+            answer(packet, tags)
         }
+        Err(Stop::Answer) => answer(packet, tags),
     }
 }
 
+/// The packet goes no further.
 #[inline(always)]
-fn decide(packet: Packet) -> Result<u32, Stop> {
-    match parse::ethertype(packet) {
-        Some(ETHERTYPE_IPV4) if settings::ipv4() != 0 => {
-            route::<V4>(packet, &parse::ipv4::parse(packet).ok_or(Stop::Pass)?)
-        }
-        Some(ETHERTYPE_IPV6) if settings::ipv6() != 0 => {
-            route::<V6>(packet, &parse::ipv6::parse(packet).ok_or(Stop::Pass)?)
-        }
+fn dropped(ctx: &XdpContext, packet: Packet, service: u32, reason: DropReason) -> u32 {
+    account::dropped(service, reason);
+    if settings::log() != 0 {
+        debug!(
+            ctx,
+            "interface {}: {} bytes for service {} dropped, reason {}",
+            packet.ingress(),
+            packet.len(),
+            service,
+            reason as u32
+        );
+    }
+    xdp_action::XDP_DROP
+}
+
+/// Sends the frame, which has become an answer, to who sent it.
+#[inline(always)]
+fn answer(packet: Packet, tags: u8) -> u32 {
+    if vlan::step_back(packet, tags) && mac::swap(packet) { xdp_action::XDP_TX } else { xdp_action::XDP_ABORTED }
+}
+
+#[inline(always)]
+fn decide(packet: Packet, ethertype: u16) -> Result<u32, Stop> {
+    let mut veil = Veil::new();
+    match ethertype {
+        ETHERTYPE_IPV4 if settings::ipv4() != 0 => route_or_answer::<V4>(packet, parse::ipv4::parse(packet, &mut veil)),
+        ETHERTYPE_IPV6 if settings::ipv6() != 0 => route_or_answer::<V6>(packet, parse::ipv6::parse(packet, &mut veil)),
         _ => Err(Stop::Pass),
     }
 }
 
 #[inline(always)]
-fn route<F: Family>(packet: Packet, ip: &Ip<F::Address>) -> Result<u32, Stop> {
+fn route_or_answer<F: Family>(packet: Packet, ip: Option<Ip<'_, F::Address>>) -> Result<u32, Stop> {
+    match ip {
+        Some(ip) => route::<F>(packet, ip),
+        None if settings::echo() != 0 => match F::echo(packet) {
+            0 => Err(Stop::Pass),
+            service => {
+                account::flows(service, |c| c.echoes += 1);
+                Err(Stop::Answer)
+            }
+        },
+        None => Err(Stop::Pass),
+    }
+}
+
+#[inline(always)]
+fn route<F: Family>(packet: Packet, mut ip: Ip<'_, F::Address>) -> Result<u32, Stop> {
+    if settings::fragments() != 0 && ip.piece.is(LATER) {
+        follow::<F>(packet, &mut ip)?;
+    }
     if let Some(service) = F::service(ip.destination, ip.ports.destination, ip.protocol) {
-        return client::<F>(packet, ip, service).map_err(|reason| Stop::Drop(service.id, reason));
+        return client::<F>(packet, &ip, service);
     }
     if settings::nat() != 0
         && let Some(reverse) = F::reverse(ip.source, ip.ports.source, ip.protocol)
         // What a backend sends to the node itself (answers to health checks above all) is not a reply.
         && !F::is_local(ip.destination)
     {
-        return reply::<F>(packet, ip, reverse).map_err(|reason| Stop::Drop(reverse.service(), reason));
+        return reply::<F>(packet, &ip, reverse);
     }
     Err(Stop::Pass)
 }
 
+/// Gives a later fragment the ports of its first one.
+#[inline(always)]
+fn follow<F: Family>(packet: Packet, ip: &mut Ip<'_, F::Address>) -> Result<(), Stop> {
+    match F::first(packet, ip.id) {
+        0 => {
+            account::fragment(0);
+            Err(Stop::Pass)
+        }
+        what => {
+            ip.ports = l4::Ports::of(Fragments::ports(what));
+            ip.protocol = Fragments::protocol(what);
+            ip.follows = Fragments::backend(what);
+            Ok(())
+        }
+    }
+}
+
 /// A packet for a VIP.
 #[inline(always)]
-fn client<F: Family>(packet: Packet, ip: &Ip<F::Address>, service: &Service) -> Result<u32, DropReason> {
-    forwardable(packet, ip)?;
+fn client<F: Family>(packet: Packet, ip: &Ip<'_, F::Address>, service: &Service) -> Result<u32, Stop> {
+    let stop = |reason| Stop::Drop(service.id, reason);
+    forwardable(packet, ip).map_err(stop)?;
     let hash = F::hash(ip, hashed_ports(service, ip.ports.word));
-    let place = u64::from(hash) | (ip.l4 as u64) << 32;
+    let id = match backend::<F>(packet, ip, service, hash).map_err(stop)? {
+        flows::ORPHAN_TO_TELL if ip.piece.is(WHOLE) && F::reset(packet, ip.l4, ip.length) => {
+            account::flows(service.id, |c| c.resets += 1);
+            return Err(Stop::Answer);
+        }
+        flows::ORPHAN_TO_TELL => return Err(stop(DropReason::BackendDown)),
+        id => id,
+    };
+    let backend = lookup::by_id(id).map_err(stop)?;
+    let id = id as u16;
+    if settings::fragments() != 0 && ip.piece.is(FIRST) {
+        F::teach(packet, ip.id, Fragments::pack(ip.ports.word, ip.protocol, id));
+    }
+    let opens = ip.piece.has_header() && l4::opens(packet, ip.protocol, ip.l4);
+    let action = out::<F>(packet, ip, service, backend, hash, opens).map_err(|why| refused(ip, service.id, why))?;
+    account::forwarded(service.id, id, ip.length as u64, opens);
+    account_piece(ip, service.id);
+    Ok(action)
+}
+
+/// A packet that cannot be forwarded, though there is somebody to forward it to.
+#[inline(always)]
+fn refused<A>(ip: &Ip<'_, A>, service: u32, why: DropReason) -> Stop {
+    // Nobody is told of an error, or of later fragments.
+    if settings::too_big() != 0 && matches!(why, DropReason::TooBig) && ip.piece.has_header() {
+        return Stop::TooBig(service);
+    }
+    Stop::Drop(service, why)
+}
+
+/// What is on its way, if it is no packet in one piece.
+#[inline(always)]
+fn account_piece<A>(ip: &Ip<'_, A>, service: u32) {
+    if settings::fragments() != 0 && ip.piece.is(LATER) {
+        account::fragment(service);
+    }
+    if settings::icmp() != 0 && ip.piece.is(ERROR) {
+        account::icmp_error(service);
+    }
+}
+
+/// Who gets a client's packet: see [`lookup::backend`].
+#[inline(always)]
+fn backend<F: Family>(
+    packet: Packet,
+    ip: &Ip<'_, F::Address>,
+    service: &Service,
+    hash: u32,
+) -> Result<u32, DropReason> {
+    if settings::fragments() != 0 && ip.piece.is(LATER) {
+        return Ok(u32::from(ip.follows));
+    }
+    let place = flows::place(hash, ip.l4, ip.protocol);
     let look_up = |alone: Option<u16>, row| match alone {
+        Some(owner) if settings::icmp() != 0 && ip.piece.is(ERROR) => {
+            F::peek_tracked(packet, service, owner, place, ip.id + icmp::HEADER as u32)
+        }
+        None if settings::icmp() != 0 && ip.piece.is(ERROR) => {
+            F::peek(packet, service, row, place, ip.id + icmp::HEADER as u32)
+        }
         Some(owner) => F::look_up_tracked(packet, service, owner, place),
         None => {
             let answer = F::look_up(packet, service, row, place);
@@ -121,31 +251,44 @@ fn client<F: Family>(packet: Packet, ip: &Ip<F::Address>, service: &Service) -> 
             answer
         }
     };
-    let (id, backend) = match lookup::backend(service, hash, look_up)? {
-        Found::Backend(id, backend) => (id, backend),
-        Found::Orphan if F::reset(packet, ip.l4, ip.length) => {
-            account::flows(service.id, |c| c.resets += 1);
-            return Ok(xdp_action::XDP_TX);
-        }
-        Found::Orphan => return Err(DropReason::BackendDown),
-    };
-    let opens = l4::opens(packet, ip.protocol, ip.l4);
-    let Leaving { hop, ethertype } = mode::carry::<F>(packet, ip, service, backend, hash)?;
-    if !mac::write(packet, hop, ethertype) {
-        return Err(DropReason::Internal);
-    }
-    let action = forward::send(packet, hop)?;
-    account::forwarded(service.id, id, ip.length as u64, opens);
-    Ok(action)
+    lookup::backend(service, hash, look_up)
+}
+
+/// Sends a client's packet to its backend.
+#[inline(always)]
+fn out<F: Family>(
+    packet: Packet,
+    ip: &Ip<'_, F::Address>,
+    service: &Service,
+    backend: &'static Backend,
+    hash: u32,
+    opens: bool,
+) -> Result<u32, DropReason> {
+    let Leaving { hop, ethertype } = mode::carry::<F>(packet, ip, service, backend, hash, opens)?;
+    mac::write(packet, hop, ethertype)?;
+    forward::send(packet, hop)
 }
 
 /// A packet from a NAT backend's endpoint.
 #[inline(always)]
-fn reply<F: Family>(packet: Packet, ip: &Ip<F::Address>, reverse: &F::Reverse) -> Result<u32, DropReason> {
-    forwardable(packet, ip)?;
-    if flows::in_motion(reverse.service()) {
-        F::prove(packet, reverse, ip.l4);
+fn reply<F: Family>(packet: Packet, ip: &Ip<'_, F::Address>, reverse: &'static F::Reverse) -> Result<u32, Stop> {
+    let service = reverse.service();
+    forwardable(packet, ip).map_err(|reason| Stop::Drop(service, reason))?;
+    if ip.piece.has_header() && flows::in_motion(service) {
+        F::prove(packet, reverse, flows::place(0, ip.l4, ip.protocol));
     }
+    if settings::fragments() != 0 && ip.piece.is(FIRST) {
+        F::teach(packet, ip.id, Fragments::pack(ip.ports.word, ip.protocol, 0));
+    }
+    let action = back::<F>(packet, ip, reverse).map_err(|why| refused(ip, service, why))?;
+    account::replied(service, reverse.backend(), ip.length as u64);
+    account_piece(ip, service);
+    Ok(action)
+}
+
+/// Sends a backend's packet to its client.
+#[inline(always)]
+fn back<F: Family>(packet: Packet, ip: &Ip<'_, F::Address>, reverse: &'static F::Reverse) -> Result<u32, DropReason> {
     let out = Outgoing {
         source: reverse.vip(),
         destination: ip.destination,
@@ -154,24 +297,35 @@ fn reply<F: Family>(packet: Packet, ip: &Ip<F::Address>, reverse: &F::Reverse) -
         service: reverse.service(),
     };
     let hop = F::to_client(packet, out)?;
-    let old = Side { addr: ip.source, port: ip.ports.source };
-    let new = Side { addr: reverse.vip(), port: reverse.port() };
-    if !F::translate(packet, ip, End::Source, old, new) || !mac::write(packet, hop, F::ETHERTYPE) {
+    if settings::clamp() != 0
+        && ip.piece.has_header()
+        && l4::synchronizes(packet, ip.protocol, ip.l4)
+        && flows::clamps(reverse.service())
+    {
+        mode::clamp::<F>(packet, ip, hop, 0);
+    }
+    let translated = if settings::icmp() != 0 && ip.piece.is(ERROR) {
+        F::translate_error(packet, ip, End::Source, F::vip_of(reverse), reverse.port())
+    } else {
+        let old = Side { addr: ip.source, port: ip.ports.source };
+        let new = Side { addr: reverse.vip(), port: reverse.port() };
+        F::translate(packet, ip, End::Source, old, new)
+    };
+    if !translated {
         return Err(DropReason::Internal);
     }
-    let action = forward::send(packet, hop)?;
-    account::replied(reverse.service(), reverse.backend(), ip.length as u64);
-    Ok(action)
+    mac::write(packet, hop, F::ETHERTYPE)?;
+    forward::send(packet, hop)
 }
 
 /// The checks every packet of a service passes before it is touched.
 #[inline(always)]
-fn forwardable<A>(packet: Packet, ip: &Ip<A>) -> Result<(), DropReason> {
+fn forwardable<A>(packet: Packet, ip: &Ip<'_, A>) -> Result<(), DropReason> {
     if !ip.complete(packet) {
         return Err(DropReason::Truncated);
     }
-    // Only the first fragment has ports; forwarding it alone would leave the receiver waiting for the rest.
-    if ip.fragmented {
+    // Forwarding the first fragment alone would leave the receiver waiting for the rest.
+    if settings::fragments() == 0 && ip.piece.is(FIRST) {
         return Err(DropReason::Fragment);
     }
     // RFC 1812 §5.3.1: a router must not forward what would arrive with a TTL of zero. This also ends loops.

@@ -9,8 +9,8 @@ use lb_common::addr::{Endpoint4, Endpoint6};
 use lb_common::backend::Backend;
 use lb_common::counters::{BackendCounters, FlowCounters, ServiceCounters, TrackedCounters};
 use lb_common::event::Event;
-use lb_common::flow::{FORGET_AT_ONCE, Flow4, Flow6, FlowEntry, FlowPolicy, FlowUse, Forget};
-use lb_common::route::{Neighbour4, Neighbour6, NextHop, Route};
+use lb_common::flow::{FORGET_AT_ONCE, Flow4, Flow6, FlowEntry, FlowPolicy, FlowUse, Forget, Fragments};
+use lb_common::route::{Neighbour4, Neighbour6, NextHop, Route, Vlan};
 use lb_common::service::{Reverse4, Reverse6, Service};
 
 use crate::lookup::flows::Scratch;
@@ -90,6 +90,14 @@ pub static TRACKED4: LruHashMap<Flow4, FlowEntry, 1024> = LruHashMap::new();
 #[btf_map]
 pub static TRACKED6: LruHashMap<Flow6, FlowEntry, 1024> = LruHashMap::new();
 
+/// Addresses, protocol and identification of a packet in fragments → what its first one told. Written and read here. LRU:
+/// nothing is promised by it. Full: the kernel takes out a packet that was not looked up lately, whose later fragments pass.
+#[btf_map]
+pub static FRAGMENTS4: LruHashMap<Flow4, Fragments, 8192> = LruHashMap::new();
+/// As [`FRAGMENTS4`].
+#[btf_map]
+pub static FRAGMENTS6: LruHashMap<Flow6, Fragments, 8192> = LruHashMap::new();
+
 /// Service id → how its flows are written down. Written by the controller through a mapping, word by word; read for
 /// packets of rows that are not steady or of tracked flows, and for replies. Size: limits + 1.
 #[btf_map]
@@ -161,16 +169,39 @@ pub static EVENTS: RingBuf<Event, 65536> = RingBuf::new();
 #[btf_map]
 pub static EVENT_BUDGET: PerCpuArray<[u64; 2], 1> = PerCpuArray::new();
 
+/// This CPU's budget for errors that Sluice sends: the second it is for, and how many were sent in it.
+#[btf_map]
+pub static ANSWER_BUDGET: PerCpuArray<[u64; 2], 1> = PerCpuArray::new();
+
+/// VIP → the first service that has it. Written by the controller, read for echo requests. Full: the change is refused.
+/// Size: limits × 4.
+#[btf_map]
+pub static VIPS4: HashMap<u32, u32, 4096, NO_PREALLOC> = HashMap::new();
+/// As [`VIPS4`].
+#[btf_map]
+pub static VIPS6: HashMap<[u32; 4], u32, 4096, NO_PREALLOC> = HashMap::new();
+
 /// The slow path's question to the kernel's FIB, and the next hop made of the answer.
 #[repr(C)]
 pub struct Fib {
     pub request: bpf_fib_lookup,
     pub answer: NextHop,
+    /// By how many bytes the last packet was too big for its way.
+    pub excess: u32,
 }
 
 /// Where the slow path asks. Written and read within one packet.
 #[btf_map]
 pub static FIB: PerCpuArray<Fib, 1> = PerCpuArray::new();
+
+/// The first bytes of a frame whose start was moved past its VLAN tags. Written and read within one packet.
+#[btf_map]
+pub static FRONT: PerCpuArray<[u32; 2], 1> = PerCpuArray::new();
+
+/// Interface index of a VLAN → where its frames leave, and with which tags. Written by the controller from netlink, read
+/// when the slow path's answer is such an interface. Full: packets that way are dropped as `not_redirectable`.
+#[btf_map]
+pub static VLANS: HashMap<u32, Vlan, 1024, NO_PREALLOC> = HashMap::new();
 
 /// The time in seconds when [`lb_common::settings::TEST_CLOCK`] is set. Written by tests, read by `clock`.
 #[btf_map]

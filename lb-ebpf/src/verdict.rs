@@ -9,4 +9,8 @@ pub enum Stop {
     Pass,
     /// For a service (by id), but it cannot be forwarded.
     Drop(u32, DropReason),
+    /// As that, because it is too big for its way; [`crate::forward::excess`] says by how much.
+    TooBig(u32),
+    /// From its IP header on, the frame has become an answer to whoever sent it.
+    Answer,
 }

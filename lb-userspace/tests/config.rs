@@ -17,9 +17,9 @@ use sluice::config::{self, Diagnostics};
 use sluice::exit::{Exit, Failure};
 use sluice::model::{
     Admin, Affinity, Backend, BackendState, Check, CheckKind, DnsCheck, ExecCheck, Forward, GrpcCheck, HealthCheck,
-    HttpCheck, HttpVersion, Interface, Limits, Mac, Model, Need, Node, OnBackendDown, OnExit, Prefix, Protocol, Rcode,
-    RecordType, Scheduler, Service, ServiceLimits, Timeouts, TlsOptions, Tracking, Tunnel, UdpCheck, UdpMode,
-    VipAddresses, XdpMode,
+    HttpCheck, HttpVersion, Interface, Limits, Mac, Model, Need, Node, OnBackendDown, OnExit, Packets, Prefix,
+    Protocol, Rcode, RecordType, Scheduler, Service, ServiceLimits, Timeouts, TlsOptions, Tracking, Tunnel, UdpCheck,
+    UdpMode, VipAddresses, XdpMode,
 };
 
 fn corpus() -> PathBuf {
@@ -204,6 +204,7 @@ fn example() -> Model {
         admin: Admin { socket: "/run/sluice/admin.sock".into(), http: Some("127.0.0.1:9480".parse().unwrap()) },
         hash_key: "/etc/sluice/hash.key".into(),
         limits: Limits { flows: 1_048_576, services: 1_024, backends: 8_192 },
+        packets: Packets { clamp: false, ..Packets::ALL },
         services: vec![Service {
             name: "web".to_owned(),
             listen: vec!["203.0.113.10:443".parse().unwrap()],
@@ -220,6 +221,7 @@ fn example() -> Model {
             on_backend_down: OnBackendDown::Reselect,
             udp: UdpMode::Flow,
             affinity: Affinity::Flow,
+            clamp_mss: true,
             tracking: Tracking::Auto,
             limits: ServiceLimits { flows: 524_288, new_flows: 100_000, tracked_flows: None },
             health: Some(HealthCheck {

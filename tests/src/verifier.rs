@@ -13,6 +13,8 @@ use aya::programs::Xdp;
 
 use sluice::dataplane::{Dataplane, Features, Options, Sizes, Tunables, object, pins};
 
+use sluice::model::Packets;
+
 use crate::progrun::Settings;
 
 /// Growth that fails, as a fraction of what is recorded, on the recorded kernel.
@@ -79,8 +81,9 @@ fn variants() -> impl Iterator<Item = Features> {
 
 fn variant_name(features: Features) -> String {
     // Taken apart, so that a new feature cannot be forgotten here and in `variants`. The clock is a test's.
-    let Features { ipv4, ipv6, nat, ipip, dsr_l2, gre, gue, overlay, crossing, tracking, log, test_clock: _ } =
+    let Features { ipv4, ipv6, nat, ipip, dsr_l2, gre, gue, overlay, crossing, tracking, packets, log, test_clock: _ } =
         features;
+    let Packets { vlan, extensions, fragments, icmp, echo, too_big, clamp } = packets;
     let named = [
         (ipv4, "ipv4"),
         (ipv6, "ipv6"),
@@ -92,6 +95,13 @@ fn variant_name(features: Features) -> String {
         (overlay, "overlay"),
         (crossing, "crossing"),
         (tracking, "tracking"),
+        (vlan, "vlan"),
+        (extensions, "extensions"),
+        (fragments, "fragments"),
+        (icmp, "icmp"),
+        (echo, "echo"),
+        (too_big, "too-big"),
+        (clamp, "clamp"),
         (log, "log"),
     ];
     named.into_iter().filter(|(on, _)| *on).map(|(_, name)| name).collect::<Vec<_>>().join("+")
@@ -268,7 +278,7 @@ mod tests {
     fn variants_are_what_configurations_ask_for() {
         let names: Vec<String> = variants().map(variant_name).collect();
         assert_eq!(names.len(), 3 * (9 * 2 + 2 * 2));
-        let all = "ipv4+ipv6+nat+ipip+dsr-l2+gre+gue+overlay+crossing+tracking+log";
+        let all = "ipv4+ipv6+nat+ipip+dsr-l2+gre+gue+overlay+crossing+tracking+vlan+extensions+fragments+icmp+echo+too-big+clamp+log";
         for name in ["ipv4+nat", "ipv6+ipip", "ipv4+ipv6+nat+ipip", "ipv6+nat+tracking+log", "ipv4+gre", all] {
             assert!(names.contains(&name.to_owned()), "{name}");
         }

@@ -500,13 +500,28 @@ fn fill4(scratch: *mut Scratch, packet: Packet, l4: usize) -> bool {
     true
 }
 
-/// The backend id of a flow whose row asks for the table, or one of the constants above. `place`: the flow's hash, and
-/// above it the offset of the L4 header.
+/// Where a packet's flow is read: its hash, above that the offset of the L4 header, above that its protocol.
+#[inline(always)]
+pub fn place(hash: u32, l4: usize, protocol: u8) -> u64 {
+    u64::from(hash) | (l4 as u64) << 32 | u64::from(protocol) << 48
+}
+
+#[inline(always)]
+fn l4(place: u64) -> usize {
+    usize::from((place >> 32) as u16)
+}
+
+#[inline(always)]
+fn protocol(place: u64) -> u8 {
+    (place >> 48) as u8
+}
+
+/// The backend id of a flow whose row asks for the table, or one of the constants above. `place` as of [`place`].
 #[cold]
 #[inline(never)]
 pub fn v4(packet: Packet, service: &Service, row: Word, place: u64) -> u32 {
     let Some(scratch) = FLOW_SCRATCH.get_ptr_mut(0) else { return CONTRADICTION };
-    if !fill4(scratch, packet, (place >> 32) as usize) {
+    if !fill4(scratch, packet, l4(place)) {
         return CONTRADICTION;
     }
     decide::<Flow4>(packet, scratch, service, row, place)
@@ -514,16 +529,16 @@ pub fn v4(packet: Packet, service: &Service, row: Word, place: u64) -> u32 {
 
 /// Writes the packet's flow to the scratch memory.
 #[inline(always)]
-fn fill6(scratch: *mut Scratch, packet: Packet, l4: usize) -> bool {
+fn fill6(scratch: *mut Scratch, packet: Packet, place: u64) -> bool {
     let Some(ip) = packet.header::<Ipv6Hdr>(IP) else { return false };
-    let Some(ports) = packet.header::<[u8; 4]>(l4) else { return false };
+    let Some(ports) = packet.header::<[u8; 4]>(l4(place)) else { return false };
     // SAFETY: as above.
     unsafe {
         let flow = (&raw mut (*scratch).key).cast::<Flow6>();
         copy6!(ip.src_addr => flow.source);
         copy6!(ip.dst_addr => flow.destination);
         (*flow).ports = ports.u32::<0>();
-        (*flow).protocol = u32::from(ip.u8::<{ offset_of!(Ipv6Hdr, next_hdr) }>());
+        (*flow).protocol = u32::from(protocol(place));
     }
     true
 }
@@ -533,7 +548,7 @@ fn fill6(scratch: *mut Scratch, packet: Packet, l4: usize) -> bool {
 #[inline(never)]
 pub fn v6(packet: Packet, service: &Service, row: Word, place: u64) -> u32 {
     let Some(scratch) = FLOW_SCRATCH.get_ptr_mut(0) else { return CONTRADICTION };
-    if !fill6(scratch, packet, (place >> 32) as usize) {
+    if !fill6(scratch, packet, place) {
         return CONTRADICTION;
     }
     decide::<Flow6>(packet, scratch, service, row, place)
@@ -544,7 +559,7 @@ pub fn v6(packet: Packet, service: &Service, row: Word, place: u64) -> u32 {
 #[inline(never)]
 pub fn tracked4(packet: Packet, service: &Service, owner: u16, place: u64) -> u32 {
     let Some(scratch) = FLOW_SCRATCH.get_ptr_mut(0) else { return CONTRADICTION };
-    if !fill4(scratch, packet, (place >> 32) as usize) {
+    if !fill4(scratch, packet, l4(place)) {
         return CONTRADICTION;
     }
     decide_tracked::<Tracked4>(packet, scratch, service, owner, place)
@@ -555,7 +570,7 @@ pub fn tracked4(packet: Packet, service: &Service, owner: u16, place: u64) -> u3
 #[inline(never)]
 pub fn tracked6(packet: Packet, service: &Service, owner: u16, place: u64) -> u32 {
     let Some(scratch) = FLOW_SCRATCH.get_ptr_mut(0) else { return CONTRADICTION };
-    if !fill6(scratch, packet, (place >> 32) as usize) {
+    if !fill6(scratch, packet, place) {
         return CONTRADICTION;
     }
     decide_tracked::<Tracked6>(packet, scratch, service, owner, place)
@@ -607,7 +622,7 @@ fn answer(decision: Decision, scratch: *mut Scratch, policy: &FlowPolicy) -> u32
 #[inline(always)]
 fn decide<K: Key>(packet: Packet, scratch: *mut Scratch, service: &Service, row: Word, place: u64) -> u32 {
     let Some(policy) = FLOW_POLICIES.get(service.id) else { return CONTRADICTION };
-    if ask::<K>(packet, scratch, policy, (place >> 32) as usize).is_none() {
+    if ask::<K>(packet, scratch, policy, l4(place)).is_none() {
         return CONTRADICTION;
     }
     let mut flows = Flows { place: Place::<K>::new(scratch, place as u32, service, policy, Row(row.load())), row };
@@ -635,7 +650,7 @@ fn decide<K: Key>(packet: Packet, scratch: *mut Scratch, service: &Service, row:
 #[inline(always)]
 fn decide_tracked<K: Key>(packet: Packet, scratch: *mut Scratch, service: &Service, owner: u16, place: u64) -> u32 {
     let Some(policy) = FLOW_POLICIES.get(service.id) else { return CONTRADICTION };
-    if ask::<K>(packet, scratch, policy, (place >> 32) as usize).is_none() {
+    if ask::<K>(packet, scratch, policy, l4(place)).is_none() {
         return CONTRADICTION;
     }
     let mut flow = Place::<K>::new(scratch, place as u32, service, policy, Row::steady(owner));
@@ -683,6 +698,79 @@ fn account_tracked(scratch: *mut Scratch, asked: bool) {
     });
 }
 
+/// The MSS in replies of the service is lowered.
+#[inline(always)]
+pub fn clamps(service: u32) -> bool {
+    FLOW_POLICIES.get(service).is_some_and(|policy| policy.clamp != 0)
+}
+
+macro_rules! quoted {
+    ($fill:ident, $peek:ident, $peek_tracked:ident, $flow:ty, $tracked:ty) => {
+        /// Whose a flow is that an ICMP error is about, by its row and what is written down; nothing is written. `place` as of
+        /// [`place`], with the quoted packet's L4 header, whose IP header is at `ip`.
+        #[cold]
+        #[inline(never)]
+        pub fn $peek(packet: Packet, service: &Service, row: Word, place: u64, ip: u32) -> u32 {
+            let Some(scratch) = FLOW_SCRATCH.get_ptr_mut(0) else { return CONTRADICTION };
+            let Some(policy) = FLOW_POLICIES.get(service.id) else { return CONTRADICTION };
+            if !$fill(scratch, packet, place, ip as usize) {
+                return CONTRADICTION;
+            }
+            let mut flows =
+                Flows { place: Place::<$flow>::new(scratch, place as u32, service, policy, Row(row.load())), row };
+            u32::from(rows::peek(scratch!(scratch, row), scratch!(scratch, now), &mut flows))
+        }
+
+        /// As the other one, for a tracked flow whose row says by its word alone that it is the owner's.
+        #[cold]
+        #[inline(never)]
+        pub fn $peek_tracked(packet: Packet, service: &Service, owner: u16, place: u64, ip: u32) -> u32 {
+            let Some(scratch) = FLOW_SCRATCH.get_ptr_mut(0) else { return CONTRADICTION };
+            let Some(policy) = FLOW_POLICIES.get(service.id) else { return CONTRADICTION };
+            if !$fill(scratch, packet, place, ip as usize) {
+                return CONTRADICTION;
+            }
+            let mut flow = Place::<$tracked>::new(scratch, place as u32, service, policy, Row::steady(owner));
+            u32::from(rows::written(&mut flow).unwrap_or(owner))
+        }
+    };
+}
+
+quoted!(fill_quoted4, peek4, peek_tracked4, Flow4, Tracked4);
+quoted!(fill_quoted6, peek6, peek_tracked6, Flow6, Tracked6);
+
+/// Writes the flow of a quoted packet, which was from the service to the client, to the scratch memory.
+#[inline(always)]
+fn fill_quoted4(scratch: *mut Scratch, packet: Packet, place: u64, ip: usize) -> bool {
+    let Some(ip) = packet.header::<Ipv4Hdr>(ip & 0x1ff) else { return false };
+    let Some(ports) = packet.header::<[u8; 4]>(l4(place)) else { return false };
+    // SAFETY: as above.
+    unsafe {
+        let flow = (&raw mut (*scratch).key).cast::<Flow4>();
+        (*flow).source = ip.u32::<{ offset_of!(Ipv4Hdr, dst_addr) }>();
+        (*flow).destination = ip.u32::<{ offset_of!(Ipv4Hdr, src_addr) }>();
+        (*flow).ports = ports.u32::<0>().rotate_left(16);
+        (*flow).protocol = u32::from(protocol(place));
+    }
+    true
+}
+
+/// As [`fill_quoted4`].
+#[inline(always)]
+fn fill_quoted6(scratch: *mut Scratch, packet: Packet, place: u64, ip: usize) -> bool {
+    let Some(ip) = packet.header::<Ipv6Hdr>(ip & 0x1ff) else { return false };
+    let Some(ports) = packet.header::<[u8; 4]>(l4(place)) else { return false };
+    // SAFETY: as above.
+    unsafe {
+        let flow = (&raw mut (*scratch).key).cast::<Flow6>();
+        copy6!(ip.dst_addr => flow.source);
+        copy6!(ip.src_addr => flow.destination);
+        (*flow).ports = ports.u32::<0>().rotate_left(16);
+        (*flow).protocol = u32::from(protocol(place));
+    }
+    true
+}
+
 /// Some row of the service may be moving, so its replies prove something.
 #[inline(always)]
 pub fn in_motion(service: u32) -> bool {
@@ -692,11 +780,11 @@ pub fn in_motion(service: u32) -> bool {
 /// A backend's reply shows whose flow it is.
 #[cold]
 #[inline(never)]
-pub fn prove4(packet: Packet, reverse: &Reverse4, l4: usize) {
+pub fn prove4(packet: Packet, reverse: &Reverse4, place: u64) {
     let Some(scratch) = FLOW_SCRATCH.get_ptr_mut(0) else { return };
     let Some(ip) = packet.header::<Ipv4Hdr>(IP) else { return };
-    let Some(ports) = packet.header::<[u8; 4]>(l4) else { return };
-    let protocol = ip.u8::<{ offset_of!(Ipv4Hdr, proto) }>();
+    let Some(ports) = packet.header::<[u8; 4]>(l4(place)) else { return };
+    let protocol = protocol(place);
     // SAFETY: as above.
     unsafe {
         let flow = (&raw mut (*scratch).key).cast::<Flow4>();
@@ -714,11 +802,11 @@ pub fn prove4(packet: Packet, reverse: &Reverse4, l4: usize) {
 /// As [`prove4`].
 #[cold]
 #[inline(never)]
-pub fn prove6(packet: Packet, reverse: &Reverse6, l4: usize) {
+pub fn prove6(packet: Packet, reverse: &Reverse6, place: u64) {
     let Some(scratch) = FLOW_SCRATCH.get_ptr_mut(0) else { return };
     let Some(ip) = packet.header::<Ipv6Hdr>(IP) else { return };
-    let Some(ports) = packet.header::<[u8; 4]>(l4) else { return };
-    let protocol = ip.u8::<{ offset_of!(Ipv6Hdr, next_hdr) }>();
+    let Some(ports) = packet.header::<[u8; 4]>(l4(place)) else { return };
+    let protocol = protocol(place);
     // SAFETY: as above.
     unsafe {
         let flow = (&raw mut (*scratch).key).cast::<Flow6>();

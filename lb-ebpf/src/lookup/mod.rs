@@ -1,6 +1,7 @@
 //! Which backend: the flow's row on the service's ring, and where that does not say, what [`flows`] knows.
 
 pub mod flows;
+pub mod fragments;
 
 use core::arch::asm;
 
@@ -42,43 +43,36 @@ fn row(service: &Service, hash: u32) -> Option<(Row, Word)> {
     })
 }
 
-/// What becomes of a flow's packet.
-pub enum Found {
-    /// It goes to this backend, by its id.
-    Backend(u16, &'static Backend),
-    /// Its backend is down, and the client is to be told so.
-    Orphan,
-}
-
 /// The service's flows are tracked.
 #[inline(always)]
 pub fn is_tracked(service: &Service) -> bool {
     settings::tracking() != 0 && service.flags & TRACKED != 0
 }
 
-/// The backend for a flow with this hash. `look_up` is asked where the row alone does not say, and about flows that are
-/// tracked; it is told whose the flow is by the row alone.
+/// The id of the backend for a flow with this hash, 0 being nobody's, or [`flows::ORPHAN_TO_TELL`]. `look_up` is asked where
+/// the row alone does not say, and about flows that are tracked; it is told whose the flow is by the row alone.
 #[inline(always)]
 pub fn backend(
     service: &Service,
     hash: u32,
     look_up: impl FnOnce(Option<u16>, Word) -> u32,
-) -> Result<Found, DropReason> {
+) -> Result<u32, DropReason> {
     let (row, place) = row(service, hash).ok_or(DropReason::NoRing)?;
-    let id = match rows::by_row_alone(row, hash) {
-        Some(owner) if !is_tracked(service) => owner,
+    match rows::by_row_alone(row, hash) {
+        Some(owner) if !is_tracked(service) => Ok(u32::from(owner)),
         alone => match look_up(alone, place) {
-            flows::ORPHAN_TO_TELL => return Ok(Found::Orphan),
-            flows::ORPHAN_TO_DROP => return Err(DropReason::BackendDown),
-            flows::CONTRADICTION => return Err(DropReason::Internal),
-            id => id as u16,
+            flows::ORPHAN_TO_DROP => Err(DropReason::BackendDown),
+            flows::CONTRADICTION => Err(DropReason::Internal),
+            answer => Ok(answer),
         },
-    };
+    }
+}
+
+/// The backend of this id.
+#[inline(always)]
+pub fn by_id(id: u32) -> Result<&'static Backend, DropReason> {
     match id {
         0 => Err(DropReason::NoBackend),
-        id => match BACKENDS.get(u32::from(id)) {
-            Some(backend) => Ok(Found::Backend(id, backend)),
-            None => Err(DropReason::Internal),
-        },
+        id => BACKENDS.get(id).ok_or(DropReason::Internal),
     }
 }

@@ -1,4 +1,4 @@
-//! IPv6 (RFC 8200), without extension headers: a packet that has any carries no ports we can see.
+//! IPv6 (RFC 8200). Extension headers are [`super::extensions`]'.
 
 use core::mem::offset_of;
 
@@ -6,9 +6,13 @@ use network_types::ip::Ipv6Hdr;
 
 use lb_ebpf::packet::Packet;
 
-use super::{IP, Ip, l4};
+use super::extensions::{is_extension, walk};
+use super::icmp::{self, PROTO_ICMPV6};
+use super::{ERROR, IP, Ip, LATER, WHOLE, l4, veiled};
+use crate::settings;
+use crate::veil::Veil;
 
-/// Offset of the L4 header in the frame.
+/// Offset in the frame of what follows the header.
 const L4: usize = IP + Ipv6Hdr::LEN;
 
 /// The four words of an address that starts `OFFSET` bytes into the header.
@@ -25,27 +29,48 @@ macro_rules! address {
 
 /// `None`: no ports to look a service up by.
 #[inline(always)]
-pub fn parse(packet: Packet) -> Option<Ip<[u32; 4]>> {
+pub fn parse(packet: Packet, veil: &mut Veil) -> Option<Ip<'_, [u32; 4]>> {
     let header = packet.header::<Ipv6Hdr>(IP)?;
     // Version, traffic class, flow label.
     let first_word = u32::from_be(header.u32::<{ offset_of!(Ipv6Hdr, vcf) }>());
-    let protocol = header.u8::<{ offset_of!(Ipv6Hdr, next_hdr) }>();
-    if first_word >> 28 != 6 || !l4::balanced(protocol) {
+    let next = header.u8::<{ offset_of!(Ipv6Hdr, next_hdr) }>();
+    if first_word >> 28 != 6 {
         return None;
     }
-    let payload = usize::from(u16::from_be(header.u16::<{ offset_of!(Ipv6Hdr, payload_len) }>()));
-    if payload < l4::PORTS {
+    let (piece, protocol, l4, id) = if l4::balanced(next) {
+        (WHOLE, next, L4, 0)
+    } else if settings::extensions() != 0 && is_extension(next) {
+        let chain = walk(packet, next, L4)?;
+        (chain.piece(), chain.protocol(), chain.l4(), chain.id())
+    } else if settings::icmp() != 0 && next == PROTO_ICMPV6 {
+        let quote = icmp::ipv6(packet, L4)?;
+        (ERROR, quote.protocol(), quote.l4(), L4 as u32)
+    } else {
+        return None;
+    };
+    if settings::fragments() == 0 && piece == LATER {
         return None;
     }
+    let source = if settings::icmp() != 0 && piece == ERROR {
+        // What an error quotes is the packet that its receiver sent.
+        let quoted = packet.header::<Ipv6Hdr>(L4 + icmp::HEADER)?;
+        address!(quoted, dst_addr)
+    } else {
+        address!(header, src_addr)
+    };
+    let length = Ipv6Hdr::LEN + usize::from(u16::from_be(header.u16::<{ offset_of!(Ipv6Hdr, payload_len) }>()));
+    let (piece, protocol, l4) = veiled(veil, piece, protocol, l4);
     Some(Ip {
-        source: address!(header, src_addr),
+        source,
         destination: address!(header, dst_addr),
         protocol,
-        l4: L4,
-        ports: l4::ports(packet, L4)?,
-        length: Ipv6Hdr::LEN + payload,
+        l4,
+        ports: piece.ports(packet, l4, length)?,
+        length,
         class: (first_word >> 20) as u8,
         hops: header.u8::<{ offset_of!(Ipv6Hdr, hop_limit) }>(),
-        fragmented: false,
+        piece,
+        id,
+        follows: 0,
     })
 }

@@ -10,7 +10,7 @@ use lb_ebpf::packet::Packet;
 pub const PORTS: usize = 4;
 
 /// Source and destination port, in network order.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub struct Ports {
     pub source: u16,
     pub destination: u16,
@@ -28,6 +28,21 @@ pub fn header_length(protocol: u8) -> usize {
     if protocol == PROTO_TCP { TcpHdr::LEN } else { UdpHdr::LEN }
 }
 
+impl Ports {
+    /// Of both as one word.
+    #[inline(always)]
+    pub fn of(word: u32) -> Self {
+        let [a, b, c, d] = word.to_ne_bytes();
+        Self { source: u16::from_ne_bytes([a, b]), destination: u16::from_ne_bytes([c, d]), word }
+    }
+
+    /// Of a packet in the other direction.
+    #[inline(always)]
+    pub fn back(self) -> Self {
+        Self { source: self.destination, destination: self.source, word: self.word.rotate_left(16) }
+    }
+}
+
 #[inline(always)]
 pub fn ports(packet: Packet, l4: usize) -> Option<Ports> {
     let header = packet.header::<[u8; PORTS]>(l4)?;
@@ -37,6 +52,12 @@ pub fn ports(packet: Packet, l4: usize) -> Option<Ports> {
 const TCP_FLAGS: usize = 13;
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
+
+/// The packet opens a TCP connection, in either direction.
+#[inline(always)]
+pub fn synchronizes(packet: Packet, protocol: u8, l4: usize) -> bool {
+    protocol == PROTO_TCP && packet.header::<TcpHdr>(l4).is_some_and(|tcp| tcp.u8::<TCP_FLAGS>() & SYN != 0)
+}
 
 /// The packet asks to open a TCP connection.
 #[inline(always)]

@@ -12,7 +12,8 @@ use lb_common::csum::Delta;
 use lb_ebpf::packet::Packet;
 
 use super::ttl;
-use crate::parse::IP;
+use crate::parse::{IP, Ip, LATER};
+use crate::settings;
 
 /// Which end of the packet is translated.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -23,13 +24,16 @@ pub enum End {
     Source,
 }
 
-/// Adds a port change and applies the whole difference to the L4 checksum.
+/// Adds a port change and applies the whole difference to the L4 checksum. A later fragment has neither.
 #[inline(always)]
-fn l4(packet: Packet, offset: usize, protocol: u8, end: End, old: u16, new: u16, addresses: Delta) -> bool {
+fn l4<A>(packet: Packet, ip: &Ip<'_, A>, end: End, old: u16, new: u16, addresses: Delta) -> bool {
+    if settings::fragments() != 0 && ip.piece.is(LATER) {
+        return true;
+    }
     let delta = addresses.word16(old, new);
-    if protocol == PROTO_TCP {
+    if ip.protocol == PROTO_TCP {
         const CHECK: usize = offset_of!(TcpHdr, check);
-        let Some(tcp) = packet.header::<TcpHdr>(offset) else { return false };
+        let Some(tcp) = packet.header::<TcpHdr>(ip.l4) else { return false };
         match end {
             End::Destination => tcp.set_u16::<{ offset_of!(TcpHdr, dest) }>(new),
             End::Source => tcp.set_u16::<{ offset_of!(TcpHdr, source) }>(new),
@@ -37,7 +41,7 @@ fn l4(packet: Packet, offset: usize, protocol: u8, end: End, old: u16, new: u16,
         tcp.set_u16::<CHECK>(delta.apply(tcp.u16::<CHECK>()));
     } else {
         const CHECK: usize = offset_of!(UdpHdr, check);
-        let Some(udp) = packet.header::<UdpHdr>(offset) else { return false };
+        let Some(udp) = packet.header::<UdpHdr>(ip.l4) else { return false };
         match end {
             End::Destination => udp.set_u16::<{ offset_of!(UdpHdr, dst) }>(new),
             End::Source => udp.set_u16::<{ offset_of!(UdpHdr, src) }>(new),
@@ -56,7 +60,7 @@ pub struct Side<A> {
 
 /// Translates one end of an IPv4 packet and takes one from its TTL, which must be above 1.
 #[inline(always)]
-pub fn ipv4(packet: Packet, offset: usize, protocol: u8, end: End, old: Side<u32>, new: Side<u32>) -> bool {
+pub fn ipv4(packet: Packet, ip: &Ip<'_, u32>, end: End, old: Side<u32>, new: Side<u32>) -> bool {
     const CHECK: usize = offset_of!(Ipv4Hdr, check);
     let Some(header) = packet.header::<Ipv4Hdr>(IP) else { return false };
     let address = Delta::new().word32(old.addr, new.addr);
@@ -66,12 +70,12 @@ pub fn ipv4(packet: Packet, offset: usize, protocol: u8, end: End, old: Side<u32
     }
     let delta = ttl::less4(&header, address);
     header.set_u16::<CHECK>(delta.apply(header.u16::<CHECK>()));
-    l4(packet, offset, protocol, end, old.port, new.port, address)
+    l4(packet, ip, end, old.port, new.port, address)
 }
 
 /// Translates one end of an IPv6 packet and takes one from its hop limit, which must be above 1.
 #[inline(always)]
-pub fn ipv6(packet: Packet, offset: usize, protocol: u8, end: End, old: Side<[u32; 4]>, new: Side<[u32; 4]>) -> bool {
+pub fn ipv6(packet: Packet, ip: &Ip<'_, [u32; 4]>, end: End, old: Side<[u32; 4]>, new: Side<[u32; 4]>) -> bool {
     const SOURCE: usize = offset_of!(Ipv6Hdr, src_addr);
     const DESTINATION: usize = offset_of!(Ipv6Hdr, dst_addr);
     let Some(header) = packet.header::<Ipv6Hdr>(IP) else { return false };
@@ -91,5 +95,5 @@ pub fn ipv6(packet: Packet, offset: usize, protocol: u8, end: End, old: Side<[u3
         }
     }
     ttl::less6(&header);
-    l4(packet, offset, protocol, end, old.port, new.port, Delta::new().words128(old.addr, new.addr))
+    l4(packet, ip, end, old.port, new.port, Delta::new().words128(old.addr, new.addr))
 }

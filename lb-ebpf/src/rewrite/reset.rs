@@ -6,7 +6,6 @@
 
 use core::mem::offset_of;
 
-use network_types::eth::EthHdr;
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 use network_types::tcp::TcpHdr;
 
@@ -76,22 +75,8 @@ impl Answer {
     }
 }
 
-/// The frame goes back to who sent it.
-#[inline(always)]
-fn swap_macs(packet: Packet) -> bool {
-    let Some(header) = packet.header::<EthHdr>(0) else { return false };
-    let destination = [header.u16::<0>(), header.u16::<2>(), header.u16::<4>()];
-    header.set_u16::<0>(header.u16::<6>());
-    header.set_u16::<2>(header.u16::<8>());
-    header.set_u16::<4>(header.u16::<10>());
-    header.set_u16::<6>(destination[0]);
-    header.set_u16::<8>(destination[1]);
-    header.set_u16::<10>(destination[2]);
-    true
-}
-
-/// Turns the frame into the answer to its segment; `length` is the IP packet's. False: it has none, and what is left of
-/// the frame is not to be sent.
+/// Turns what is behind the Ethernet header into the answer to its segment; `length` is the IP packet's. False: it has
+/// none, and what is left of the frame is not to be sent.
 #[cold]
 #[inline(never)]
 pub fn ipv4(packet: Packet, l4: usize, length: usize) -> bool {
@@ -101,7 +86,7 @@ pub fn ipv4(packet: Packet, l4: usize, length: usize) -> bool {
     let Some(answer) = Answer::to(packet, l4, length) else { return false };
     let Some(header) = packet.header::<Ipv4Hdr>(IP) else { return false };
     let (source, destination) = (header.u32::<DESTINATION>(), header.u32::<SOURCE>());
-    if !packet.cut(IP + LENGTH) || !swap_macs(packet) {
+    if !packet.cut(IP + LENGTH) {
         return false;
     }
     let Some(header) = packet.header::<Ipv4Hdr>(IP) else { return false };
@@ -124,7 +109,7 @@ pub fn ipv6(packet: Packet, l4: usize, length: usize) -> bool {
     const SOURCE: usize = offset_of!(Ipv6Hdr, src_addr);
     const DESTINATION: usize = offset_of!(Ipv6Hdr, dst_addr);
     let Some(answer) = Answer::to(packet, l4, length) else { return false };
-    if !packet.cut(IP + Ipv6Hdr::LEN + TcpHdr::LEN) || !swap_macs(packet) {
+    if !packet.cut(IP + Ipv6Hdr::LEN + TcpHdr::LEN) {
         return false;
     }
     let Some(header) = packet.header::<Ipv6Hdr>(IP) else { return false };
@@ -141,5 +126,5 @@ pub fn ipv6(packet: Packet, l4: usize, length: usize) -> bool {
     let pseudo: u64 = swap!(0 4 8 12);
     header.set_u32::<0>(u32::from_ne_bytes([0x60, 0, 0, 0]));
     header.set_u32::<4>(u32::from_ne_bytes([0, TcpHdr::LEN as u8, PROTO_TCP, TTL]));
-    answer.write(packet, l4, pseudo)
+    answer.write(packet, IP + Ipv6Hdr::LEN, pseudo)
 }

@@ -17,7 +17,9 @@ use lb_common::csum::fold;
 use lb_ebpf::packet::Packet;
 
 use super::encap::Outer;
+use crate::parse::extensions::FURTHEST;
 use crate::parse::{IP, Ip};
+use crate::settings;
 
 /// What [`sum4`] and [`sum6`] say of a packet that can add up to anything.
 const ANYTHING: Option<u64> = None;
@@ -31,13 +33,13 @@ fn pseudo(protocol: u8, length: usize) -> u64 {
 
 /// The packet's own checksum is none.
 #[inline(always)]
-fn unsummed<A>(packet: Packet, ip: &Ip<A>) -> bool {
+fn unsummed<A>(packet: Packet, ip: &Ip<'_, A>) -> bool {
     const CHECK: usize = offset_of!(UdpHdr, check);
     ip.protocol == PROTO_UDP && packet.header::<UdpHdr>(ip.l4).is_none_or(|udp| udp.u16::<CHECK>() == 0)
 }
 
 #[inline(always)]
-pub fn sum4(packet: Packet, ip: &Ip<u32>) -> Option<u64> {
+pub fn sum4(packet: Packet, ip: &Ip<'_, u32>) -> Option<u64> {
     if unsummed(packet, ip) {
         return ANYTHING;
     }
@@ -47,13 +49,35 @@ pub fn sum4(packet: Packet, ip: &Ip<u32>) -> Option<u64> {
 
 /// The addresses are in the header and in the pseudo-header, so they cancel each other out.
 #[inline(always)]
-pub fn sum6(packet: Packet, ip: &Ip<[u32; 4]>) -> Option<u64> {
+pub fn sum6(packet: Packet, ip: &Ip<'_, [u32; 4]>) -> Option<u64> {
     if unsummed(packet, ip) {
         return ANYTHING;
     }
     let header = packet.header::<Ipv6Hdr>(IP)?;
     let lacks = !fold(pseudo(ip.protocol, IP + ip.length - ip.l4));
-    Some(u64::from(header.u32::<0>()) + u64::from(header.u32::<4>()) + u64::from(lacks))
+    let sum = u64::from(header.u32::<0>()) + u64::from(header.u32::<4>()) + u64::from(lacks);
+    if settings::extensions() == 0 || ip.l4 == IP + Ipv6Hdr::LEN {
+        return Some(sum);
+    }
+    match extensions(packet, ip.l4) {
+        0 => None,
+        more => Some(sum + more),
+    }
+}
+
+/// What the extension headers in front of the L4 header at `end` add up to; not 0, as they say what comes next.
+#[cold]
+#[inline(never)]
+fn extensions(packet: Packet, end: usize) -> u64 {
+    let packet = packet.opaque();
+    let mut sum = 0;
+    let mut at = IP + Ipv6Hdr::LEN;
+    while at < end && at <= FURTHEST {
+        let Some(words) = packet.header::<[u8; 8]>(at) else { return 0 };
+        sum += u64::from(words.u32::<0>()) + u64::from(words.u32::<4>());
+        at += 8;
+    }
+    sum
 }
 
 #[inline(always)]

@@ -85,6 +85,14 @@ pub struct ServiceStatus {
     pub replies: Traffic,
     pub syns: u64,
     pub fib_lookups: u64,
+    /// Later fragments that followed their first one.
+    #[serde(default)]
+    pub fragments: u64,
+    /// ICMP errors that went to whom they concern.
+    #[serde(default)]
+    pub icmp_errors: u64,
+    #[serde(default)]
+    pub answers: AnswersStatus,
     /// By reason; only those that happened.
     pub drops: BTreeMap<String, u64>,
     pub flows: FlowsStatus,
@@ -114,6 +122,15 @@ pub struct FlowsStatus {
     pub refused_race: u64,
     /// Packets answered with RST because their backend is down.
     pub resets: u64,
+}
+
+/// What Sluice has said itself on a service's behalf.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct AnswersStatus {
+    /// To echo requests for its addresses, counted for the first service that has the address.
+    pub echoes: u64,
+    /// To packets that were too big for their way, whose senders were told.
+    pub too_big: u64,
 }
 
 /// The flows that are written down whatever their row.

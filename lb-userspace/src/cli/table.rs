@@ -117,6 +117,10 @@ fn service_lines(out: &mut String, service: &ServiceStatus, wide: bool, width: u
     }
     if wide {
         facts.push(format!("{} fib lookups", service.fib_lookups));
+        facts.push(format!("{} later fragments", service.fragments));
+        facts.push(format!("{} icmp errors", service.icmp_errors));
+        facts.push(format!("{} echoes answered", service.answers.echoes));
+        facts.push(format!("{} told too big", service.answers.too_big));
     }
     let plain = |l: &str| l.to_owned();
     wrapped(out, "     ", &facts.join(", "), width, plain);

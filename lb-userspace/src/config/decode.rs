@@ -21,8 +21,8 @@ use super::tree::{self, Kind, Node};
 use super::values;
 use crate::model::{
     Affinity, BackendState, Check, CheckKind, DnsCheck, ExecCheck, Forward, GrpcCheck, HttpCheck, HttpsCheck, Mac,
-    Need, OnBackendDown, OnExit, Prefix, Protocol, Rcode, Scheduler, TlsCheck, TlsOptions, Tracking, UdpCheck, UdpMode,
-    VipAddresses, XdpMode,
+    Need, OnBackendDown, OnExit, Prefix, Protocol, Rcode, Scheduler, Switch, TlsCheck, TlsOptions, Tracking, UdpCheck,
+    UdpMode, VipAddresses, XdpMode,
 };
 
 /// Most checks of a service: each is made for each backend.
@@ -59,8 +59,19 @@ pub(super) struct Raw {
     pub admin: RawAdmin,
     pub hash_key: Option<Spanned<PathBuf>>,
     pub limits: RawLimits,
+    pub packets: RawPackets,
     pub defaults: RawDefaults,
     pub services: Vec<RawService>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct RawPackets {
+    pub vlan_tags: Option<Spanned<Switch>>,
+    pub extension_headers: Option<Spanned<Switch>>,
+    pub fragments: Option<Spanned<Switch>>,
+    pub icmp_errors: Option<Spanned<Switch>>,
+    pub echo: Option<Spanned<Switch>>,
+    pub too_big: Option<Spanned<Switch>>,
 }
 
 #[derive(Debug, Default)]
@@ -149,6 +160,7 @@ pub(super) struct RawService {
     pub on_backend_down: Option<Spanned<OnBackendDown>>,
     pub udp: Option<RawUdp>,
     pub affinity: Option<Spanned<Affinity>>,
+    pub clamp_mss: Option<Spanned<Switch>>,
     pub tracking: Option<Spanned<Tracking>>,
     pub limits: RawServiceLimits,
     pub health: RawHealth,
@@ -234,6 +246,7 @@ pub(super) fn decode(root: &Node<'_>, problems: &mut Problems<'_>) -> Option<Raw
     let admin = fields.get("admin").map_or_else(RawAdmin::default, |f| d.admin(&f));
     let hash_key = fields.get("hash_key").and_then(|f| d.path(&f));
     let limits = fields.get("limits").map_or_else(RawLimits::default, |f| d.limits(&f));
+    let packets = fields.get("packets").map_or_else(RawPackets::default, |f| d.packets(&f));
     let defaults = fields.get("defaults").map_or_else(RawDefaults::default, |f| d.defaults(&f));
     let mut services = Vec::new();
     if let Some(f) = fields.get("services")
@@ -243,7 +256,7 @@ pub(super) fn decode(root: &Node<'_>, problems: &mut Problems<'_>) -> Option<Raw
             services.extend(d.service(index, item, &f.at.item(index, peek(item, "name"))));
         }
     }
-    Some(Raw { node, admin, hash_key, limits, defaults, services })
+    Some(Raw { node, admin, hash_key, limits, packets, defaults, services })
 }
 
 /// The text under `key`, if there is one; for labels only.
@@ -633,6 +646,19 @@ impl Decoder<'_, '_> {
         RawLimits { flows: limit("flows"), services: limit("services"), backends: limit("backends") }
     }
 
+    fn packets(&mut self, f: &Field<'_, '_>) -> RawPackets {
+        let Some(fields) = self.fields(f.node, &f.at, &schema::PACKETS) else { return RawPackets::default() };
+        let mut switch = |name| fields.get(name).and_then(|f| self.choice::<Switch>(&f));
+        RawPackets {
+            vlan_tags: switch("vlan_tags"),
+            extension_headers: switch("extension_headers"),
+            fragments: switch("fragments"),
+            icmp_errors: switch("icmp_errors"),
+            echo: switch("echo"),
+            too_big: switch("too_big"),
+        }
+    }
+
     fn defaults(&mut self, f: &Field<'_, '_>) -> RawDefaults {
         let mut raw = RawDefaults::default();
         let Some(fields) = self.fields(f.node, &f.at, &schema::DEFAULTS) else { return raw };
@@ -707,6 +733,7 @@ impl Decoder<'_, '_> {
             let mode = fields.get("mode").and_then(|f| self.choice::<UdpMode>(&f));
             Some(RawUdp { span: f.node.span, mode })
         });
+        let clamp_mss = fields.get("clamp_mss").and_then(|f| self.choice::<Switch>(&f));
         let affinity = fields.get("affinity").and_then(|f| self.choice::<Affinity>(&f));
         let tracking = fields.get("tracking").and_then(|f| self.choice::<Tracking>(&f));
         let limits = fields.get("limits").and_then(|f| {
@@ -754,6 +781,7 @@ impl Decoder<'_, '_> {
             on_backend_down,
             udp,
             affinity,
+            clamp_mss,
             tracking,
             limits: limits.unwrap_or_default(),
             health,
@@ -1208,6 +1236,8 @@ mod tests {
                         "mode" => d.choice::<UdpMode>(&f).is_some(),
                         "affinity" => d.choice::<Affinity>(&f).is_some(),
                         "tracking" => d.choice::<Tracking>(&f).is_some(),
+                        "clamp_mss" | "vlan_tags" | "extension_headers" | "fragments" | "icmp_errors" | "echo"
+                        | "too_big" => d.choice::<Switch>(&f).is_some(),
                         other => panic!("which type does `{other}` choose from?"),
                     };
                     assert!(known, "{name}: {word}");

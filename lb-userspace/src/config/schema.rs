@@ -183,6 +183,7 @@ static BACKEND_STATE: Choice = Choice { what: "a backend's state", words: &[word
 static ON_BACKEND_DOWN: Choice =
     Choice { what: "an answer to a dead backend", words: &[word("reselect"), word("drop"), word("reset")] };
 static UDP_MODE: Choice = Choice { what: "a UDP mode", words: &[word("flow"), word("oneshot")] };
+static SWITCH: Choice = Choice { what: "a switch", words: &[word("on"), word("off")] };
 static AFFINITY: Choice = Choice { what: "an affinity", words: &[word("flow"), word("source")] };
 static TRACKING: Choice = Choice { what: "a tracking mode", words: &[word("auto"), word("full"), word("none")] };
 static OVER: Choice = Choice { what: "a transport of DNS", words: &[word("udp"), word("tcp")] };
@@ -260,6 +261,7 @@ pub static TOP: Table = table(
              backend a flow gets, so it must be the same on every node that serves the same addresses",
         ),
         key("limits", Value::Table(&LIMITS), Nothing, "room in the kernel's maps"),
+        key("packets", Value::Table(&PACKETS), Nothing, "kinds of packets to know"),
         key("defaults", Value::Table(&DEFAULTS), Nothing, "defaults for all services"),
         key(
             "services",
@@ -414,6 +416,53 @@ pub static LIMITS: Table = table(
     ],
 );
 
+pub static PACKETS: Table = table(
+    "packets",
+    &[
+        key(
+            "vlan_tags",
+            Value::Choice(&SWITCH),
+            Is("on"),
+            "`on`: frames with one or two VLAN tags (802.1Q, 802.1ad) are looked into, and frames leave with the tags of the \
+             VLAN interface that the route names. `off`: tagged frames are the host's",
+        ),
+        key(
+            "extension_headers",
+            Value::Choice(&SWITCH),
+            Is("on"),
+            "`on`: IPv6 hop-by-hop, routing, destination options and fragment headers are stepped over, eight of them or 256 \
+             bytes. `off`: packets that have one are the host's",
+        ),
+        key(
+            "fragments",
+            Value::Choice(&SWITCH),
+            Is("on"),
+            "`on`: the later fragments of a packet go where its first one went. `off`: the first is dropped (`fragment`), later \
+             ones are the host's",
+        ),
+        key(
+            "icmp_errors",
+            Value::Choice(&SWITCH),
+            Is("on"),
+            "`on`: ICMP errors about a packet of a service (unreachable, too big, time exceeded) go to the backend or the client that \
+             sent it. `off`: they are the host's",
+        ),
+        key(
+            "echo",
+            Value::Choice(&SWITCH),
+            Is("on"),
+            "`on`: echo requests (ping) for service addresses are answered. `off`: they are the host's",
+        ),
+        key(
+            "too_big",
+            Value::Choice(&SWITCH),
+            Is("on"),
+            "`on`: who sends a packet that does not fit its way, tunnel and all, is told so (fragmentation needed, packet too big), \
+             at most 1,000 times a second by each CPU. `off`: it is dropped without a word",
+        ),
+    ],
+);
+
 pub static DEFAULTS: Table = table(
     "defaults",
     &[
@@ -486,6 +535,14 @@ pub static SERVICE: Table = table(
         TIMEOUTS_KEY,
         ON_BACKEND_DOWN_KEY,
         key("udp", Value::Table(&UDP), Nothing, "what a UDP flow is; refused where `protocol` has no `udp`"),
+        key(
+            "clamp_mss",
+            Value::Choice(&SWITCH),
+            Depends("`on` with `forward: nat`, else `off`"),
+            "`on`: the MSS with which TCP connections open is lowered to what the way takes, tunnel and all, so that nobody sends \
+             segments that are too big. With `nat` in both directions; else only what clients say, and so only what backends \
+             send, because their answers do not come this way",
+        ),
         key(
             "affinity",
             Value::Choice(&AFFINITY),
@@ -927,13 +984,14 @@ pub static BACKEND: Table = table(
 );
 
 /// Every mapping of the schema.
-pub static TABLES: [&Table; 26] = [
+pub static TABLES: [&Table; 27] = [
     &TOP,
     &NODE,
     &INTERFACE,
     &TUNNEL_SOURCE,
     &ADMIN,
     &LIMITS,
+    &PACKETS,
     &DEFAULTS,
     &SERVICE,
     &TUNNEL,

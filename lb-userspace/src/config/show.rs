@@ -10,7 +10,8 @@ use serde_json::{Map, Value, json};
 
 use super::values::{show_bytes, show_duration, show_percent, show_rate};
 use crate::model::{
-    Backend, Check, CheckKind, Forward, HealthCheck, HttpCheck, Mac, Model, Need, Prefix, Protocol, Service, TlsOptions,
+    Backend, Check, CheckKind, Forward, HealthCheck, HttpCheck, Mac, Model, Need, Prefix, Protocol, Service, Switch,
+    TlsOptions,
 };
 
 /// The file, its keys in the order of the documentation.
@@ -40,6 +41,14 @@ pub fn show(model: &Model) -> Value {
             "flows": model.limits.flows,
             "services": model.limits.services,
             "backends": model.limits.backends,
+        },
+        "packets": {
+            "vlan_tags": Switch::from(model.packets.vlan),
+            "extension_headers": Switch::from(model.packets.extensions),
+            "fragments": Switch::from(model.packets.fragments),
+            "icmp_errors": Switch::from(model.packets.icmp),
+            "echo": Switch::from(model.packets.echo),
+            "too_big": Switch::from(model.packets.too_big),
         },
         "services": model.services.iter().map(service).collect::<Vec<_>>(),
     })
@@ -81,6 +90,7 @@ fn service(s: &Service) -> Value {
         ("on_backend_down", word(s.on_backend_down).filter(|_| has(Protocol::Tcp))),
         ("udp", Some(json!({ "mode": s.udp })).filter(|_| has(Protocol::Udp))),
         ("affinity", word(s.affinity)),
+        ("clamp_mss", word(Switch::from(s.clamp_mss)).filter(|_| has(Protocol::Tcp))),
         ("tracking", word(s.tracking)),
         ("limits", Some(limits)),
         ("health", Some(s.health.as_ref().map_or_else(|| json!("none"), health))),

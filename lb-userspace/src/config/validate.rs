@@ -16,7 +16,7 @@ use super::diagnose::{At, Problems, Span};
 use super::values::show_duration;
 use crate::model::{
     Admin, Backend, Check, CheckKind, Forward, HealthCheck, Interface, Limits, Model, Need, Node, OnBackendDown,
-    Prefix, Protocol, Service, ServiceLimits, Timeouts, Tracking, Tunnel,
+    Packets, Prefix, Protocol, Service, ServiceLimits, Switch, Timeouts, Tracking, Tunnel,
 };
 
 /// `sun_path` holds 108 bytes with the closing NUL (unix(7)).
@@ -37,6 +37,16 @@ pub(super) fn validate(raw: &Raw, problems: &mut Problems<'_>) -> Option<Model> 
     if !v.room(raw, limits) {
         return None;
     }
+    let on = |given: &Option<Spanned<Switch>>| or(given, Switch::On) == Switch::On;
+    let packets = Packets {
+        vlan: on(&raw.packets.vlan_tags),
+        extensions: on(&raw.packets.extension_headers),
+        fragments: on(&raw.packets.fragments),
+        icmp: on(&raw.packets.icmp_errors),
+        echo: on(&raw.packets.echo),
+        too_big: on(&raw.packets.too_big),
+        ..Packets::default()
+    };
     let services: Vec<_> = raw.services.iter().map(|s| v.service(s, raw, limits)).collect();
     v.service_names(raw);
     v.overlaps(raw, &admin);
@@ -46,7 +56,7 @@ pub(super) fn validate(raw: &Raw, problems: &mut Problems<'_>) -> Option<Model> 
         return None;
     }
     let hash_key = or(&raw.hash_key, PathBuf::from("/etc/sluice/hash.key"));
-    Some(Model { node, admin, hash_key, limits, services: services.into_iter().collect::<Option<_>>()? })
+    Some(Model { node, admin, hash_key, limits, packets, services: services.into_iter().collect::<Option<_>>()? })
 }
 
 fn or<T: Clone>(given: &Option<Spanned<T>>, default: T) -> T {
@@ -195,6 +205,7 @@ impl Validator<'_, '_> {
                 },
                 udp: s.udp.as_ref().map_or(Default::default(), |udp| or(&udp.mode, Default::default())),
                 affinity: or(&s.affinity, Default::default()),
+                clamp_mss: or(&s.clamp_mss, Switch::from(s.forward(raw)? == Forward::Nat)) == Switch::On,
                 tracking: s.tracking(raw),
                 limits,
                 health,

@@ -25,6 +25,9 @@ pub fn describe(old: &Model, new: &Model) -> Vec<String> {
     if old.node.on_exit != new.node.on_exit {
         out.push(format!("on_exit: {:?} → {:?}", old.node.on_exit, new.node.on_exit).to_lowercase());
     }
+    if old.packets != new.packets {
+        out.push(format!("packets: {:?} → {:?}", old.packets, new.packets));
+    }
     let by_name =
         |m: &Model| -> BTreeMap<String, Service> { m.services.iter().map(|s| (s.name.clone(), s.clone())).collect() };
     let (before, after) = (by_name(old), by_name(new));
@@ -56,6 +59,7 @@ fn service_changes(old: &Service, new: &Service, out: &mut Vec<String>) {
     field("on_backend_down", old.on_backend_down != new.on_backend_down);
     field("udp.mode", old.udp != new.udp);
     field("affinity", old.affinity != new.affinity);
+    field("clamp_mss", old.clamp_mss != new.clamp_mss);
     field("tracking", old.tracking != new.tracking);
     field("limits", old.limits != new.limits);
     field("health", old.health != new.health);

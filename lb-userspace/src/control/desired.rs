@@ -15,19 +15,19 @@ use lb_common::flow::{FlowPolicy, ORPHAN_DROP, ORPHAN_RESELECT, ORPHAN_RESET};
 use lb_common::ring::rows;
 use lb_common::route::{Neighbour4, Neighbour6};
 use lb_common::service::{
-    AFFINITY_SOURCE, BEFORE_SOURCE, FORWARD_DSR_L2, FORWARD_GENEVE, FORWARD_GRE, FORWARD_GUE, FORWARD_GUE0,
+    AFFINITY_SOURCE, BEFORE_SOURCE, CLAMP, FORWARD_DSR_L2, FORWARD_GENEVE, FORWARD_GRE, FORWARD_GUE, FORWARD_GUE0,
     FORWARD_IPIP, FORWARD_NAT, FORWARD_VXLAN, Reverse4, Reverse6, Service as ServiceEntry, TRACKED,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::dataplane::maps::{MAX_LOCAL, MAX_NEIGHBOURS, MAX_ROUTES};
+use crate::dataplane::maps::{MAX_LOCAL, MAX_NEIGHBOURS, MAX_ROUTES, MAX_VLANS};
 use crate::dataplane::tables::{
     Backend as BackendEntry, Ring as RingEntry, RingId, RingOwners, RingPlace, RouteTo, Tables,
 };
 use crate::dataplane::{Features, Sizes};
 use crate::exit::{Exit, Failure};
 use crate::model::{
-    Affinity, Backend, BackendState, Forward, Model, OnBackendDown, Prefix, Protocol, Service, UdpMode,
+    Affinity, Backend, BackendState, Forward, Model, OnBackendDown, Packets, Prefix, Protocol, Service, UdpMode,
 };
 use crate::net::{NetState, Resolution, RouteView, route};
 use crate::ring::{self, Fingerprint, Member, Seed};
@@ -329,6 +329,7 @@ pub fn features(model: &Model, leaving: &Leaving) -> Features {
         overlay: forwards(Forward::Vxlan) || forwards(Forward::Geneve),
         crossing: model.services.iter().any(|s| s.forward.is_tunnel() && crosses(s)),
         tracking: model.tracked_room() != [0; 2],
+        packets: Packets { clamp: model.services.iter().any(Service::clamps), ..model.packets },
         ..Features::default()
     }
 }
@@ -552,6 +553,9 @@ fn service_entries(service: &Service, service_id: u32, key: &RingKey, ring: &Bui
     if service.tracks(key.protocol) {
         flags |= TRACKED;
     }
+    if service.clamps() && key.protocol == Protocol::Tcp {
+        flags |= CLAMP;
+    }
     let entry = ServiceEntry {
         id: service_id,
         ring: place.slot,
@@ -573,9 +577,14 @@ fn service_entries(service: &Service, service_id: u32, key: &RingKey, ring: &Bui
         let protocol = key.protocol.number();
         match listen.ip() {
             IpAddr::V4(ip) => {
+                // Several services may have one address, and one of them is first.
+                let first = tables.vips4.entry(u32::from_ne_bytes(ip.octets())).or_insert(service_id);
+                *first = service_id.min(*first);
                 tables.services4.insert(Endpoint4::from_host(ip.octets(), listen.port(), protocol), entry);
             }
             IpAddr::V6(ip) => {
+                let first = tables.vips6.entry(words6(ip.octets())).or_insert(service_id);
+                *first = service_id.min(*first);
                 tables.services6.insert(Endpoint6::from_host(ip.octets(), listen.port(), protocol), entry);
             }
         }
@@ -609,6 +618,7 @@ fn policy(model: &Model, service: &Service) -> FlowPolicy {
         new_per_second: service.limits.new_flows,
         tracked_quota4,
         tracked_quota6,
+        clamp: u32::from(service.clamps()),
         ..FlowPolicy::default()
     }
 }
@@ -742,6 +752,7 @@ pub fn release_slots(ids: &mut Ids, rings: &Rings, now: Instant) {
 /// Routes, neighbours, own addresses and devices, as far as the packet path needs them.
 fn network(model: &Model, net: &NetState, out: &mut Desired) {
     let tables = &mut out.tables;
+    tables.vlans = net.vlans().take(MAX_VLANS).collect();
     tables.devices.extend(tables.backends.values().filter_map(|b| b.next_hop).map(|hop| hop.ifindex));
     // Only NAT sees replies, and only replies are routed by destination.
     if !model.services.iter().any(|s| s.forward == Forward::Nat) {
@@ -775,7 +786,7 @@ fn network(model: &Model, net: &NetState, out: &mut Desired) {
                 RouteTo::Gateway(net.hop(ifindex, gateway))
             }
             RouteView::OnLink { ifindex } => {
-                tables.devices.insert(ifindex);
+                tables.devices.insert(tables.vlans.get(&ifindex).map_or(ifindex, |vlan| vlan.ifindex));
                 RouteTo::OnLink(ifindex)
             }
             RouteView::AskKernel => RouteTo::AskKernel,
@@ -808,7 +819,7 @@ fn other_devices(net: &NetState, devices: &mut BTreeSet<u32>) {
     while devices.len() > MOST_DEVICES {
         devices.pop_last();
     }
-    let ethernet = net.links().filter(|l| l.up && l.mac.is_some() && !l.loopback && !l.no_arp);
+    let ethernet = net.links().filter(|l| l.up && l.mac.is_some() && l.vlan.is_none() && !l.loopback && !l.no_arp);
     for link in ethernet {
         if devices.len() == MOST_DEVICES {
             break;

@@ -6,8 +6,8 @@ use std::time::Instant;
 use lb_common::counters::{BackendCounters, DropReason, FlowCounters, ServiceCounters, TrackedCounters};
 
 use crate::api::types::{
-    BackendStatus, ConfigStatus, FlowsStatus, Health, InterfaceStatus, RingStatus, ServiceState, ServiceStatus, Status,
-    TrackedFamily, TrackedStatus, Traffic,
+    AnswersStatus, BackendStatus, ConfigStatus, FlowsStatus, Health, InterfaceStatus, RingStatus, ServiceState,
+    ServiceStatus, Status, TrackedFamily, TrackedStatus, Traffic,
 };
 use crate::dataplane::Mode;
 use crate::health::Key;
@@ -131,6 +131,9 @@ fn service(c: &Controller, service: &Service, degraded: &mut Vec<String>) -> Ser
         replies: Traffic { packets: count.reply_packets, bytes: count.reply_bytes },
         syns: count.syns,
         fib_lookups: count.fib_lookups,
+        fragments: count.fragments,
+        icmp_errors: count.icmp_errors,
+        answers: answers(c, id, degraded),
         drops,
         flows: flows(c, id, degraded),
         tracked: tracked(c, service, id, degraded),
@@ -152,6 +155,11 @@ fn flows(c: &Controller, service: u32, degraded: &mut Vec<String>) -> FlowsStatu
         refused_race: count.refused_race,
         resets: count.resets,
     }
+}
+
+fn answers(c: &Controller, service: u32, degraded: &mut Vec<String>) -> AnswersStatus {
+    let count: FlowCounters = counters(c.dataplane.flow_counters(service), degraded);
+    AnswersStatus { echoes: count.echoes, too_big: count.too_bigs }
 }
 
 fn tracked(c: &Controller, service: &Service, id: u32, degraded: &mut Vec<String>) -> Option<TrackedStatus> {

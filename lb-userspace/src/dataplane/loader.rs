@@ -13,7 +13,7 @@ use lb_common::settings;
 use super::error::DataplaneError;
 use super::maps::NAMES;
 use super::{Options, object};
-use crate::model::{Limits, Model};
+use crate::model::{Limits, Model, Packets};
 
 /// What the configuration uses; the rest is compiled out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub struct Features {
     pub crossing: bool,
     /// Flows of some service are tracked.
     pub tracking: bool,
+    /// What kinds of packets it knows how to handle.
+    pub packets: Packets,
     /// Log every decision. For debugging in a lab.
     pub log: bool,
     /// Time comes from a map that a test owns.
@@ -53,6 +55,7 @@ impl std::ops::BitOr for Features {
             overlay: self.overlay | other.overlay,
             crossing: self.crossing | other.crossing,
             tracking: self.tracking | other.tracking,
+            packets: self.packets | other.packets,
             log: self.log | other.log,
             test_clock: self.test_clock | other.test_clock,
         }
@@ -61,8 +64,10 @@ impl std::ops::BitOr for Features {
 
 impl Features {
     /// Each by its load-time constant.
-    fn switches(self) -> [(&'static str, bool); 12] {
-        let Self { ipv4, ipv6, nat, ipip, dsr_l2, gre, gue, overlay, crossing, tracking, log, test_clock } = self;
+    fn switches(self) -> [(&'static str, bool); 19] {
+        let Self { ipv4, ipv6, nat, ipip, dsr_l2, gre, gue, overlay, crossing, tracking, packets, log, test_clock } =
+            self;
+        let Packets { vlan, extensions, fragments, icmp, echo, too_big, clamp } = packets;
         [
             (settings::IPV4, ipv4),
             (settings::IPV6, ipv6),
@@ -74,6 +79,13 @@ impl Features {
             (settings::OVERLAY, overlay),
             (settings::CROSSING, crossing),
             (settings::TRACKING, tracking),
+            (settings::VLAN, vlan),
+            (settings::EXTENSIONS, extensions),
+            (settings::FRAGMENTS, fragments),
+            (settings::ICMP, icmp),
+            (settings::ECHO, echo),
+            (settings::TOO_BIG, too_big),
+            (settings::CLAMP, clamp),
             (settings::LOG, log),
             (settings::TEST_CLOCK, test_clock),
         ]
@@ -126,7 +138,7 @@ impl Sizes {
     pub fn entries(self, name: &str) -> Option<u32> {
         match name {
             // A service has several endpoints, and a ring per protocol and address family.
-            "SERVICES4" | "SERVICES6" => Some(self.services.saturating_mul(4)),
+            "SERVICES4" | "SERVICES6" | "VIPS4" | "VIPS6" => Some(self.services.saturating_mul(4)),
             ring if ring.starts_with("RINGS_") => Some(self.services.saturating_mul(4)),
             "REVERSE4" | "REVERSE6" => Some(self.backends),
             // Id 0 is "none".

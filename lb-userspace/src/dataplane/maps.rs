@@ -20,7 +20,7 @@ use lb_common::backend::{BACKEND_ALIVE, Backend};
 use lb_common::counters::{BackendCounters, FlowCounters, ServiceCounters, TrackedCounters};
 use lb_common::flow::{FORGET_AT_ONCE, FlowEntry, FlowPolicy, FlowUse, Forget, Life};
 use lb_common::ring::CLASSES;
-use lb_common::route::{Neighbour4, Neighbour6, NextHop, ROUTE_ASK_KERNEL, ROUTE_GATEWAY, ROUTE_ON_LINK, Route};
+use lb_common::route::{Neighbour4, Neighbour6, NextHop, ROUTE_ASK_KERNEL, ROUTE_GATEWAY, ROUTE_ON_LINK, Route, Vlan};
 use lb_common::service::{Reverse4, Reverse6, Service};
 
 use crate::rows::Standing;
@@ -36,7 +36,7 @@ use super::tables::{RingId, RouteTo, Tables};
 use super::{clock, stats, sys};
 
 /// Every map of the load balancer, by its name in the object.
-pub const NAMES: [&str; 35] = [
+pub const NAMES: [&str; 42] = [
     "SERVICES4",
     "SERVICES6",
     "REVERSE4",
@@ -52,6 +52,8 @@ pub const NAMES: [&str; 35] = [
     "FLOWS6",
     "TRACKED4",
     "TRACKED6",
+    "FRAGMENTS4",
+    "FRAGMENTS6",
     "FLOW_POLICIES",
     "FLOW_USES",
     "FORGET",
@@ -62,6 +64,9 @@ pub const NAMES: [&str; 35] = [
     "NEIGHBOURS6",
     "LOCAL4",
     "LOCAL6",
+    "VIPS4",
+    "VIPS6",
+    "VLANS",
     "DEVICES",
     "SERVICE_COUNTERS",
     "BACKEND_COUNTERS",
@@ -71,6 +76,8 @@ pub const NAMES: [&str; 35] = [
     "EVENT_BUDGET",
     "CLOCK",
     "FIB",
+    "FRONT",
+    "ANSWER_BUDGET",
     "AYA_LOGS",
 ];
 /// Mirrored routes and neighbours the maps have room for.
@@ -78,6 +85,7 @@ pub const MAX_ROUTES: usize = 4096;
 pub const MAX_NEIGHBOURS: usize = 16_384;
 pub const MAX_LOCAL: usize = 4096;
 const MAX_DEVICES: usize = 256;
+pub const MAX_VLANS: usize = 1024;
 
 /// 8-byte words per backend record.
 const BACKEND_WORDS: usize = size_of::<Backend>() / 8;
@@ -105,6 +113,9 @@ struct Written {
     neighbours6: BTreeMap<Neighbour6, NextHop>,
     local4: BTreeMap<u32, u32>,
     local6: BTreeMap<[u32; 4], u32>,
+    vips4: BTreeMap<u32, u32>,
+    vips6: BTreeMap<[u32; 4], u32>,
+    vlans: BTreeMap<u32, Vlan>,
     devices: BTreeMap<u32, ()>,
 }
 
@@ -130,6 +141,9 @@ pub struct Maps {
     neighbours6: HashMap<MapData, Neighbour6, NextHop>,
     local4: HashMap<MapData, u32, u32>,
     local6: HashMap<MapData, [u32; 4], u32>,
+    vips4: HashMap<MapData, u32, u32>,
+    vips6: HashMap<MapData, [u32; 4], u32>,
+    vlans: HashMap<MapData, u32, Vlan>,
     devices: DevMapHash<MapData>,
     service_counters: PerCpuArray<MapData, ServiceCounters>,
     backend_counters: PerCpuArray<MapData, BackendCounters>,
@@ -201,6 +215,9 @@ impl Maps {
             neighbours6: take(object, "NEIGHBOURS6")?,
             local4: take(object, "LOCAL4")?,
             local6: take(object, "LOCAL6")?,
+            vips4: take(object, "VIPS4")?,
+            vips6: take(object, "VIPS6")?,
+            vlans: take(object, "VLANS")?,
             devices: take(object, "DEVICES")?,
             service_counters: take(object, "SERVICE_COUNTERS")?,
             backend_counters: take(object, "BACKEND_COUNTERS")?,
@@ -294,6 +311,9 @@ impl Maps {
         })?;
         put(&mut w.local4, &local4, |a, v| self.local4.insert(a, v, 0).map_err(|e| write_failed("LOCAL4", &e)))?;
         put(&mut w.local6, &local6, |a, v| self.local6.insert(a, v, 0).map_err(|e| write_failed("LOCAL6", &e)))?;
+        put(&mut w.vips4, &next.vips4, |a, s| self.vips4.insert(a, s, 0).map_err(|e| write_failed("VIPS4", &e)))?;
+        put(&mut w.vips6, &next.vips6, |a, s| self.vips6.insert(a, s, 0).map_err(|e| write_failed("VIPS6", &e)))?;
+        put(&mut w.vlans, &next.vlans, |i, v| self.vlans.insert(i, v, 0).map_err(|e| write_failed("VLANS", &e)))?;
         put(&mut w.neighbours4, &next.neighbours4, |k, v| {
             self.neighbours4.insert(k, v, 0).map_err(|e| write_failed("NEIGHBOURS4", &e))
         })?;
@@ -340,6 +360,9 @@ impl Maps {
         })?;
         prune(&mut w.neighbours4, &next.neighbours4, |k| gone(self.neighbours4.remove(k), "NEIGHBOURS4"))?;
         prune(&mut w.neighbours6, &next.neighbours6, |k| gone(self.neighbours6.remove(k), "NEIGHBOURS6"))?;
+        prune(&mut w.vips4, &next.vips4, |a| gone(self.vips4.remove(a), "VIPS4"))?;
+        prune(&mut w.vips6, &next.vips6, |a| gone(self.vips6.remove(a), "VIPS6"))?;
+        prune(&mut w.vlans, &next.vlans, |i| gone(self.vlans.remove(i), "VLANS"))?;
         prune(&mut w.local4, &local4, |a| gone(self.local4.remove(a), "LOCAL4"))?;
         prune(&mut w.local6, &local6, |a| gone(self.local6.remove(a), "LOCAL6"))?;
         prune(&mut w.policies, &next.policies, |service| {
@@ -378,6 +401,9 @@ impl Maps {
             ("ROUTES6", MAX_ROUTES, next.routes6.len()),
             ("NEIGHBOURS4", MAX_NEIGHBOURS, next.neighbours4.len()),
             ("NEIGHBOURS6", MAX_NEIGHBOURS, next.neighbours6.len()),
+            ("VIPS4", endpoints, next.vips4.len()),
+            ("VIPS6", endpoints, next.vips6.len()),
+            ("VLANS", MAX_VLANS, next.vlans.len()),
             ("LOCAL4", MAX_LOCAL, next.local4.len()),
             ("LOCAL6", MAX_LOCAL, next.local6.len()),
             ("DEVICES", MAX_DEVICES, next.devices.len()),

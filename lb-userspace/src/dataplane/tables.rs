@@ -6,7 +6,7 @@ use std::sync::Arc;
 use lb_common::addr::{Endpoint4, Endpoint6};
 use lb_common::backend::Tunnel;
 use lb_common::flow::FlowPolicy;
-use lb_common::route::{Neighbour4, Neighbour6, NextHop};
+use lb_common::route::{Neighbour4, Neighbour6, NextHop, Vlan};
 use lb_common::service::{Reverse4, Reverse6, Service};
 use serde::{Deserialize, Serialize};
 
@@ -87,6 +87,11 @@ pub struct Tables {
     pub neighbours6: BTreeMap<Neighbour6, NextHop>,
     pub local4: BTreeSet<u32>,
     pub local6: BTreeSet<[u32; 4]>,
+    /// VIPs whose echo requests are answered → the service they are counted for.
+    pub vips4: BTreeMap<u32, u32>,
+    pub vips6: BTreeMap<[u32; 4], u32>,
+    /// Interfaces that are VLANs.
+    pub vlans: BTreeMap<u32, Vlan>,
     /// Interfaces that packets may be redirected to.
     pub devices: BTreeSet<u32>,
 }

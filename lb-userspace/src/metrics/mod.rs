@@ -43,13 +43,17 @@ pub fn render(status: &Status) -> String {
         out.flag(&[&service.name], service.state == ServiceState::Up);
     }
     type OfService = fn(&ServiceStatus) -> u64;
-    let counters: [(&'static Metric, OfService); 6] = [
+    let counters: [(&'static Metric, OfService); 10] = [
         (&names::SERVICE_PACKETS, |s| s.forwarded.packets),
         (&names::SERVICE_BYTES, |s| s.forwarded.bytes),
         (&names::SERVICE_REPLY_PACKETS, |s| s.replies.packets),
         (&names::SERVICE_REPLY_BYTES, |s| s.replies.bytes),
         (&names::SERVICE_SYNS, |s| s.syns),
         (&names::SERVICE_FIB_LOOKUPS, |s| s.fib_lookups),
+        (&names::SERVICE_FRAGMENTS, |s| s.fragments),
+        (&names::SERVICE_ICMP_ERRORS, |s| s.icmp_errors),
+        (&names::SERVICE_ECHOES, |s| s.answers.echoes),
+        (&names::SERVICE_TOO_BIG_ANSWERS, |s| s.answers.too_big),
     ];
     for (metric, value) in counters {
         out.family(metric);

@@ -69,6 +69,14 @@ metrics! {
         "TCP connection attempts forwarded: packets with SYN and without ACK, retransmissions included.";
     SERVICE_FIB_LOOKUPS = Counter "sluice_service_fib_lookups_total" ["service"]
         "Packets whose next hop was asked of the kernel (the slow path); many per second mean a missing neighbour.";
+    SERVICE_FRAGMENTS = Counter "sluice_service_fragments_total" ["service"]
+        "Later fragments, in both directions, that went where their packet's first one went.";
+    SERVICE_ICMP_ERRORS = Counter "sluice_service_icmp_errors_total" ["service"]
+        "ICMP errors, in both directions, that went to whom they concern.";
+    SERVICE_ECHOES = Counter "sluice_service_echoes_total" ["service"]
+        "Echo requests for the service's addresses answered; counted for the first service that has the address.";
+    SERVICE_TOO_BIG_ANSWERS = Counter "sluice_service_too_big_answers_total" ["service"]
+        "Packets too big for their way whose senders were told (fragmentation needed, packet too big).";
     SERVICE_DROPS = Counter "sluice_service_drops_total" ["service", "reason"]
         "Packets dropped, by reason; the reasons are listed below.";
     SERVICE_FLOWS = Gauge "sluice_service_flows" ["service"]

@@ -18,6 +18,7 @@ pub struct Model {
     /// The fleet-wide hash secret; generated once when absent.
     pub hash_key: PathBuf,
     pub limits: Limits,
+    pub packets: Packets,
     pub services: Vec<Service>,
 }
 
@@ -90,6 +91,60 @@ pub struct Admin {
     pub socket: PathBuf,
     /// `/metrics`, `/healthz`, `/readyz`; `None` serves none.
     pub http: Option<SocketAddr>,
+}
+
+/// A word for yes and no.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Switch {
+    On,
+    Off,
+}
+
+impl From<bool> for Switch {
+    fn from(on: bool) -> Self {
+        if on { Self::On } else { Self::Off }
+    }
+}
+
+/// What becomes of packets that are more than TCP or UDP in one piece: `packets` in the file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Packets {
+    /// Frames with VLAN tags are looked into.
+    pub vlan: bool,
+    /// IPv6 extension headers are stepped over.
+    pub extensions: bool,
+    /// Later fragments follow their first one.
+    pub fragments: bool,
+    /// ICMP errors go to the backend they concern.
+    pub icmp: bool,
+    /// Echo requests for service addresses are answered.
+    pub echo: bool,
+    /// Senders of packets that are too big are told.
+    pub too_big: bool,
+    /// The MSS of TCP connections of some service is lowered to what its way takes.
+    pub clamp: bool,
+}
+
+impl Packets {
+    pub const ALL: Self =
+        Self { vlan: true, extensions: true, fragments: true, icmp: true, echo: true, too_big: true, clamp: true };
+}
+
+impl std::ops::BitOr for Packets {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self {
+            vlan: self.vlan | other.vlan,
+            extensions: self.extensions | other.extensions,
+            fragments: self.fragments | other.fragments,
+            icmp: self.icmp | other.icmp,
+            echo: self.echo | other.echo,
+            too_big: self.too_big | other.too_big,
+            clamp: self.clamp | other.clamp,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -221,6 +276,8 @@ pub struct Service {
     /// What a UDP flow is; without meaning where the service has no UDP.
     pub udp: UdpMode,
     pub affinity: Affinity,
+    /// The MSS of its connections is lowered to what their way takes.
+    pub clamp_mss: bool,
     pub tracking: Tracking,
     pub limits: ServiceLimits,
     /// `None`: backends count as up.
@@ -296,6 +353,11 @@ impl Service {
     /// Whether packets for one of its VIPs could be for a backend with this address.
     pub fn could_use(&self, address: IpAddr) -> bool {
         self.forward.is_tunnel() || self.listen.iter().any(|l| l.is_ipv6() == address.is_ipv6())
+    }
+
+    /// Whether it has connections whose MSS is lowered.
+    pub fn clamps(&self) -> bool {
+        self.clamp_mss && self.protocols.contains(&Protocol::Tcp)
     }
 
     /// Whether its flows are tracked. Datagrams that stand alone are no flow.

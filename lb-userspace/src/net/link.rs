@@ -33,6 +33,18 @@ pub struct Link {
     pub xdp_generic: bool,
     /// The driver's kind where the kernel names one: `veth`, `bond`, `vlan`, …; physical cards have none.
     pub kind: Option<String>,
+    /// It is a VLAN on another interface.
+    pub vlan: Option<Vlan>,
+}
+
+/// What makes an interface a VLAN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vlan {
+    /// The interface whose frames with this tag are its own.
+    pub on: u32,
+    pub id: u16,
+    /// The tag is a service provider's (IEEE 802.1ad).
+    pub service: bool,
 }
 
 impl Link {
@@ -51,6 +63,7 @@ impl Link {
             xdp_program: None,
             xdp_generic: false,
             kind: None,
+            vlan: None,
         }
     }
 
@@ -67,6 +80,14 @@ const IFLA_OPERSTATE: u16 = libc::IFLA_OPERSTATE;
 const IFLA_LINKINFO: u16 = libc::IFLA_LINKINFO;
 const IFLA_INFO_KIND: u16 = libc::IFLA_INFO_KIND;
 const IFLA_XDP: u16 = libc::IFLA_XDP;
+const IFLA_LINK: u16 = libc::IFLA_LINK;
+/// The interface that it is on is in another network namespace, where indices are others.
+const IFLA_LINK_NETNSID: u16 = libc::IFLA_LINK_NETNSID;
+const IFLA_INFO_DATA: u16 = libc::IFLA_INFO_DATA;
+/// `IFLA_VLAN_ID` and `IFLA_VLAN_PROTOCOL` (linux/if_link.h), and the one protocol that is not 802.1Q's.
+const IFLA_VLAN_ID: u16 = 1;
+const IFLA_VLAN_PROTOCOL: u16 = 5;
+const ETHERTYPE_SERVICE_VLAN: u16 = 0x88a8;
 /// `IFLA_XDP_ATTACHED`, `IFLA_XDP_PROG_ID` and `XDP_ATTACHED_SKB` (linux/if_link.h).
 const IFLA_XDP_ATTACHED: u16 = 2;
 const IFLA_XDP_PROG_ID: u16 = 4;
@@ -101,7 +122,9 @@ pub(super) fn decode(payload: &[u8]) -> Option<Link> {
         xdp_program: None,
         xdp_generic: false,
         kind: None,
+        vlan: None,
     };
+    let (mut on, mut elsewhere) = (None, false);
     for attribute in NlasIterator::new(attributes).flatten() {
         let value = attribute.value();
         match attribute.kind() {
@@ -119,11 +142,27 @@ pub(super) fn decode(payload: &[u8]) -> Option<Link> {
             IFLA_LINKINFO => {
                 let kind = NlasIterator::new(value).flatten().find(|a| a.kind() == IFLA_INFO_KIND);
                 link.kind = kind.map(|k| text(k.value()));
+                let data = NlasIterator::new(value).flatten().find(|a| a.kind() == IFLA_INFO_DATA);
+                if link.kind.as_deref() == Some("vlan") {
+                    link.vlan = data.and_then(|data| vlan(data.value()));
+                }
             }
+            IFLA_LINK_NETNSID => elsewhere = true,
+            IFLA_LINK => on = value.first_chunk().map(|c| u32::from_ne_bytes(*c)),
             _ => {}
         }
     }
+    // Attributes come in any order.
+    link.vlan = link.vlan.filter(|_| !elsewhere).and_then(|vlan| Some(Vlan { on: on?, ..vlan }));
     (!link.name.is_empty()).then_some(link)
+}
+
+/// From a VLAN's own attributes; what it is on is not among them.
+fn vlan(data: &[u8]) -> Option<Vlan> {
+    let of = |kind| NlasIterator::new(data).flatten().find(|a| a.kind() == kind);
+    let id = u16::from_ne_bytes(*of(IFLA_VLAN_ID)?.value().first_chunk()?);
+    let protocol = of(IFLA_VLAN_PROTOCOL).and_then(|a| a.value().first_chunk().map(|c| u16::from_be_bytes(*c)));
+    Some(Vlan { on: 0, id, service: protocol == Some(ETHERTYPE_SERVICE_VLAN) })
 }
 
 fn text(value: &[u8]) -> String {
@@ -196,6 +235,60 @@ mod tests {
             let Error::NoSuchInterface { similar: found, .. } = &error else { panic!("{error:?}") };
             assert_eq!(found.as_deref(), similar, "{asked}");
             assert!(error.to_string().contains("lo, eth0, enp3s0f1"), "{error}");
+        }
+    }
+
+    /// A link message: index 7, Ethernet, up, with these attributes.
+    fn message(attributes: &[(u16, Vec<u8>)]) -> Vec<u8> {
+        let mut message = vec![0u8; IFINFOMSG];
+        message[2..4].copy_from_slice(&libc::ARPHRD_ETHER.to_ne_bytes());
+        message[4..8].copy_from_slice(&7u32.to_ne_bytes());
+        message.extend(nested(attributes));
+        message
+    }
+
+    fn nested(attributes: &[(u16, Vec<u8>)]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (kind, value) in attributes {
+            bytes.extend((value.len() as u16 + 4).to_ne_bytes());
+            bytes.extend(kind.to_ne_bytes());
+            bytes.extend(value);
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+        }
+        bytes
+    }
+
+    #[test]
+    fn a_vlan_is_told_by_its_kind_and_says_its_number_its_protocol_and_what_it_is_on() {
+        let on = (IFLA_LINK, 2u32.to_ne_bytes().to_vec());
+        let name = (IFLA_IFNAME, b"eth0.100\0".to_vec());
+        let info = |kind: &[u8], data: &[(u16, Vec<u8>)]| {
+            (IFLA_LINKINFO, nested(&[(IFLA_INFO_KIND, kind.to_vec()), (IFLA_INFO_DATA, nested(data))]))
+        };
+        let id = (IFLA_VLAN_ID, 100u16.to_ne_bytes().to_vec());
+        let protocol = |protocol: u16| (IFLA_VLAN_PROTOCOL, protocol.to_be_bytes().to_vec());
+        for (attributes, expected) in [
+            (vec![name.clone(), on.clone(), info(b"vlan\0", &[id.clone(), protocol(0x8100)])], Some((2, 100, false))),
+            (vec![name.clone(), info(b"vlan\0", &[protocol(0x88a8), id.clone()]), on.clone()], Some((2, 100, true))),
+            (vec![name.clone(), on.clone(), info(b"vlan\0", std::slice::from_ref(&id))], Some((2, 100, false))),
+            (vec![name.clone(), on.clone(), info(b"vlan\0", &[])], None),
+            (vec![name.clone(), info(b"vlan\0", std::slice::from_ref(&id))], None),
+            // A macvlan has a link below and attributes of its own, too.
+            (vec![name.clone(), on.clone(), info(b"macvlan\0", std::slice::from_ref(&id))], None),
+            (vec![name.clone(), on.clone()], None),
+            (
+                vec![
+                    name.clone(),
+                    (IFLA_LINK_NETNSID, vec![0; 4]),
+                    on.clone(),
+                    info(b"vlan\0", std::slice::from_ref(&id)),
+                ],
+                None,
+            ),
+        ] {
+            let link = decode(&message(&attributes)).expect("a link");
+            let vlan = expected.map(|(on, id, service)| Vlan { on, id, service });
+            assert_eq!((link.index, link.vlan), (7, vlan), "{attributes:?}");
         }
     }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use lb_common::route::NextHop;
+use lb_common::route::{NextHop, UNTAGGED, Vlan, tag};
 
 use super::addr::{self, Address};
 use super::link::Link;
@@ -243,13 +243,37 @@ impl NetState {
     /// not known, and on links without MAC addresses.
     pub fn hop(&self, ifindex: u32, neighbour: IpAddr) -> Option<NextHop> {
         let link = self.link(ifindex).filter(|l| l.up)?;
+        let Vlan { ifindex, tags } = self.below(link)?;
         Some(NextHop {
-            destination_mac: self.neighbour(ifindex, neighbour)?.usable_mac()?,
+            destination_mac: self.neighbour(link.index, neighbour)?.usable_mac()?,
             source_mac: link.mac?,
             mtu: link.mtu,
             ifindex,
-            reserved: 0,
+            tags,
         })
+    }
+
+    /// The interface that a link's frames leave by, and the tags they have there. `None` for a third VLAN on two others.
+    fn below(&self, link: &Link) -> Option<Vlan> {
+        let (mut tags, mut link) = (Vec::new(), link);
+        while let Some(vlan) = link.vlan {
+            if tags.len() == 2 {
+                return None;
+            }
+            tags.insert(0, tag(vlan.id, vlan.service));
+            link = self.link(vlan.on)?;
+        }
+        let tags = match tags[..] {
+            [] => [UNTAGGED; 2],
+            [only] => [only, UNTAGGED],
+            [outer, inner, ..] => [outer, inner],
+        };
+        Some(Vlan { ifindex: link.index, tags })
+    }
+
+    /// Every interface that is a VLAN, and what it stands for.
+    pub fn vlans(&self) -> impl Iterator<Item = (u32, Vlan)> {
+        self.links().filter(|link| link.vlan.is_some()).filter_map(|link| Some((link.index, self.below(link)?)))
     }
 
     /// The frame header for packets to `destination`, with the smaller of the link's and the route's MTU.
@@ -480,7 +504,8 @@ mod tests {
         state.insert_neighbour(1, router, Neighbour::failed());
         assert_eq!(state.missing_neighbour(destination), Some((1, router)));
         state.insert_neighbour(1, router, Neighbour::reachable(THEIRS));
-        let next_hop = NextHop { destination_mac: THEIRS, source_mac: OURS, mtu: 1500, ifindex: 1, reserved: 0 };
+        let next_hop =
+            NextHop { destination_mac: THEIRS, source_mac: OURS, mtu: 1500, ifindex: 1, ..NextHop::default() };
         assert_eq!(state.next_hop(destination), Some(next_hop));
         assert_eq!(state.missing_neighbour(destination), None);
         // The route's own MTU counts where it is smaller.

@@ -21,6 +21,7 @@ use lb_common::route::NextHop;
 use lb_common::service::{FORWARD_DSR_L2, FORWARD_GUE, FORWARD_IPIP, FORWARD_NAT, Reverse4, Reverse6, Service};
 use sluice::dataplane::tables::{Backend, Ring, RingId, RingPlace, RouteTo, Tables};
 use sluice::dataplane::{Dataplane, Features, Options, Sizes, Tunables, pins};
+use sluice::model::Packets;
 use sluice::ring::{self, Member, Seed};
 
 use super::cases::{CLIENT_PORT, CLIENT4};
@@ -275,6 +276,7 @@ impl Config {
                 overlay: true,
                 crossing: true,
                 tracking: true,
+                packets: Packets::ALL,
                 log: false,
                 test_clock: false,
             },
@@ -381,5 +383,5 @@ fn word(address: Ipv4Addr) -> u32 {
 }
 
 fn hop(destination: Mac) -> NextHop {
-    NextHop { destination_mac: destination.0, source_mac: SLUICE.0, mtu: 1500, ifindex: INGRESS, reserved: 0 }
+    NextHop { destination_mac: destination.0, source_mac: SLUICE.0, mtu: 1500, ifindex: INGRESS, ..NextHop::default() }
 }

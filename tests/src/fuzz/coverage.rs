@@ -12,7 +12,7 @@ use lb_common::ring::CLASSES;
 
 use crate::model::checksum::{Judged, audit};
 use crate::model::decap::{Content, Inside, Kind};
-use crate::model::read::{self, Datagram, ETHERNET, be16};
+use crate::model::read::{self, Datagram, ETHERNET, Piece, be16};
 use crate::model::rows::{Fate, Proof, Was};
 use crate::model::tracked::Told;
 use crate::model::tunnel;
@@ -62,12 +62,13 @@ enum Need {
 }
 
 /// The columns of the table: family and path.
-const COLUMNS: [(Family, Path, &str); 18] = [
+const COLUMNS: [(Family, Path, &str); 20] = [
     (Family::V4, Path::Nat, "4 nat"),
     (Family::V4, Path::Ipip, "4 ipip"),
     (Family::V4, Path::Encapsulated, "4 encap"),
     (Family::V4, Path::DsrL2, "4 dsr"),
     (Family::V4, Path::Reply, "4 reply"),
+    (Family::V4, Path::Echo, "4 echo"),
     (Family::V4, Path::Unknown, "4 ?"),
     (Family::V4, Path::Nobody, "4 -"),
     (Family::V6, Path::Nat, "6 nat"),
@@ -75,6 +76,7 @@ const COLUMNS: [(Family, Path, &str); 18] = [
     (Family::V6, Path::Encapsulated, "6 encap"),
     (Family::V6, Path::DsrL2, "6 dsr"),
     (Family::V6, Path::Reply, "6 reply"),
+    (Family::V6, Path::Echo, "6 echo"),
     (Family::V6, Path::Unknown, "6 ?"),
     (Family::V6, Path::Nobody, "6 -"),
     (Family::Other, Path::Nobody, "other"),
@@ -83,37 +85,32 @@ const COLUMNS: [(Family, Path, &str); 18] = [
     (Family::Other, Path::Tunnelled, "decap"),
 ];
 
-fn need(family: Family, path: Path, what: What) -> Need {
+fn need(path: Path, what: What) -> Need {
     use DropReason::*;
     match (path, what) {
         (Path::Nobody | Path::Tunnelled, What::Pass) => Need::Must,
         (Path::Tunnelled, _) => Need::Cannot("at a backend host the host gets everything"),
         (Path::Nobody, _) => Need::Cannot("what is for no service passes"),
+        (Path::Echo, What::Transmit) => Need::Must,
+        (Path::Echo, _) => Need::Cannot("an echo request for a service's address is answered"),
         (Path::Reply, What::Drop(BackendDown)) => Need::Cannot("replies prove their backend up"),
         (_, What::Pass) => Need::Cannot("a service's packet is forwarded or dropped"),
         (Path::Unknown, What::Drop(Internal)) => Need::Must,
-        (Path::Unknown, What::Drop(NoBackend | BackendDown | NoRing | Truncated | Fragment | TtlExceeded))
-            if family == Family::V4 || what != What::Drop(Fragment) =>
-        {
-            Need::May
-        }
+        (Path::Unknown, What::Drop(NoBackend | BackendDown | NoRing | Truncated | Fragment | TtlExceeded)) => Need::May,
         (Path::Unknown, What::Transmit) => Need::May,
         (Path::Unknown, _) => Need::Cannot("an unknown way of forwarding ends before a next hop is looked for"),
         (Path::Reply, What::Drop(NoBackend | NoRing)) => Need::Cannot("replies need no ring"),
         (Path::Reply, What::Drop(Internal)) => Need::Cannot("nothing on a reply's way can contradict itself"),
-        (_, What::Drop(Fragment)) if family == Family::V6 => {
-            Need::Cannot("an IPv6 fragment has an extension header, so no ports, so no service")
-        }
-        (Path::Nat | Path::DsrL2 | Path::Reply, What::Drop(NoHeadroom)) => {
-            Need::Cannot("neither translation nor L2 DSR needs headroom")
-        }
+        // Only for VLAN tags.
+        (Path::Nat | Path::DsrL2 | Path::Reply, What::Drop(NoHeadroom)) => Need::May,
         _ => Need::Must,
     }
 }
 
 /// What marks are told by: a packet, what the model says became of it, and what was in it.
 struct Seen<'a> {
-    frame: &'a [u8],
+    /// Without its VLAN tags, as what is found in it.
+    frame: Vec<u8>,
     outcome: &'a Outcome,
     packet: Option<Datagram>,
     /// Of what is sent only: it takes adding up the packet.
@@ -121,11 +118,12 @@ struct Seen<'a> {
 }
 
 impl<'a> Seen<'a> {
-    fn new(arrival: &'a Arrival, outcome: &'a Outcome) -> Self {
-        let frame = &arrival.frame;
+    fn new(arrival: &Arrival, outcome: &'a Outcome) -> Self {
+        let (frame, _) = read::untagged(&arrival.frame);
         let sent = outcome.verdict.is_sent();
-        let judged = if sent { audit(frame) } else { Vec::new() };
-        Self { frame, outcome, packet: read::datagram(frame).filter(|_| sent), judged }
+        let judged = if sent { audit(&frame) } else { Vec::new() };
+        let packet = read::datagram(&frame).filter(|_| sent);
+        Self { frame, outcome, packet, judged }
     }
 
     fn family(&self, family: Family) -> bool {
@@ -138,7 +136,7 @@ impl<'a> Seen<'a> {
 
     /// The checksum of TCP or UDP as it left.
     fn sum(&self) -> Option<u16> {
-        be16(&self.outcome.frame, self.packet?.checksum_at())
+        be16(&read::untagged(&self.outcome.frame).0, self.packet?.checksum_at())
     }
 
     fn found(&self, content: Content) -> bool {
@@ -157,6 +155,22 @@ impl<'a> Seen<'a> {
         self.outcome.trace.notes.before == Some(was)
     }
 
+    fn sent(&self) -> bool {
+        self.outcome.verdict.is_sent()
+    }
+
+    fn clamped(&self, reply: bool) -> bool {
+        self.outcome.trace.clamped && self.sent() && (self.outcome.trace.path == Path::Reply) == reply
+    }
+
+    fn error(&self, path: Path) -> bool {
+        self.piece(Piece::Error) && self.sent() && self.outcome.trace.path == path
+    }
+
+    fn piece(&self, piece: Piece) -> bool {
+        self.outcome.trace.piece == Some(piece)
+    }
+
     fn refused(&self) -> bool {
         use Fate::*;
         matches!(self.outcome.trace.fate, Some(OverQuota | OverGate | TableFull | InTheWay))
@@ -164,7 +178,10 @@ impl<'a> Seen<'a> {
 
     fn answered(&self, family: Family, acknowledges: bool) -> bool {
         let flags = if family == Family::V4 { ETHERNET + 20 + 13 } else { ETHERNET + 40 + 13 };
-        self.outcome.trace.answered
+        let trace = &self.outcome.trace;
+        trace.answered
+            && !trace.echoed
+            && !trace.told_too_big
             && self.family(family)
             && self.outcome.frame.get(flags).is_some_and(|flags| (flags & 0x10 != 0) == acknowledges)
     }
@@ -179,7 +196,7 @@ impl<'a> Seen<'a> {
 
     /// A packet of this family came out of its tunnel with another ECN field than it had in there.
     fn remarked(&self, family: Family) -> bool {
-        let changed = |inside: Inside| be16(self.frame, inside.at) != be16(&self.outcome.frame, ETHERNET);
+        let changed = |inside: Inside| be16(&self.frame, inside.at) != be16(&self.outcome.frame, ETHERNET);
         self.unwrapped().is_some_and(|inside| inside.family == family && changed(inside))
     }
 }
@@ -187,7 +204,7 @@ impl<'a> Seen<'a> {
 /// Something beside a verdict that must have happened: its name, and how it is told.
 type Mark = (&'static str, fn(&Seen<'_>) -> bool);
 
-const MARKS: [Mark; 55] = [
+const MARKS: [Mark; 88] = [
     ("next hop by the kernel, IPv4", |s| s.packet.is_some() && s.outcome.trace.asked && s.family(Family::V4)),
     ("next hop by the kernel, IPv6", |s| s.packet.is_some() && s.outcome.trace.asked && s.family(Family::V6)),
     ("event told", |s| s.outcome.trace.told == Some(true)),
@@ -203,7 +220,7 @@ const MARKS: [Mark; 55] = [
     }),
     ("IPv4 options forwarded", |s| s.family(Family::V4) && s.packet.is_some_and(|p| p.l4 > ETHERNET + 20)),
     ("padding forwarded", |s| s.packet.is_some_and(|p| s.frame.len() > ETHERNET + p.length)),
-    ("a TCP packet that opens a connection forwarded", |s| s.packet.is_some_and(|p| p.opens(s.frame))),
+    ("a TCP packet that opens a connection forwarded", |s| s.packet.is_some_and(|p| p.opens(&s.frame))),
     ("a packet unwrapped, congestion carried inside, 4in4", |s| s.family(Family::V4) && s.remarked(Family::V4)),
     ("a packet unwrapped, congestion carried inside, 6in6", |s| s.family(Family::V6) && s.remarked(Family::V6)),
     ("a packet unwrapped, congestion carried inside, 4in6", |s| s.family(Family::V6) && s.remarked(Family::V4)),
@@ -247,6 +264,45 @@ const MARKS: [Mark; 55] = [
     ("a reply of a backend that is down", |s| s.proof(Proof::Down)),
     ("a reply that could not be written down", |s| s.proof(Proof::Refused)),
     ("a reply that nobody looked at", |s| s.proof(Proof::Unlooked)),
+    ("a packet from a VLAN forwarded", |s| s.sent() && s.outcome.trace.tags == 1),
+    ("a packet from a VLAN in a VLAN forwarded", |s| s.sent() && s.outcome.trace.tags == 2),
+    ("a packet from a VLAN passed", |s| s.outcome.verdict == Verdict::Pass && s.outcome.trace.tags > 0),
+    ("an answer into a VLAN", |s| s.outcome.trace.answered && s.outcome.trace.tags > 0),
+    ("a packet sent into a VLAN", |s| s.sent() && s.outcome.trace.tagged == 1),
+    ("a packet sent into a VLAN in a VLAN", |s| s.sent() && s.outcome.trace.tagged == 2),
+    ("a tunnelled packet sent into a VLAN", |s| s.outcome.trace.tunnel.is_some() && s.outcome.trace.tagged > 0),
+    ("a packet with IPv6 extension headers translated", |s| s.translated() && s.outcome.trace.extensions),
+    ("a packet with IPv6 extension headers tunnelled", |s| {
+        s.outcome.trace.tunnel.is_some() && s.outcome.trace.extensions
+    }),
+    ("a first fragment sent, IPv4", |s| s.piece(Piece::First) && s.sent() && s.family(Family::V4)),
+    ("a first fragment sent, IPv6", |s| s.piece(Piece::First) && s.sent() && s.family(Family::V6)),
+    ("a later fragment sent, IPv4", |s| s.piece(Piece::Later) && s.sent() && s.family(Family::V4)),
+    ("a later fragment sent, IPv6", |s| s.piece(Piece::Later) && s.sent() && s.family(Family::V6)),
+    ("a later fragment of a reply", |s| s.piece(Piece::Later) && s.sent() && s.outcome.trace.path == Path::Reply),
+    ("a later fragment tunnelled", |s| s.piece(Piece::Later) && s.outcome.trace.tunnel.is_some()),
+    ("a later fragment without a first one", |s| s.outcome.trace.followed == Some(false)),
+    ("an error to a NAT backend, IPv4", |s| s.error(Path::Nat) && s.family(Family::V4)),
+    ("an error to a NAT backend, IPv6", |s| s.error(Path::Nat) && s.family(Family::V6)),
+    ("an error from a NAT backend, IPv4", |s| s.error(Path::Reply) && s.family(Family::V4)),
+    ("an error from a NAT backend, IPv6", |s| s.error(Path::Reply) && s.family(Family::V6)),
+    ("an error to a backend on the link", |s| s.error(Path::DsrL2)),
+    ("an error by IP in IP", |s| s.error(Path::Ipip)),
+    ("an error by another tunnel", |s| s.error(Path::Encapsulated)),
+    ("an error about a flow whose row is not steady", |s| {
+        s.piece(Piece::Error) && s.sent() && s.outcome.trace.kind.is_some_and(|kind| kind != RowKind::Steady)
+    }),
+    ("an error that quotes too little", |s| {
+        s.piece(Piece::Error) && s.outcome.verdict == Verdict::Drop(DropReason::Truncated)
+    }),
+    ("an MSS lowered towards a backend, IPv4", |s| s.clamped(false) && s.family(Family::V4)),
+    ("an MSS lowered towards a backend, IPv6", |s| s.clamped(false) && s.family(Family::V6)),
+    ("an MSS lowered towards a client", |s| s.clamped(true)),
+    ("an MSS lowered in a tunnel", |s| s.clamped(false) && s.outcome.trace.tunnel.is_some()),
+    ("an echo answered, IPv4", |s| s.outcome.trace.echoed && s.family(Family::V4)),
+    ("an echo answered, IPv6", |s| s.outcome.trace.echoed && s.family(Family::V6)),
+    ("a sender told that its packet is too big, IPv4", |s| s.outcome.trace.told_too_big && s.family(Family::V4)),
+    ("a sender told that its packet is too big, IPv6", |s| s.outcome.trace.told_too_big && s.family(Family::V6)),
 ];
 
 /// Kinds of tunnel, by what is outside and inside, or as somebody else writes them: all but plain IP in IP must be seen
@@ -373,7 +429,7 @@ impl Coverage {
         let mut complaints = Vec::new();
         for (family, path, column) in COLUMNS {
             for what in What::all() {
-                match (need(family, path, what), self.count(family, path, what)) {
+                match (need(path, what), self.count(family, path, what)) {
                     (Need::Must, 0) => complaints.push(format!("never reached: {} ({column})", what.name())),
                     (Need::Cannot(why), n @ 1..) => {
                         complaints.push(format!("reached {n} times: {} ({column}), though {why}", what.name()));
@@ -421,7 +477,7 @@ impl Coverage {
         for what in What::all() {
             let _ = write!(text, "\n{:26}", what.name());
             for (family, path, _) in COLUMNS {
-                let cell = match (need(family, path, what), self.count(family, path, what)) {
+                let cell = match (need(path, what), self.count(family, path, what)) {
                     (Need::Cannot(_), 0) => ".".to_owned(),
                     (Need::May, 0) => "-".to_owned(),
                     (Need::Must, 0) => "MISSING".to_owned(),
@@ -453,7 +509,7 @@ impl Coverage {
     pub fn excuses() -> Vec<&'static str> {
         let mut excuses: Vec<&str> = COLUMNS
             .iter()
-            .flat_map(|(family, path, _)| What::all().map(|what| need(*family, *path, what)))
+            .flat_map(|(_, path, _)| What::all().map(|what| need(*path, what)))
             .filter_map(|need| if let Need::Cannot(why) = need { Some(why) } else { None })
             .collect();
         excuses.sort_unstable();

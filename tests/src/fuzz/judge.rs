@@ -5,7 +5,7 @@ use std::fmt;
 use lb_common::addr::PROTO_UDP;
 
 use crate::model::checksum::{Judged, audit};
-use crate::model::read::{ETHERNET, be16};
+use crate::model::read::{ETHERNET, be16, untagged};
 use crate::model::{Arrival, Family, Outcome, Verdict};
 use crate::packet::checksum::sum;
 use crate::packet::{decode, diff};
@@ -110,22 +110,23 @@ pub fn describe(arrival: &Arrival, expected: &Outcome, actual: &progrun::Outcome
 /// Every checksum of a frame that left, from zero: an outer header's must be right, each other must be as right or
 /// wrong as it came. An answer to the client is of Sluice's own making.
 fn checksums(arrival: &Arrival, expected: &Outcome, frame: &[u8]) -> Option<String> {
-    if expected.trace.answered {
-        let left = audit(frame);
-        let right = left.iter().all(|judged| matches!(judged, Judged::Ipv4(true) | Judged::Transport(true)));
+    let ((came_as, _), (frame, _)) = (untagged(&arrival.frame), untagged(frame));
+    if expected.trace.answered && !expected.trace.echoed {
+        let left = audit(&frame);
+        let right = left.iter().all(|judged| judged.is_right());
         return (!right || left.is_empty()).then(|| format!("checksums: an answer's are wrong: {left:?}"));
     }
-    let came = audit(&arrival.frame);
+    let came = audit(&came_as);
     let Some((_, outer)) = expected.trace.tunnel else {
-        let left = audit(frame);
+        let left = audit(&frame);
         return (came != left).then(|| format!("checksums: came as {came:?}, left as {left:?}"));
     };
-    let Some(length) = frame.len().checked_sub(arrival.frame.len()).filter(|length| *length >= 20) else {
-        return Some(format!("checksums: {} bytes hold no tunnel around {}", frame.len(), arrival.frame.len()));
+    let Some(length) = frame.len().checked_sub(came_as.len()).filter(|length| *length >= 20) else {
+        return Some(format!("checksums: {} bytes hold no tunnel around {}", frame.len(), came_as.len()));
     };
     let (front, inner) = frame[ETHERNET..].split_at(length);
     // The reader wants a frame; the one that came has the right EtherType.
-    let left = audit(&[&arrival.frame[..ETHERNET], inner].concat());
+    let left = audit(&[&came_as[..ETHERNET], inner].concat());
     if came != left {
         return Some(format!("checksums: came as {came:?}, left in the tunnel as {left:?}"));
     }

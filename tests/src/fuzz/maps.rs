@@ -12,14 +12,15 @@ use lb_common::flow::{FlowPolicy, ORPHAN_DROP, ORPHAN_RESELECT, ORPHAN_RESET};
 use lb_common::hash::HashKey;
 use lb_common::ring::{CLASSES, Row};
 use lb_common::route::{
-    Neighbour4, Neighbour6, NextHop, ROUTE_ASK_KERNEL, ROUTE_GATEWAY, ROUTE_ON_LINK, Route as RouteValue,
+    Neighbour4, Neighbour6, NextHop, ROUTE_ASK_KERNEL, ROUTE_GATEWAY, ROUTE_ON_LINK, Route as RouteValue, UNTAGGED,
+    Vlan, tag,
 };
-use lb_common::service::{AFFINITY_SOURCE, BEFORE_SOURCE, Reverse4, Reverse6, Service as ServiceValue, TRACKED};
+use lb_common::service::{AFFINITY_SOURCE, BEFORE_SOURCE, CLAMP, Reverse4, Reverse6, Service as ServiceValue, TRACKED};
 
 use super::network;
 use super::words::{row_word, word};
 use crate::model::World;
-use crate::model::world::{self, Endpoint, Orphans, Reply, Route, Service, Way};
+use crate::model::world::{self, Endpoint, Orphans, Packets, Reply, Route, Service, Tag, Way};
 use crate::progrun::{Mapped, Program, Settings};
 
 /// By class and slot: rings in memory, and what they say in the beginning.
@@ -28,6 +29,7 @@ pub(super) type Rings = BTreeMap<(u8, u32), (Mapped, Vec<u64>)>;
 /// The balancer, and its rings.
 pub(super) fn load(world: &World) -> Result<(Program, Rings)> {
     let s = &world.settings;
+    let Packets { vlan, extensions, fragments, icmp, echo, too_big, clamp } = s.packets;
     let mut program = Program::load(&Settings {
         ipv4: s.ipv4,
         ipv6: s.ipv6,
@@ -39,6 +41,7 @@ pub(super) fn load(world: &World) -> Result<(Program, Rings)> {
         overlay: s.overlay,
         crossing: s.crossing,
         tracking: s.tracking,
+        packets: sluice::model::Packets { vlan, extensions, fragments, icmp, echo, too_big, clamp },
         log: s.log,
         test_clock: true,
         room_for_flows: s.room.max(1),
@@ -82,6 +85,7 @@ pub(super) fn load(world: &World) -> Result<(Program, Rings)> {
             },
             quota: policy.quota,
             moving: u32::from(policy.in_motion),
+            clamp: u32::from(policy.clamps),
             new_per_second: policy.new_per_second,
             tracked_quota4: policy.quotas[0],
             tracked_quota6: policy.quotas[1],
@@ -107,6 +111,15 @@ pub(super) fn load(world: &World) -> Result<(Program, Rings)> {
             }
         }
     }
+    for vlan in &world.vlans {
+        program.insert("VLANS", vlan.interface, Vlan { ifindex: vlan.on, tags: tags(vlan.tags) })?;
+    }
+    for (vip, service) in &world.vips {
+        match vip {
+            IpAddr::V4(a) => program.insert("VIPS4", word(a.octets()), *service)?,
+            IpAddr::V6(a) => program.insert("VIPS6", words6(a.octets()), *service)?,
+        }
+    }
     for own in &world.own {
         match own {
             IpAddr::V4(a) => program.insert("LOCAL4", word(a.octets()), 1u32)?,
@@ -130,8 +143,12 @@ fn next_hop(hop: &world::NextHop) -> NextHop {
         source_mac: hop.source.0,
         mtu: hop.mtu,
         ifindex: hop.interface,
-        reserved: 0,
+        tags: tags(hop.tags),
     }
+}
+
+fn tags(tags: [Option<Tag>; 2]) -> [u16; 2] {
+    tags.map(|it| it.map_or(UNTAGGED, |Tag { vlan, service }| tag(vlan, service)))
 }
 
 pub(super) fn record(backend: &world::Backend) -> Backend {
@@ -151,8 +168,17 @@ pub(super) fn record(backend: &world::Backend) -> Backend {
 }
 
 fn insert_service(program: &mut Program, service: &Service) -> Result<()> {
-    let Service { at: Endpoint { address, port, protocol }, id, class, slot, forward, tracked, by_client, before } =
-        *service;
+    let Service {
+        at: Endpoint { address, port, protocol },
+        id,
+        class,
+        slot,
+        forward,
+        tracked,
+        by_client,
+        clamps,
+        before,
+    } = *service;
     let flag = |is: bool, flag: u16| if is { flag } else { 0 };
     let value = ServiceValue {
         id,
@@ -160,6 +186,7 @@ fn insert_service(program: &mut Program, service: &Service) -> Result<()> {
         class,
         forward,
         flags: flag(tracked, TRACKED)
+            | flag(clamps, CLAMP)
             | flag(by_client, AFFINITY_SOURCE)
             | flag(before.is_some_and(|before| before.by_client), BEFORE_SOURCE),
         before: before.map_or(0, |before| ServiceValue::pack_before(before.class, before.slot)),

@@ -15,7 +15,7 @@ use super::worlds::PORTS;
 use crate::model::World;
 use crate::model::checksum::keep_transport;
 use crate::model::decap::{GENEVE, GUE, VXLAN};
-use crate::model::read;
+use crate::model::read::{self, Piece};
 use crate::model::world::{Endpoint, Reply};
 use crate::packet::{
     Ethernet, Extension, Icmp, Ipv4, Ipv6, Mac, Packet, Tcp, Udp, arp, ethernet, icmp, icmpv6, ipv4, ipv6, raw, tcp,
@@ -31,7 +31,9 @@ pub const LONGEST: usize = 3520;
 pub fn frame(random: &mut Random, world: &World) -> Vec<u8> {
     let mut frame = match random.below(100) {
         0..4 => noise(random),
-        4..12 => others(random).bytes(),
+        4..10 => others(random).bytes(),
+        10..14 => echo(random).bytes(),
+        14..22 => error(random, world).bytes(),
         _ => {
             let (source, destination) = flow(random, world);
             between(random, world, source, destination).bytes()
@@ -69,6 +71,45 @@ pub fn again(random: &mut Random, sent: &[Vec<u8>]) -> Vec<u8> {
         keep_transport(&before, &mut frame);
     }
     frame
+}
+
+/// The rest of a packet whose first fragment was sent before, if one was; some a little off.
+pub fn rest(random: &mut Random, sent: &[Vec<u8>]) -> Option<Vec<u8>> {
+    let first = |frame: &&Vec<u8>| read::datagram(&read::untagged(frame).0).is_some_and(|p| p.piece == Piece::First);
+    let firsts: Vec<&Vec<u8>> = sent.iter().filter(first).collect();
+    if firsts.is_empty() {
+        return None;
+    }
+    let (first, _) = read::untagged(random.pick::<&Vec<u8>>(&firsts));
+    let packet = read::datagram(&first)?;
+    let length = random.below(80);
+    let data = random.bytes(length);
+    let (offset, more) = (random.between(1, 180) * 8, random.percent(50));
+    let wrong = random.percent(10);
+    let id = if wrong && random.percent(40) { random.u32() } else { packet.identification };
+    let link = link(random);
+    let hops = hops(random);
+    let rest = match (packet.source, packet.destination) {
+        (IpAddr::V4(s), IpAddr::V4(d)) => {
+            let protocol = if wrong { random.pick(&[1, 6, 17, 0]) } else { packet.protocol };
+            let ip = ipv4(s, d).protocol(protocol).ttl(hops).fragment(offset as u16, more);
+            link / ip.with(|ip| ip.identification = id as u16) / raw(data)
+        }
+        (IpAddr::V6(s), IpAddr::V6(d)) => {
+            // What it says is behind it is nobody's business.
+            let fragment = Extension::Fragment { offset: offset as u16, more, identification: id };
+            let ip = ipv6(s, d).hop_limit(hops);
+            let ip = if random.percent(15) { ip.extension(Extension::hop_by_hop()) } else { ip };
+            let any = random.byte();
+            link / ip.extension(fragment).next_header(random.pick(&[packet.protocol, 60, any])) / raw(data)
+        }
+        _ => unreachable!("both ends are of one family"),
+    };
+    let mut frame = rest.bytes();
+    if wrong && random.percent(50) {
+        mutate::mutate(random, &mut frame);
+    }
+    Some(fit(frame))
 }
 
 /// What some backend answers to a packet of a flow that was there before.
@@ -279,10 +320,10 @@ fn link(random: &mut Random) -> Ethernet {
     let any = Mac::local(random.byte());
     let destination = random.weighted(&[(90, mac(LAN)), (5, Mac::BROADCAST), (5, any)]);
     let mut link = ethernet(Mac::local(random.byte()), destination);
-    if random.percent(3) {
+    if random.percent(9) {
         link = link.vlan(random.u16());
-        if random.percent(30) {
-            link = link.service_vlan(random.u16());
+        while random.percent(35) {
+            link = if random.percent(60) { link.service_vlan(random.u16()) } else { link.vlan(random.u16()) };
         }
     }
     if random.percent(1) {
@@ -334,7 +375,7 @@ fn ipv4_header(random: &mut Random, ip: Ipv4, right: usize) -> Ipv4 {
         if random.percent(6) {
             ip.total_length = Some(length(random, right));
         }
-        if random.percent(4) {
+        if random.percent(7) {
             ip.more_fragments = true;
         }
         if random.percent(2) {
@@ -353,12 +394,23 @@ fn ipv4_header(random: &mut Random, ip: Ipv4, right: usize) -> Ipv4 {
 
 fn ipv6_header(random: &mut Random, mut ip: Ipv6, right: usize) -> Ipv6 {
     let mut right = right;
-    if random.percent(5) {
-        for _ in 0..random.between(1, 3) {
-            let (extension, length) = match random.below(5) {
+    if random.percent(18) {
+        let headers = random.weighted(&[(60, 1), (20, 2), (10, 3), (4, 7), (3, 8), (3, 9)]);
+        for _ in 0..headers {
+            let (extension, length) = match random.weighted(&[(16, 0), (16, 1), (16, 2), (40, 3), (6, 4), (6, 5)]) {
                 0 => (Extension::hop_by_hop(), 8),
                 1 => (Extension::destination_options(14), 16),
-                2 => (Extension::Options { kind: 43, data: vec![0, 0, 0, 0, 0, 0] }, 8),
+                2 => {
+                    let left = random.weighted(&[(9, 0), (1, 1)]);
+                    (Extension::Options { kind: 43, data: vec![0, left, 0, 0, 0, 0] }, 8)
+                }
+                // Few, or more than are stepped over.
+                5 => {
+                    let words = random.weighted(&[(2, 2), (2, 14), (1, 30), (1, 31), (1, 32), (1, 200)]);
+                    let mut bytes = vec![0; words * 8];
+                    bytes[1] = (words - 1) as u8;
+                    (Extension::Raw { kind: 60, bytes }, words * 8)
+                }
                 3 => {
                     let (offset, more) = (random.u16() & 0xfff8, random.percent(50));
                     let offset = random.pick(&[0, offset]);
@@ -412,6 +464,8 @@ fn tcp_header(random: &mut Random, source: u16, destination: u16) -> Tcp {
         if random.percent(10) {
             let words = random.between(1, 10);
             tcp.options = random.bytes(words * 4);
+        } else if random.percent(if tcp.flags & 0x02 != 0 { 75 } else { 5 }) {
+            tcp.options = options(random);
         }
         if random.percent(3) {
             tcp.data_offset = Some(random.byte() & 0x0f);
@@ -420,6 +474,20 @@ fn tcp_header(random: &mut Random, source: u16, destination: u16) -> Tcp {
             tcp.checksum = Some(checksum(random));
         }
     })
+}
+
+/// As hosts send them: an MSS, with others around it that may shift it by a byte.
+fn options(random: &mut Random) -> Vec<u8> {
+    let mut options = Vec::new();
+    for _ in 0..random.below(3) {
+        options.extend(random.pick(&[vec![1], vec![3, 3, 7], vec![4, 2], vec![8, 10, 1, 2, 3, 4, 5, 6, 7, 8]]));
+    }
+    let any = random.u16();
+    let mss = random.weighted(&[(40, 1460), (20, 1440), (10, 8960), (10, 536), (20, any)]);
+    options.extend([2, 4]);
+    options.extend(mss.to_be_bytes());
+    options.extend(vec![random.pick(&[0, 1]); options.len().next_multiple_of(4) - options.len()]);
+    options
 }
 
 fn udp_header(random: &mut Random, source: u16, destination: u16) -> Udp {
@@ -453,6 +521,85 @@ fn payload(random: &mut Random, world: &World, before: usize) -> Vec<u8> {
         0 => vec![0; length],
         1 => vec![0xff; length],
         _ => random.bytes(length),
+    }
+}
+
+/// Any identifier, and sometimes a wrong checksum.
+fn message(random: &mut Random, message: Icmp) -> Icmp {
+    let mut message = message.rest(random.u32().to_be_bytes());
+    message.checksum = random.percent(10).then(|| checksum(random));
+    message
+}
+
+/// An echo request for a service's address, most likely.
+fn echo(random: &mut Random) -> Packet {
+    let is_ipv6 = random.percent(50);
+    let (source, destination) = (client(random, is_ipv6).address, random.pick(&of_family(&VIPS, is_ipv6)));
+    let length = random.below(80);
+    let data = raw(random.bytes(length));
+    let code = random.weighted(&[(95, 0), (5, 1)]);
+    let link = link(random);
+    match (source, destination) {
+        (IpAddr::V4(s), IpAddr::V4(d)) => {
+            let kind = random.weighted(&[(95, 8), (5, 13)]);
+            let message = message(random, icmp(kind, code));
+            link / ipv4_header(random, ipv4(s, d), 28 + length) / message / data
+        }
+        (IpAddr::V6(s), IpAddr::V6(d)) => {
+            let kind = random.weighted(&[(95, 128), (5, 129)]);
+            let message = message(random, icmpv6(kind, code));
+            link / ipv6_header(random, ipv6(s, d), 8 + length) / message / data
+        }
+        _ => unreachable!("both ends are of one family"),
+    }
+}
+
+/// An error about a packet that a service had sent to a client, or a client to a backend; from who was to get it, or from
+/// somebody on the way.
+fn error(random: &mut Random, world: &World) -> Packet {
+    let (one, other) = flow(random, world);
+    let (receiver, sender) = if random.percent(97) { (one, other) } else { (other, one) };
+    let is_ipv6 = sender.address.is_ipv6();
+    let from = if random.percent(50) { receiver.address } else { client(random, is_ipv6).address };
+    let to = if random.percent(96) { sender.address } else { client(random, is_ipv6).address };
+    let length = random.below(60);
+    let data = raw(random.bytes(length));
+    let l4 = match sender.protocol {
+        PROTO_TCP => Packet::from(tcp_header(random, sender.port, receiver.port)),
+        _ => Packet::from(udp_header(random, sender.port, receiver.port)),
+    };
+    let header = if sender.protocol == PROTO_TCP { 20 } else { 8 };
+    let (quoted, least) = match (sender.address, receiver.address) {
+        (IpAddr::V4(s), IpAddr::V4(d)) => {
+            let ip =
+                if random.percent(30) { ipv4_header(random, ipv4(s, d), 20 + header + length) } else { ipv4(s, d) };
+            (Packet::from(ip) / l4 / data, 28)
+        }
+        (IpAddr::V6(s), IpAddr::V6(d)) => {
+            let ip = if random.percent(40) { ipv6_header(random, ipv6(s, d), header + length) } else { ipv6(s, d) };
+            (Packet::from(ip) / l4 / data, 48)
+        }
+        _ => unreachable!("both ends are of one family"),
+    };
+    let mut quoted = quoted.bytes();
+    // The eight bytes that have to be there, a little more or less, or all.
+    let whole = quoted.len();
+    let around = random.between(least - 4, least + 24);
+    quoted.truncate(random.weighted(&[(40, least), (40, around), (20, whole)]));
+    let code = random.below(5) as u8;
+    let link = link(random);
+    match (from, to) {
+        (IpAddr::V4(s), IpAddr::V4(d)) => {
+            let kind = random.weighted(&[(60, 3), (20, 11), (10, 12), (4, 5), (4, 4), (2, 0)]);
+            let message = message(random, icmp(kind, code));
+            link / ipv4_header(random, ipv4(s, d), 28 + quoted.len()) / message / raw(quoted)
+        }
+        (IpAddr::V6(s), IpAddr::V6(d)) => {
+            let kind = random.weighted(&[(30, 1), (40, 2), (20, 3), (10, 4), (3, 5), (2, 0)]);
+            let message = message(random, icmpv6(kind, code));
+            link / ipv6_header(random, ipv6(s, d), 8 + quoted.len()) / message / raw(quoted)
+        }
+        _ => unreachable!("both ends are of one family"),
     }
 }
 

@@ -104,6 +104,10 @@ pub fn generate(random: &mut Random, kernel: &Kernel, packets: usize) -> Scenari
             vec![packets::again(random, &sent)]
         } else if !sent.is_empty() && random.percent(6) {
             vec![packets::answer(random, &world, &sent)]
+        } else if random.percent(5)
+            && let Some(rest) = packets::rest(random, &sent)
+        {
+            vec![rest]
         } else if random.below(2000) < 1 {
             let frame = packets::whole(random, &world);
             let end = frame.len().min(120);

@@ -16,8 +16,8 @@ use super::network::{
 };
 use super::random::Random;
 use crate::model::world::{
-    BEYOND_BACKENDS, Backend, Before, Endpoint, Indexed, Kind, Neighbour, NextHop, Orphans, Policy, Prefix, Reply,
-    Ring, Route, Service, Settings, Way, World,
+    BEYOND_BACKENDS, Backend, Before, Endpoint, Indexed, Kind, Neighbour, NextHop, Orphans, Packets, Policy, Prefix,
+    Reply, Ring, Route, Service, Settings, Tag, Vlan, Way, World,
 };
 use crate::packet::Mac;
 
@@ -57,12 +57,15 @@ pub fn world(random: &mut Random, now: u64) -> World {
             (7, vec![LAN, OFF]),
             (5, vec![]),
         ]),
+        vlans: vlans(random),
+        vips: Vec::new(),
         policies: Vec::new(),
         entries: Vec::new(),
         unwrapped: Vec::new(),
     };
     world.rings = rings(random, &world);
     world.services = services(random, &world);
+    world.vips = vips(random, &world);
     world.replies = replies(random, &world);
     world.policies = policies(random, &world, now);
     let kinds: Vec<Vec<Kind>> = world.rings.iter().map(|ring| flows::kinds(random, &world, ring, now)).collect();
@@ -78,6 +81,10 @@ fn settings(random: &mut Random) -> Settings {
     let (dsr_l2, gre, gue, overlay) = (on(), on(), on(), on());
     let crossing = random.percent(30);
     let tracking = random.percent(60);
+    let all_kinds = random.percent(70);
+    let mut on = || all_kinds || random.percent(60);
+    let packets =
+        Packets { vlan: on(), extensions: on(), fragments: on(), icmp: on(), echo: on(), too_big: on(), clamp: on() };
     let mut mask = || match random.below(4) {
         0 | 1 => Ipv4Addr::UNSPECIFIED,
         2 => Ipv4Addr::from_bits(u32::MAX >> random.below(32)),
@@ -98,6 +105,7 @@ fn settings(random: &mut Random) -> Settings {
         overlay,
         crossing,
         tracking,
+        packets,
         room,
         log,
         hash_key: std::array::from_fn(|_| random.draw()),
@@ -106,10 +114,43 @@ fn settings(random: &mut Random) -> Settings {
     }
 }
 
+/// None, most of the time; one or two.
+fn tags(random: &mut Random) -> [Option<Tag>; 2] {
+    let mut tag = || Some(Tag { vlan: random.u16() & 0x0fff, service: random.percent(30) });
+    let both = [tag(), tag()];
+    match random.below(10) {
+        0..7 => [None; 2],
+        7 | 8 => [both[0], None],
+        _ => both,
+    }
+}
+
+/// Most addresses of services.
+fn vips(random: &mut Random, world: &World) -> Vec<(IpAddr, u32)> {
+    let mut vips: Vec<(IpAddr, u32)> = Vec::new();
+    for service in &world.services {
+        if random.percent(90) && vips.iter().all(|(vip, _)| *vip != service.at.address) {
+            vips.push((service.at.address, service.id));
+        }
+    }
+    vips
+}
+
+/// What some of the kernel's interfaces stand for.
+fn vlans(random: &mut Random) -> Vec<Vlan> {
+    let mut vlans = Vec::new();
+    for interface in [LAN, DC, WAN] {
+        if random.percent(20) {
+            vlans.push(Vlan { interface, on: random.pick(&[LAN, DC, WAN]), tags: tags(random) });
+        }
+    }
+    vlans
+}
+
 fn hop(random: &mut Random) -> NextHop {
     let interface = random.weighted(&[(45, DC), (35, LAN), (12, WAN), (8, OFF)]);
     let mtu = random.weighted(&[(68, 1500), (6, 1400), (6, 1280), (5, 576), (2, 60), (4, 3000), (8, 9000), (1, 0)]);
-    NextHop { destination: Mac::local(random.byte()), source: mac(interface), mtu, interface }
+    NextHop { destination: Mac::local(random.byte()), source: mac(interface), mtu, interface, tags: tags(random) }
 }
 
 fn next_hops(random: &mut Random) -> Vec<Indexed> {
@@ -219,7 +260,8 @@ fn services(random: &mut Random, world: &World) -> Vec<Service> {
                 if rings.is_empty() || random.percent(8) { (0, 102) } else { place(random.pick(&rings)) };
             Before { class, slot, by_client: random.percent(30) }
         });
-        services.push(Service { at, id, class, slot, forward, tracked, by_client: random.percent(25), before });
+        let (by_client, clamps) = (random.percent(25), random.percent(60));
+        services.push(Service { at, id, class, slot, forward, tracked, by_client, clamps, before });
     }
     services
 }
@@ -240,6 +282,7 @@ fn policies(random: &mut Random, world: &World, now: u64) -> Vec<Policy> {
         quotas: [0, 1].map(|_| random.pick(&[0, 1, 5, 10_000, 10_000, 10_000])),
         new_per_second: random.weighted(&[(7, 0), (9, 1), (9, 3), (9, 10), (66, 100_000)]),
         in_motion: random.percent(85),
+        clamps: random.percent(60),
         refused: if random.percent(60) { now as u32 - random.below(6) as u32 } else { 0 },
     };
     ids.into_iter().map(policy).collect()

@@ -913,7 +913,9 @@ const fn policy() -> FlowPolicy {
         reserved: 0,
         tracked_quota4: 0,
         tracked_quota6: 0,
-        more: [0; 3],
+        clamp: 0,
+        pad: 0,
+        more: [0; 2],
     }
 }
 

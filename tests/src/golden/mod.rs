@@ -49,7 +49,7 @@ impl std::fmt::Debug for Test {
 pub fn all(settings: &Settings) -> Vec<Test> {
     let rows = cases::all(&settings.hash_key).into_iter();
     let rows = rows.map(|case| Test::new(case.name.clone(), move |world| case.run(world)));
-    let sweeps = cases::sweeps().into_iter();
+    let sweeps = cases::sweeps(&settings.hash_key).into_iter();
     let sweeps = sweeps.map(|sweep| Test::new(sweep.name.clone(), move |world| sweep.run(world)));
     let decap =
         decapsulator(|| Program::load_decap(&cases::decap::VIPS), cases::decap::cases(), cases::decap::sweeps());
@@ -218,6 +218,13 @@ impl Case {
     #[must_use]
     pub fn answered(self) -> Self {
         self.count([])
+    }
+
+    /// It is too big for its way, and its sender is told so by this packet.
+    #[must_use]
+    pub fn told_too_big(self, service: u32, answer: impl Into<Packet>) -> Self {
+        let ingress = self.ingress;
+        self.dropped(service, DropReason::TooBig).counting(service, "flows too_bigs").leaves(ingress, answer)
     }
 
     /// On top of what is counted already.

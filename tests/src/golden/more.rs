@@ -6,13 +6,16 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use lb_common::counters::DropReason;
 use lb_common::event::EVENT_WANT_NEIGHBOUR;
+
+use sluice::model::Packets;
 
 use super::cases::{outer4, outer6};
 use super::oracle::{hash4, hash6};
 use super::world::*;
 use super::{Case, Expect, case, flows};
-use crate::packet::{decode, ethernet, ipv4, ipv6, tcp, udp};
+use crate::packet::{Extension, decode, ethernet, icmp, ipv4, ipv6, raw, tcp, udp};
 use crate::progrun::wire::Wire;
 use crate::progrun::{Program, Settings, Verdict};
 
@@ -51,6 +54,7 @@ fn every_setting_loads(_: &mut World) -> Result<()> {
             log: on(2),
             test_clock: on(3),
             tracking: on(4),
+            packets: if on(2) { Packets::ALL } else { Packets::default() },
             tunnel_source_mask4: if way(1) { u32::MAX } else { 0 },
             ..Settings::everything()
         };
@@ -58,6 +62,9 @@ fn every_setting_loads(_: &mut World) -> Result<()> {
     }
     Ok(())
 }
+
+/// [`switched_off`] has a packet that is dropped because fragments are not followed.
+pub const DROPS_FRAGMENTS: bool = true;
 
 fn switched_off(_: &mut World) -> Result<()> {
     let on = Settings::everything;
@@ -78,7 +85,21 @@ fn switched_off(_: &mut World) -> Result<()> {
             .leaves(DC, ethernet(DC_MAC, B1_MAC) / ipv6(CLIENT6, backend6(B1)).hop_limit(63) / tcp(40_000, 443))
             .forwarded(WEB.id + ID6, B1 + V6)
     };
-    let cases: [(Settings, Vec<Case>); 3] = [
+    let without = |change: fn(&mut Packets)| {
+        let mut packets = Packets::ALL;
+        change(&mut packets);
+        Settings { packets, ..on() }
+    };
+    let part = |offset, more| ipv4(CLIENT4, VIP4).fragment(offset, more).protocol(17);
+    let asks = || from_router() / ipv4(CLIENT4, VIP4) / icmp(8, 0) / "ping";
+    let error = || {
+        let mut quoted = (ipv4(VIP4, CLIENT4) / tcp(443, 40_000)).bytes();
+        quoted.truncate(28);
+        from_router() / ipv4(CLIENT4, VIP4) / icmp(3, 1) / raw(quoted)
+    };
+    let behind_options = || from_router() / ipv6(CLIENT6, VIP6).extension(Extension::hop_by_hop()) / tcp(40_000, 443);
+    let too_big = || from_router() / ipv6(CLIENT6, VIP6) / udp(40_000, 9008) / vec![0x5a; NARROW_MTU];
+    let cases: [(Settings, Vec<Case>); 9] = [
         (
             Settings { ipv4: false, ..on() },
             vec![
@@ -100,6 +121,46 @@ fn switched_off(_: &mut World) -> Result<()> {
             vec![
                 case("without NAT nobody looks for replies").enters(DC, reply4()),
                 case("without NAT nobody looks for IPv6 replies").enters(DC, reply6()),
+            ],
+        ),
+        (
+            without(|packets| packets.vlan = false),
+            vec![
+                case("without VLANs a tagged packet passes")
+                    .enters(LAN, from_router().vlan(7) / ipv4(CLIENT4, VIP4) / tcp(40_000, 443)),
+                forwarded4(),
+            ],
+        ),
+        (
+            without(|packets| packets.extensions = false),
+            vec![case("without extension headers their packets pass").enters(LAN, behind_options()), forwarded6()],
+        ),
+        (
+            without(|packets| packets.fragments = false),
+            vec![
+                case("without fragments the first one drops as fragment")
+                    .enters(LAN, from_router() / part(0, true) / udp(40_000, 53).checksum(1) / vec![1; 1440])
+                    .dropped(DNS.id, DropReason::Fragment),
+                case("without fragments a later one passes")
+                    .enters(LAN, from_router() / part(1448, false) / raw([7; 16])),
+                forwarded4(),
+            ],
+        ),
+        (
+            without(|packets| packets.icmp = false),
+            vec![case("without ICMP an error about a service's packet passes").enters(LAN, error()), forwarded4()],
+        ),
+        (
+            without(|packets| packets.echo = false),
+            vec![case("without echo a request for the VIP passes").enters(LAN, asks()), forwarded4()],
+        ),
+        (
+            without(|packets| packets.too_big = false),
+            vec![
+                case("without answers who sends too much is not told")
+                    .enters(LAN, too_big())
+                    .dropped(TIGHT.id + ID6, DropReason::TooBig),
+                forwarded6(),
             ],
         ),
     ];

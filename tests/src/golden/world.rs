@@ -16,10 +16,13 @@ use anyhow::Result;
 
 use lb_common::addr::{Endpoint4, Endpoint6, PROTO_TCP, PROTO_UDP, words6};
 use lb_common::backend::{BACKEND_ALIVE, BACKEND_V6, Backend, BackendRoute, State, Tunnel};
+use lb_common::flow::FlowPolicy;
 use lb_common::hash::HashKey;
 use lb_common::ring::{CLASSES, Row, rows};
-use lb_common::route::{Neighbour4, Neighbour6, NextHop, ROUTE_ASK_KERNEL, ROUTE_GATEWAY, ROUTE_ON_LINK, Route};
-use lb_common::service::{FORWARD_IPIP, FORWARD_NAT, Reverse4, Reverse6, Service};
+use lb_common::route::{
+    Neighbour4, Neighbour6, NextHop, ROUTE_ASK_KERNEL, ROUTE_GATEWAY, ROUTE_ON_LINK, Route, UNTAGGED, tag,
+};
+use lb_common::service::{CLAMP, FORWARD_IPIP, FORWARD_NAT, Reverse4, Reverse6, Service};
 
 use super::cases::modes::{MODES, Mode, PROTOCOLS};
 use super::cases::needle_rows;
@@ -108,6 +111,9 @@ pub const B3: u16 = 13;
 pub const WIRE: u16 = 14;
 /// IPv6 backends have these ids plus this.
 pub const V6: u16 = 50;
+/// In a VLAN, and in a VLAN in another one.
+pub const IN_VLAN: u16 = 15;
+pub const IN_TWO: u16 = 16;
 /// Beyond the backends map.
 pub const NO_SUCH_BACKEND: u16 = 60_000;
 
@@ -199,7 +205,18 @@ pub const MAROONED: Listener = nat(19, 9010, PROTO_TCP, STRANDED);
 /// The ring names a backend that cannot exist.
 pub const BROKEN: Listener = nat(20, 9011, PROTO_TCP, NO_SUCH_BACKEND);
 
-const LISTENERS: [Listener; 20] = [
+/// In VLANs.
+pub const TRUNK: Listener = nat(37, 9040, PROTO_TCP, IN_VLAN);
+pub const TRUNK_TUNNEL: Listener = ipip(38, 9041, PROTO_TCP, IN_TWO);
+/// A small MTU, and TCP, whose MSS is lowered.
+pub const CLAMPED: Listener = nat(39, 9042, PROTO_TCP, NARROW);
+pub const CLAMPED_TUNNEL: Listener = ipip(44, 9043, PROTO_TCP, NARROW);
+
+const LISTENERS: [Listener; 24] = [
+    TRUNK,
+    TRUNK_TUNNEL,
+    CLAMPED,
+    CLAMPED_TUNNEL,
     WEB,
     SITE,
     DNS,
@@ -246,6 +263,13 @@ const HOP_STRANDED: u32 = 6;
 const HOP_ROUTER: u32 = 7;
 const HOP_ROUTER2: u32 = 8;
 
+const HOP_IN_VLAN: u32 = 9;
+const HOP_IN_TWO: u32 = 10;
+
+/// The VLAN of [`IN_VLAN`], and that of [`IN_TWO`] inside it.
+pub const OUTER_VLAN: u16 = 100;
+pub const INNER_VLAN: u16 = 0xabc;
+
 /// MTU of [`HOP_NARROW`].
 pub const NARROW_MTU: usize = 1400;
 /// MTU of the kernel's route to [`SLOW_NARROW`]. Locked: forwarding heeds no other route's MTU.
@@ -262,7 +286,7 @@ fn word(address: Ipv4Addr) -> u32 {
 }
 
 fn hop(destination: Mac, source: Mac, ifindex: u32, mtu: usize) -> NextHop {
-    NextHop { destination_mac: destination.0, source_mac: source.0, mtu: mtu as u32, ifindex, reserved: 0 }
+    NextHop { destination_mac: destination.0, source_mac: source.0, mtu: mtu as u32, ifindex, tags: [UNTAGGED; 2] }
 }
 
 // Words that a kind of route does not have lead astray, so that whoever reads them is found out.
@@ -366,6 +390,8 @@ impl World {
         }
         world.odd_services()?;
         world.routes()?;
+        world.program.insert("VIPS4", word(VIP4), WEB.id)?;
+        world.program.insert("VIPS6", words6(VIP6.octets()), WEB.id + ID6)?;
         for own in [SELF_LAN4, SELF_DC4, VIP4] {
             world.program.insert("LOCAL4", word(own), 1u32)?;
         }
@@ -387,6 +413,11 @@ impl World {
             (HOP_STRANDED, hop(B1_MAC, DC_MAC, OFF_MAP, 1500)),
             (HOP_ROUTER, hop(ROUTER_MAC, LAN_MAC, LAN, 1500)),
             (HOP_ROUTER2, hop(ROUTER2_MAC, LAN_MAC, LAN, 1500)),
+            (HOP_IN_VLAN, NextHop { tags: [tag(OUTER_VLAN, false), UNTAGGED], ..hop(B1_MAC, DC_MAC, DC, 1500) }),
+            (
+                HOP_IN_TWO,
+                NextHop { tags: [tag(OUTER_VLAN, true), tag(INNER_VLAN, false)], ..hop(B1_MAC, DC_MAC, DC, 1500) },
+            ),
         ] {
             self.program.set("NEXT_HOPS", index, hop)?;
         }
@@ -409,6 +440,8 @@ impl World {
             (NARROW, HOP_NARROW),
             (STRANDED, HOP_STRANDED),
             (SLOW_NARROW, 0),
+            (IN_VLAN, HOP_IN_VLAN),
+            (IN_TWO, HOP_IN_TWO),
         ] {
             // The backend's port is the port of the one service it serves.
             let port = LISTENERS.iter().find(|l| l.backend == id && l.backend_port != 0).map_or(0, |l| l.backend_port);
@@ -440,7 +473,14 @@ impl World {
     }
 
     fn listener(&mut self, l: Listener) -> Result<()> {
-        let service = Service { id: l.id, ring: l.id, class: 0, forward: l.forward, ..Service::default() };
+        let clamps = [CLAMPED.id, CLAMPED_TUNNEL.id].contains(&l.id);
+        let flags = if clamps { CLAMP } else { 0 };
+        let service = Service { id: l.id, ring: l.id, class: 0, forward: l.forward, flags, ..Service::default() };
+        if clamps {
+            for id in [l.id, l.id + ID6] {
+                self.program.set("FLOW_POLICIES", id, FlowPolicy { clamp: 1, ..FlowPolicy::default() })?;
+            }
+        }
         self.service4(l.port, l.protocol, service)?;
         self.service6(l.port, l.protocol, Service { id: l.id + ID6, ring: l.id + ID6, ..service })?;
         let all_rows = |owner: u16| (0..rows(0)).map(move |i| (i, Row::steady(owner)));

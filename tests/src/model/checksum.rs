@@ -12,7 +12,7 @@ use std::ops::Range;
 use lb_common::addr::{PROTO_TCP, PROTO_UDP};
 
 use super::Family;
-use super::read::{self, Datagram, ETHERNET, be16};
+use super::read::{self, Datagram, ETHERNET, Piece, be16};
 use crate::packet::checksum::{pseudo4, pseudo6, sum};
 
 /// What a receiver adds up for TCP or UDP: the pseudo header and the segment.
@@ -79,6 +79,20 @@ pub fn keep_transport(before: &[u8], after: &mut [u8]) {
     set(after, new.checksum_at(), value);
 }
 
+/// As [`keep`], of a checksum of which only a part of what it covers is there: `was` became `is`. That of UDP is none, or
+/// is not sent as zero.
+pub fn keep_part(was: &[u8], is: &[u8], frame: &mut [u8], at: usize, udp: bool) {
+    let Some(before) = be16(frame, at) else { return };
+    if udp && before == 0 {
+        return;
+    }
+    let value = match field(add(sum(was), before), sum(is)) {
+        0 if udp => 0xffff,
+        value => value,
+    };
+    set(frame, at, value);
+}
+
 /// The packet's UDP has no checksum.
 pub fn is_unsummed(frame: &[u8], packet: &Datagram) -> bool {
     packet.protocol == PROTO_UDP && be16(frame, packet.checksum_at()) == Some(0)
@@ -104,21 +118,23 @@ pub fn rightly_summed(frame: &[u8], packet: &Datagram) -> Vec<u8> {
 pub enum Judged {
     Ipv4(bool),
     Transport(bool),
+    Icmp(bool),
     /// UDP without a checksum.
     None,
 }
 
 impl Judged {
     pub const fn is_right(self) -> bool {
-        matches!(self, Self::Ipv4(true) | Self::Transport(true))
+        matches!(self, Self::Ipv4(true) | Self::Transport(true) | Self::Icmp(true))
     }
 }
 
 /// Judges every checksum of a frame from the outside in, through tunnels, recomputing each from zero.
 pub fn audit(frame: &[u8]) -> Vec<Judged> {
     let mut judged = Vec::new();
+    let (frame, _) = read::untagged(frame);
     let mut packet = frame.get(ETHERNET..).unwrap_or_default().to_vec();
-    let mut family = read::family(frame);
+    let mut family = read::family(&frame);
     loop {
         let (header, length, next) = match family {
             Family::V4 if packet.len() >= 20 => {
@@ -142,13 +158,30 @@ pub fn audit(frame: &[u8]) -> Vec<Judged> {
                 family = if next == 4 { Family::V4 } else { Family::V6 };
                 packet.drain(..header);
             }
-            PROTO_TCP | PROTO_UDP => {
+            1 if family == Family::V4 => {
+                let whole = be16(&packet, 6).is_some_and(|flags| flags & 0x3fff == 0);
+                if whole && packet.len() >= header + 8 {
+                    judged.push(Judged::Icmp(sum(&packet[header..]) == 0xffff));
+                }
+                return judged;
+            }
+            58 if family == Family::V6 => {
+                if packet.len() >= header + 8 {
+                    let length = (packet.len() - header) as u32;
+                    let pseudo = [&packet[8..40], &length.to_be_bytes(), &[0, 0, 0, 58]].concat();
+                    judged.push(Judged::Icmp(add(sum(&pseudo), sum(&packet[header..])) == 0xffff));
+                }
+                return judged;
+            }
+            PROTO_TCP | PROTO_UDP | 0 | 43 | 44 | 60 => {
                 // The reader wants a frame; any Ethernet header will do.
                 let ethertype: [u8; 2] = if family == Family::V4 { [8, 0] } else { [0x86, 0xdd] };
                 let frame = [&[0; 12][..], &ethertype, &packet].concat();
-                if let Some(datagram) = read::datagram(&frame).filter(|d| d.is_complete(&frame)) {
+                // A fragment's checksum is over more than there is.
+                let whole = |d: &Datagram| d.piece == Piece::Whole && d.is_complete(&frame);
+                if let Some(datagram) = read::datagram(&frame).filter(whole) {
                     judged.push(match be16(&frame, datagram.checksum_at()) {
-                        Some(0) if next == PROTO_UDP => Judged::None,
+                        Some(0) if datagram.protocol == PROTO_UDP => Judged::None,
                         _ => Judged::Transport(segment(&frame, &datagram) == 0xffff),
                     });
                 }

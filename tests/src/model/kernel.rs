@@ -82,7 +82,8 @@ pub enum Answer {
         address: IpAddr,
     },
     NoRoute,
-    TooBig,
+    /// For a way that takes no more than this.
+    TooBig(u32),
     /// The interface it came in by does not forward.
     Disabled,
 }
@@ -145,12 +146,16 @@ impl Kernel {
             Way::Refused(_) | Way::Local => return Answer::NoRoute,
         };
         let Some(link) = self.link(interface) else { return Answer::NoRoute };
-        if length > narrow.unwrap_or(link.mtu) as usize {
-            return Answer::TooBig;
+        let mtu = narrow.unwrap_or(link.mtu);
+        if length > mtu as usize {
+            return Answer::TooBig(mtu);
         }
         match self.neighbours.iter().find(|n| n.interface == interface && n.address == address) {
-            // The kernel compared the length already.
-            Some(n) => Answer::Hop(NextHop { destination: n.mac, source: link.mac, mtu: u32::MAX, interface }),
+            // The kernel compared the length already. It tells the MTU in place of the length, so the two cannot be told apart.
+            Some(n) => {
+                let mtu = if mtu as usize == length { u32::MAX } else { mtu };
+                Answer::Hop(NextHop { destination: n.mac, source: link.mac, mtu, interface, tags: [None; 2] })
+            }
             None => Answer::NoNeighbour { interface, address },
         }
     }

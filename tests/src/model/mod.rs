@@ -17,6 +17,7 @@
 pub mod checksum;
 pub mod decap;
 pub mod flow;
+pub mod fragments;
 pub mod kernel;
 pub mod read;
 pub mod rewrite;
@@ -102,6 +103,8 @@ pub enum Path {
     Unknown,
     /// From a backend to a client, by NAT.
     Reply,
+    /// An echo request for a service's address.
+    Echo,
     /// Not at the balancer: at a backend host, where tunnels end.
     Tunnelled,
 }
@@ -120,6 +123,15 @@ pub enum RowKind {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Trace {
     pub family: Family,
+    /// VLAN tags it came with, and those it leaves with.
+    pub tags: usize,
+    pub tagged: usize,
+    /// How much of a packet it is, if it is of one with ports.
+    pub piece: Option<read::Piece>,
+    /// There are IPv6 extension headers in front of its ports.
+    pub extensions: bool,
+    /// A later fragment found its first one, or did not.
+    pub followed: Option<bool>,
     pub path: Path,
     pub service: Option<u32>,
     pub ring_class: Option<u8>,
@@ -142,6 +154,11 @@ pub struct Trace {
     /// The packet is an answer to the client: RST. Or it should be, and has no header to answer to.
     pub answered: bool,
     pub unanswerable: bool,
+    /// Its MSS was lowered.
+    pub clamped: bool,
+    /// It is an answer to an echo request, or to a packet that was too big.
+    pub echoed: bool,
+    pub told_too_big: bool,
     /// What became of the packet's flow, where flows are tracked.
     pub tracked: Option<tracked::Told>,
     /// At a backend host, what was in the frame.

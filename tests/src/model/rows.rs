@@ -185,6 +185,33 @@ impl Rows {
         self.counters(service).resets += 1;
     }
 
+    /// An echo request for the service's address was answered.
+    pub fn echoed(&mut self, service: u32) {
+        self.counters(service).echoes += 1;
+    }
+
+    /// The sender of a packet that was too big was told.
+    pub fn told(&mut self, service: u32) {
+        self.counters(service).too_bigs += 1;
+    }
+
+    /// Whose a flow is of which something was heard that is none of its packets.
+    pub fn peek(&self, q: &Question<'_>) -> u16 {
+        let Question { asked, row, .. } = q;
+        if let Some(Says::Flow(flow)) = self.own(q)
+            && asked.is_alive(&flow)
+        {
+            return flow.backend;
+        }
+        if row.moves(asked.now) {
+            let settled = self.settled(q, &mut Notes::default());
+            if settled != 0 && asked.is_up(settled) {
+                return settled;
+            }
+        }
+        row.owner
+    }
+
     /// What the flow's own element says; another's says nothing about it.
     fn own(&self, q: &Question<'_>) -> Option<Says> {
         let (_, entry) = self.entries.get(&q.asked.flow)?;

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use lb_common::counters::{BackendCounters, DropReason, ServiceCounters};
 
 use super::flow::{self, Standing};
+use super::fragments::Fragments;
 use super::rows::Rows;
 use super::tracked::Tracked;
 use super::world::World;
@@ -13,6 +14,9 @@ use crate::progrun::Counts;
 
 /// Events of one CPU in one second (ARCHITECTURE.md, "A packet's way").
 const EVENTS_PER_SECOND: u64 = 64;
+
+/// Errors that one CPU sends in one second.
+const ERRORS_PER_SECOND: u64 = 1000;
 
 /// The line of counters for packets of no service.
 const NOBODY: u32 = 0;
@@ -33,6 +37,7 @@ pub struct State {
     /// Flows of tracked services.
     pub tracked: Tracked,
     pub standing: Standing,
+    pub fragments: Fragments,
     /// Sent and not yet read, oldest first.
     pub events: VecDeque<Wanted>,
     /// At a backend host: packets taken out of their tunnels, and those in it for others.
@@ -40,6 +45,8 @@ pub struct State {
     pub unlisted: u64,
     /// The second the budget is for, and what was spent of it.
     budget: (u64, u64),
+    /// The same for errors that are sent.
+    told: (u64, u64),
 }
 
 impl State {
@@ -82,6 +89,25 @@ impl State {
 
     pub fn dropped(&mut self, service: u32, reason: DropReason) {
         self.service(service).drops[reason as usize] += 1;
+    }
+
+    /// An error about a service's packet is on its way.
+    pub fn icmp_error(&mut self, service: u32) {
+        self.service(service).icmp_errors += 1;
+    }
+
+    /// Takes one of the errors that may be sent in this second.
+    pub fn may_tell(&mut self, now: u64) -> bool {
+        let (second, told) = self.told;
+        let told = if second == now { told } else { 0 };
+        let may = told < ERRORS_PER_SECOND;
+        self.told = (now, told + u64::from(may));
+        may
+    }
+
+    /// A later fragment found its first one, or, for nobody, did not.
+    pub fn fragment(&mut self, service: u32) {
+        self.service(service).fragments += 1;
     }
 
     pub fn asked(&mut self, service: u32) {

@@ -90,6 +90,11 @@ impl Tracked {
         }
     }
 
+    /// Whose a flow is that is the owner's by its row, and of which something was heard that is none of its packets.
+    pub fn peek(&self, asked: &Asked<'_>, owner: u16) -> u16 {
+        self.find(asked).filter(|flow| asked.is_alive(flow)).map_or(owner, |flow| flow.backend)
+    }
+
     fn find(&self, asked: &Asked<'_>) -> Option<Flow> {
         self.flows.get(&asked.flow).map(|(_, flow)| *flow)
     }

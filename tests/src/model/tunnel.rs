@@ -11,7 +11,7 @@ use lb_common::service::{FORWARD_GENEVE, FORWARD_GRE, FORWARD_GUE, FORWARD_GUE0,
 
 use super::Family;
 use super::checksum::{is_unsummed, rightly_summed};
-use super::read::{Datagram, ETHERNET};
+use super::read::{Datagram, ETHERNET, Piece};
 use super::world::{Backend, Settings, octets};
 use crate::packet::checksum::{checksum as from_zero, pseudo6};
 
@@ -113,7 +113,9 @@ impl Tunnel<'_> {
         let mut payload = kind.shim(packet.family, backend);
         let mut right = payload.clone();
         payload.extend(carried);
-        right.extend(rightly_summed(inner, packet));
+        if packet.piece == Piece::Whole {
+            right.extend(rightly_summed(inner, packet));
+        }
         let protocol = match kind {
             Kind::IpInIp if packet.family == Family::V4 => 4,
             Kind::IpInIp => 41,
@@ -127,6 +129,8 @@ impl Tunnel<'_> {
             let mut udp =
                 [port.to_be_bytes(), backend.tunnel_port.to_be_bytes(), length.to_be_bytes(), [0, 0]].concat();
             if let (IpAddr::V6(s), IpAddr::V6(d)) = (source, backend.address)
+                // What a fragment adds up to cannot be told from its headers.
+                && packet.piece == Piece::Whole
                 && !is_unsummed(inner, packet)
             {
                 let all = [pseudo6(s, d, PROTO_UDP, usize::from(length)), udp.clone(), right].concat();

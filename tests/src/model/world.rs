@@ -29,6 +29,11 @@ pub struct World {
     pub own: Vec<IpAddr>,
     /// Interfaces that take redirected frames.
     pub devices: Vec<u32>,
+    #[serde(default)]
+    pub vlans: Vec<Vlan>,
+    /// Addresses whose echo requests are answered, and the service they are counted for.
+    #[serde(default)]
+    pub vips: Vec<(IpAddr, u32)>,
     /// How services' flows are written down; none for a service that is not here.
     #[serde(default)]
     pub policies: Vec<Policy>,
@@ -61,6 +66,8 @@ pub struct Settings {
     pub crossing: bool,
     #[serde(default)]
     pub tracking: bool,
+    #[serde(default)]
+    pub packets: Packets,
     /// Entries of flows that each family has room for.
     #[serde(default)]
     pub room: u32,
@@ -70,6 +77,18 @@ pub struct Settings {
     pub tunnel_mask4: Ipv4Addr,
     /// The same for the last four octets of the outer IPv6 source.
     pub tunnel_mask6: Ipv4Addr,
+}
+
+/// What the program knows to do with packets that are more than TCP or UDP in one piece.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Packets {
+    pub vlan: bool,
+    pub extensions: bool,
+    pub fragments: bool,
+    pub icmp: bool,
+    pub echo: bool,
+    pub too_big: bool,
+    pub clamp: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,6 +113,9 @@ pub struct Service {
     /// The addresses alone choose the row.
     #[serde(default)]
     pub by_client: bool,
+    /// The MSS of its connections is lowered to what the way to the backend takes.
+    #[serde(default)]
+    pub clamps: bool,
     /// The ring that its own takes the place of.
     #[serde(default)]
     pub before: Option<Before>,
@@ -122,6 +144,9 @@ pub struct Policy {
     pub new_per_second: u32,
     /// Replies are looked at, because rows may move.
     pub in_motion: bool,
+    /// The MSS in replies is lowered to what the way to the client takes.
+    #[serde(default)]
+    pub clamps: bool,
     /// The second before the first packet in which a flow was last refused; 0 for never.
     pub refused: u32,
 }
@@ -227,6 +252,26 @@ pub struct NextHop {
     pub mtu: u32,
     /// 0: there is no next hop here.
     pub interface: u32,
+    /// The outer one first.
+    #[serde(default)]
+    pub tags: [Option<Tag>; 2],
+}
+
+/// A VLAN tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tag {
+    pub vlan: u16,
+    /// A service provider's (IEEE 802.1ad), not a customer's (802.1Q).
+    pub service: bool,
+}
+
+/// An interface that is a VLAN on another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vlan {
+    pub interface: u32,
+    /// Whose frames leave by this one.
+    pub on: u32,
+    pub tags: [Option<Tag>; 2],
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -19,7 +19,17 @@ impl Counts {
     /// Adds all counters of a service.
     pub fn service(&mut self, id: u32, c: &ServiceCounters) {
         // Taken apart, so that a counter added to the ABI cannot be forgotten here.
-        let ServiceCounters { packets, bytes, reply_packets, reply_bytes, syns, fib_lookups, reserved, drops } = c;
+        let ServiceCounters {
+            packets,
+            bytes,
+            reply_packets,
+            reply_bytes,
+            syns,
+            fib_lookups,
+            fragments,
+            icmp_errors,
+            drops,
+        } = c;
         for (name, n) in [
             ("packets", packets),
             ("bytes", bytes),
@@ -27,7 +37,8 @@ impl Counts {
             ("reply_bytes", reply_bytes),
             ("syns", syns),
             ("fib_lookups", fib_lookups),
-            ("reserved", &reserved.iter().sum()),
+            ("fragments", fragments),
+            ("icmp_errors", icmp_errors),
         ] {
             self.add(format!("service {id} {name}"), *n);
         }
@@ -50,6 +61,8 @@ impl Counts {
             refused_full,
             refused_race,
             resets,
+            echoes,
+            too_bigs,
             reserved,
         } = c;
         for (name, n) in [
@@ -63,6 +76,8 @@ impl Counts {
             ("refused_full", refused_full),
             ("refused_race", refused_race),
             ("resets", resets),
+            ("echoes", echoes),
+            ("too_bigs", too_bigs),
             ("reserved", &reserved.iter().sum()),
         ] {
             self.add(format!("service {id} flows {name}"), *n);

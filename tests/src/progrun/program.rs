@@ -23,6 +23,7 @@ use lb_common::hash::{HashKey, KEY_WORDS};
 use lb_common::ring::{CLASSES, Row, rows};
 use lb_common::settings;
 use sluice::dataplane::decap::Tunnels;
+use sluice::model::Packets;
 
 /// Map sizes of test programs: enough for every table here, small enough to read counters whole.
 const SERVICES: u32 = 96;
@@ -46,6 +47,7 @@ pub struct Settings {
     pub overlay: bool,
     pub crossing: bool,
     pub tracking: bool,
+    pub packets: Packets,
     pub log: bool,
     pub test_clock: bool,
     /// Of each table of flows whose rows are not steady, and of tracked ones.
@@ -76,6 +78,7 @@ impl Settings {
             overlay: true,
             crossing: true,
             tracking: true,
+            packets: Packets::ALL,
             log: false,
             test_clock: true,
             room_for_flows: Program::FLOWS,
@@ -189,6 +192,13 @@ impl Program {
             (settings::OVERLAY, u8::from(settings.overlay)),
             (settings::CROSSING, u8::from(settings.crossing)),
             (settings::TRACKING, u8::from(settings.tracking)),
+            (settings::VLAN, u8::from(settings.packets.vlan)),
+            (settings::EXTENSIONS, u8::from(settings.packets.extensions)),
+            (settings::FRAGMENTS, u8::from(settings.packets.fragments)),
+            (settings::ICMP, u8::from(settings.packets.icmp)),
+            (settings::ECHO, u8::from(settings.packets.echo)),
+            (settings::TOO_BIG, u8::from(settings.packets.too_big)),
+            (settings::CLAMP, u8::from(settings.packets.clamp)),
             (settings::LOG, u8::from(settings.log)),
             (settings::TEST_CLOCK, u8::from(settings.test_clock)),
         ];

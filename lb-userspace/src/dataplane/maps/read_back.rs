@@ -41,6 +41,9 @@ impl Maps {
             neighbours6: hash("NEIGHBOURS6", &self.neighbours6)?,
             local4: hash("LOCAL4", &self.local4)?,
             local6: hash("LOCAL6", &self.local6)?,
+            vips4: hash("VIPS4", &self.vips4)?,
+            vips6: hash("VIPS6", &self.vips6)?,
+            vlans: hash("VLANS", &self.vlans)?,
             devices: collect("DEVICES", self.devices.keys().map(|key| key.map(|i| (i, ()))))?,
         };
         let services4 = written.services4.iter().map(|(key, service)| (key.protocol, 4, service));

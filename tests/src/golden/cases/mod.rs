@@ -2,9 +2,12 @@
 
 mod checksums;
 pub mod decap;
+mod extensions;
 mod fragments;
+mod icmp;
 mod lengths;
 pub mod modes;
+mod mss;
 mod nat;
 mod others;
 mod refused;
@@ -13,15 +16,15 @@ mod rows;
 mod slow;
 mod truncated;
 mod tunnel;
+mod vlan;
 
 use lb_common::hash::HashKey;
 
-use super::Case;
 use super::world::{DC_MAC, LAN_MAC, ROUTER_MAC};
+use super::{Case, Sweep};
 use crate::packet::{Ethernet, Mac, ethernet};
 
 pub(super) use rows::needle_rows;
-pub use truncated::sweeps;
 pub(super) use tunnel::{outer4, outer6};
 
 /// Every case. Some depend on where the flow hash puts them, so the program's key is needed.
@@ -37,9 +40,18 @@ pub fn all(key: &HashKey) -> Vec<Case> {
         checksums::cases(),
         lengths::cases(key),
         fragments::cases(),
+        vlan::cases(),
+        extensions::cases(),
+        icmp::cases(key),
+        mss::cases(),
         rows::cases(),
     ]
     .concat()
+}
+
+/// Every sweep.
+pub fn sweeps(key: &HashKey) -> Vec<Sweep> {
+    [truncated::sweeps(), fragments::sweeps(key)].concat()
 }
 
 /// The Ethernet header of what clients send.
@@ -81,6 +93,7 @@ mod tests {
         for reason in DropReason::ALL {
             let counter = format!(" drops {}", reason.name());
             let shown = cases.iter().any(|case| case.counts.0.keys().any(|name| name.ends_with(&counter)));
+            let shown = shown || reason == DropReason::Fragment && crate::golden::more::DROPS_FRAGMENTS;
             assert!(shown || crate::golden::flows::shows(reason), "no golden packet drops as {}", reason.name());
         }
     }

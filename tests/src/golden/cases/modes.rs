@@ -12,7 +12,7 @@ use super::super::oracle::{hash4, hash6};
 use super::super::world::*;
 use super::super::{Case, case};
 use super::{from_router, outer4, outer6, to_dc};
-use crate::packet::{Packet, ipv4, ipv6, raw, tcp, udp};
+use crate::packet::{Packet, ethernet, icmpv6, ipv4, ipv6, raw, tcp, udp};
 
 /// Protocols that each mode's service listens for.
 pub const PROTOCOLS: [u8; 2] = [PROTO_TCP, PROTO_UDP];
@@ -229,11 +229,21 @@ pub fn cases(key: &HashKey) -> Vec<Case> {
             let full = Sent::new(family, udp(40_000, mode.port) / vec![0x5a; room]);
             cases.push(sends("a packet that fills the link's MTU is sent", &full, 40_000));
             let beyond = Sent::new(family, udp(40_000, mode.port) / vec![0x5a; room + 1]);
-            cases.push(
+            let beyond = from_router() / beyond.packet(64);
+            let too_big =
                 case(format!("{title}: a packet that is a byte longer than the link's MTU allows is too_big"))
-                    .enters(LAN, from_router() / beyond.packet(64))
-                    .dropped(service, DropReason::TooBig),
-            );
+                    .enters(LAN, beyond.clone());
+            cases.push(match family {
+                V4 => too_big.dropped(service, DropReason::TooBig),
+                // Nobody fragments IPv6 on the way, so its sender is told (RFC 8200 §5).
+                V6 => {
+                    let mtu = (1500 - mode.adds(family)) as u32;
+                    let quoted = raw(beyond.bytes()[14..14 + 1232].to_vec());
+                    let message = icmpv6(2, 0).rest(mtu.to_be_bytes()) / quoted;
+                    let ip = ipv6(VIP6, CLIENT6).hop_limit(64);
+                    too_big.told_too_big(service, ethernet(LAN_MAC, ROUTER_MAC) / ip / message)
+                }
+            });
             if mode.forward != FORWARD_DSR_L2 {
                 cases.push(
                     case(format!("{title}: a driver without room for the outer header is no_headroom"))

@@ -3,7 +3,7 @@
 use super::super::world::*;
 use super::super::{Case, case};
 use super::from_router;
-use crate::packet::{Extension, Mac, Packet, arp, ethernet, icmp, icmpv6, ipv4, ipv6, raw, tcp, udp};
+use crate::packet::{Mac, Packet, arp, ethernet, icmpv6, ipv4, ipv6, raw, tcp, udp};
 
 /// Bytes that would be ports 40000 → 443 if anybody took them for TCP.
 const LIKE_PORTS: [u8; 8] = [0x9c, 0x40, 0x01, 0xbb, 0, 0, 0, 1];
@@ -46,14 +46,6 @@ fn link() -> Vec<Case> {
         case("a runt of one IPv4 byte is the host's")
             .enters_as_bytes(LAN, (from_router().ethertype(0x0800) / raw([0x45])).bytes()),
         passes(
-            "a service's packet in a VLAN is not looked into",
-            from_router().vlan(7) / ipv4(CLIENT4, VIP4) / tcp(40_000, 443),
-        ),
-        passes(
-            "a service's packet in two VLANs is not looked into",
-            from_router().service_vlan(3).vlan(7) / ipv6(CLIENT6, VIP6) / tcp(40_000, 443),
-        ),
-        passes(
             "a service's packet in PPPoE is not looked into",
             from_router().ethertype(0x8864)
                 / raw([0x11, 0, 0, 1, 0, 42, 0, 0x21])
@@ -67,20 +59,8 @@ fn link() -> Vec<Case> {
 fn icmp_and_others() -> Vec<Case> {
     let mut cases = vec![
         passes(
-            "an ICMP echo request to the VIP is the host's to answer",
-            from_router() / ipv4(CLIENT4, VIP4) / icmp(8, 0).rest([0, 1, 0, 2]) / "ping",
-        ),
-        passes(
-            "an ICMP echo request to somebody else is not answered",
-            from_router() / ipv4(CLIENT4, backend4(B1)) / icmp(8, 0).rest([0, 1, 0, 2]) / "ping",
-        ),
-        passes(
             "an ICMP echo whose identifier and sequence look like the service's ports is the host's",
             from_router() / ipv4(CLIENT4, VIP4).protocol(1) / raw(LIKE_PORTS),
-        ),
-        passes(
-            "an ICMPv6 echo request to the VIP is the host's to answer",
-            from_router() / ipv6(CLIENT6, VIP6) / icmpv6(128, 0).rest([0, 1, 0, 2]) / "ping",
         ),
         passes("a neighbour solicitation for the VIP is the host's to answer", {
             let option = [1, 1, 2, 0, 0, 0, 0, 1];
@@ -173,21 +153,6 @@ fn hidden() -> Vec<Case> {
         passes(
             "a service's packet in somebody's 6in4 tunnel to the VIP is not looked into",
             from_router() / ipv4(CLIENT4, VIP4) / ipv6(CLIENT6, VIP6) / tcp(40_000, 443),
-        ),
-        passes(
-            "an IPv6 packet with hop-by-hop options has no ports we can see",
-            from_router() / ipv6(CLIENT6, VIP6).extension(Extension::hop_by_hop()) / tcp(40_000, 443),
-        ),
-        passes("bytes of an IPv6 destination-options header are not taken for ports", {
-            let header = Extension::Raw { kind: 60, bytes: LIKE_PORTS.to_vec() };
-            from_router() / ipv6(CLIENT6, VIP6).extension(header) / tcp(40_000, 443)
-        }),
-        passes(
-            "an ICMP error about a service's packet is the host's for now",
-            from_router()
-                / ipv4(CLIENT4, VIP4)
-                / icmp(3, 4).rest([0, 0, 5, 0])
-                / (ipv4(VIP4, CLIENT4) / tcp(443, 40_000)).bytes()[..28].to_vec(),
         ),
     ]
 }

@@ -83,24 +83,9 @@ fn size() -> Vec<Case> {
         case("4in4: one byte more than the link takes with the outer header is too_big")
             .enters(LAN, from_router() / ipv4(CLIENT4, VIP4) / udp(40_000, 9009) / data(NARROW_MTU - 20 - 28 + 1))
             .dropped(TIGHT_TUNNEL.id, DropReason::TooBig),
-        case("6in6: one byte more than the link takes with the outer header is too_big")
-            .enters(LAN, from_router() / ipv6(CLIENT6, VIP6) / udp(40_000, 9009) / data(NARROW_MTU - 40 - 48 + 1))
-            .dropped(TIGHT_TUNNEL.id + ID6, DropReason::TooBig),
-        case("4in4: whether the client allowed fragments makes no difference to too_big")
-            .enters(
-                LAN,
-                from_router()
-                    / ipv4(CLIENT4, VIP4).dont_fragment()
-                    / udp(40_000, 9009)
-                    / data(NARROW_MTU - 20 - 28 + 1),
-            )
-            .dropped(TIGHT_TUNNEL.id, DropReason::TooBig),
         case("NAT: one byte more than the link takes is too_big")
             .enters(LAN, from_router() / ipv4(CLIENT4, VIP4) / udp(40_000, 9008) / data(NARROW_MTU - 28 + 1))
             .dropped(TIGHT.id, DropReason::TooBig),
-        case("NAT: one IPv6 byte more than the link takes is too_big")
-            .enters(LAN, from_router() / ipv6(CLIENT6, VIP6) / udp(40_000, 9008) / data(NARROW_MTU - 48 + 1))
-            .dropped(TIGHT.id + ID6, DropReason::TooBig),
     ]
 }
 

@@ -178,13 +178,6 @@ fn refused() -> Vec<Case> {
             { ASKING_NARROW.id },
             DropReason::TooBig,
         ),
-        (
-            "one IPv6 byte more than the MTU of the kernel's route is too_big",
-            LAN,
-            big6(SLOW_MTU + 1, false),
-            { ASKING_NARROW.id + ID6 },
-            DropReason::TooBig,
-        ),
     ]
     .map(|(name, ingress, packet, service, reason)| {
         case(name).enters(ingress, packet).dropped(service, reason).counting(service, "fib_lookups")
