@@ -31,7 +31,7 @@ use lb_ebpf::packet::Packet;
 
 use crate::family::{Family, Reverse as _, V4, V6};
 use crate::forward::Outgoing;
-use crate::lookup::{Found, flows};
+use crate::lookup::{Found, flows, wildcard};
 use crate::mode::Leaving;
 use crate::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ip, l4};
 use crate::rewrite::mac;
@@ -92,11 +92,18 @@ fn decide(packet: Packet) -> Result<u32, Stop> {
 
 #[inline(always)]
 fn route<F: Family>(packet: Packet, ip: &Ip<F::Address>) -> Result<u32, Stop> {
-    if let Some(service) = F::service(ip.destination, ip.ports.destination, ip.protocol) {
+    let service = match F::service(ip.destination, ip.ports.destination, ip.protocol) {
+        None if settings::wildcards() != 0 => F::wildcard(ip.destination, ip.ports.destination, ip.protocol),
+        exact => exact,
+    };
+    if let Some(service) = service {
         return client::<F>(packet, ip, service).map_err(|reason| Stop::Drop(service.id, reason));
     }
     if settings::nat() != 0
-        && let Some(reverse) = F::reverse(ip.source, ip.ports.source, ip.protocol)
+        && let Some(reverse) = match F::reverse(ip.source, ip.ports.source, ip.protocol) {
+            None if settings::wildcards() != 0 => F::reverse_wildcard(ip.source, ip.ports.source, ip.protocol),
+            exact => exact,
+        }
         // What a backend sends to the node itself (answers to health checks above all) is not a reply.
         && !F::is_local(ip.destination)
     {
@@ -155,7 +162,7 @@ fn reply<F: Family>(packet: Packet, ip: &Ip<F::Address>, reverse: &F::Reverse) -
     };
     let hop = F::to_client(packet, out)?;
     let old = Side { addr: ip.source, port: ip.ports.source };
-    let new = Side { addr: reverse.vip(), port: reverse.port() };
+    let new = Side { addr: reverse.vip(), port: wildcard::reply_port(reverse.port(), ip.ports.source) };
     if !F::translate(packet, ip, End::Source, old, new) || !mac::write(packet, hop, F::ETHERTYPE) {
         return Err(DropReason::Internal);
     }

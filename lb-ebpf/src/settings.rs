@@ -27,6 +27,7 @@ setting!(gue: u8 = SETTING_GUE);
 setting!(overlay: u8 = SETTING_OVERLAY);
 setting!(crossing: u8 = SETTING_CROSSING);
 setting!(tracking: u8 = SETTING_TRACKING);
+setting!(wildcards: u8 = SETTING_WILDCARDS);
 setting!(log: u8 = SETTING_LOG);
 setting!(test_clock: u8 = SETTING_TEST_CLOCK);
 setting!(tunnel_source_mask4: u32 = SETTING_TUNNEL_SOURCE_MASK4);

@@ -1,6 +1,7 @@
 //! Which backend: the flow's row on the service's ring, and where that does not say, what [`flows`] knows.
 
 pub mod flows;
+pub mod wildcard;
 
 use core::arch::asm;
 

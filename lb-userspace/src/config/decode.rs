@@ -20,7 +20,7 @@ use super::schema::{self, Absent, ELSEWHERE, Entry, Key, Status, TABLES, Table, 
 use super::tree::{self, Kind, Node};
 use super::values;
 use crate::model::{
-    Affinity, BackendState, Check, CheckKind, DnsCheck, ExecCheck, Forward, GrpcCheck, HttpCheck, HttpsCheck, Mac,
+    Affinity, BackendState, Check, CheckKind, DnsCheck, ExecCheck, Forward, GrpcCheck, HttpCheck, HttpsCheck, Listen, Mac,
     Need, OnBackendDown, OnExit, Prefix, Protocol, Rcode, Scheduler, TlsCheck, TlsOptions, Tracking, UdpCheck, UdpMode,
     VipAddresses, XdpMode,
 };
@@ -138,7 +138,7 @@ pub(super) struct RawService {
     pub index: usize,
     pub span: Span,
     pub name: Option<Spanned<String>>,
-    pub listen: List<SocketAddr>,
+    pub listen: List<Listen>,
     pub protocols: List<Protocol>,
     pub scheduler: Option<Spanned<Scheduler>>,
     pub forward: Option<Spanned<Forward>>,
@@ -686,7 +686,7 @@ impl Decoder<'_, '_> {
                     d.problems.add(f.node.span, &f.at, message, format!("write \"{text}\""));
                     return None;
                 }
-                d.parsed(f.node, &f.at, "an address and port", hint, values::endpoint)
+                d.parsed(f.node, &f.at, "an address and port", hint, values::listen)
             });
         }
 

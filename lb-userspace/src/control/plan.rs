@@ -8,10 +8,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
-use lb_common::addr::{Endpoint4, Endpoint6};
+use lb_common::addr::{Endpoint4, Endpoint6, words6};
 
 use crate::api::types::{BackendPlan, Break, Change, Plan, RingPlan, ServicePlan};
-use crate::model::{Backend, BackendState, Forward, Model, Protocol, Service, UdpMode};
+use crate::model::{Backend, BackendState, Forward, Listen, Model, Protocol, Service, UdpMode};
 
 use super::changes;
 use super::desired::{Desired, Ids, View};
@@ -51,13 +51,17 @@ pub fn plan(old: Side<'_>, new: Side<'_>, seen: &BTreeMap<String, Seen>) -> Plan
         packets += known.packets;
         on_moved_rows += known.packets as f64 * rings.iter().map(|r| r.share).fold(0.0, f64::max);
         let (change, backends) = match (before, after) {
-            (None, Some(after)) => (Change::Added, after.backends.iter().map(added).collect()),
+            (None, Some(after)) => {
+                taken(after, None, old.model, &mut out);
+                (Change::Added, after.backends.iter().map(added).collect())
+            }
             (Some(before), None) => {
                 removed_service(before, new.model, &mut out);
                 (Change::Removed, Vec::new())
             }
             (Some(before), Some(after)) => {
                 changed_service(before, after, &old, &new, &mut out);
+                taken(after, Some(before), old.model, &mut out);
                 let mut backends = backends(before, after);
                 for plan in backends.iter_mut().filter(|plan| plan.change != Change::Added) {
                     let it = |b: &&Backend| (b.address, b.port) == (plan.address, plan.port);
@@ -175,7 +179,7 @@ fn backends(before: &Service, after: &Service) -> Vec<BackendPlan> {
     out
 }
 
-type Endpoint = (SocketAddr, Protocol);
+type Endpoint = (Listen, Protocol);
 
 fn endpoints(service: &Service) -> impl Iterator<Item = Endpoint> {
     service.listen.iter().flat_map(|l| service.protocols.iter().map(move |p| (*l, *p)))
@@ -183,10 +187,32 @@ fn endpoints(service: &Service) -> impl Iterator<Item = Endpoint> {
 
 /// Where packets for an endpoint go once its service does not want them any more.
 fn destiny(endpoint: Endpoint, without: &str, model: &Model) -> String {
-    let heir = model.services.iter().find(|s| s.name != without && endpoints(s).any(|e| e == endpoint));
-    match heir {
-        Some(heir) => format!("goes to service {}, which knows nothing of them", heir.name),
+    let (listen, protocol) = endpoint;
+    let others = model.services.iter().filter(|s| s.name != without);
+    let heirs = others.flat_map(|s| endpoints(s).map(move |(l, p)| (s, l, p)));
+    let heirs = heirs.filter(|(_, l, p)| *p == protocol && l.overlaps(&listen));
+    match heirs.min_by_key(|(_, l, _)| l.rank()) {
+        Some((heir, l, _)) if l.covers(&listen) => format!("goes to service {}, which knows nothing of them", heir.name),
+        Some((heir, l, _)) => format!("is in part that of service {} now ({l}), which knows nothing of them", heir.name),
         None => "is nobody's: its packets pass to this host".to_owned(),
+    }
+}
+
+/// Packets that a new endpoint of a service takes from another one, whose wider one they were in.
+fn taken(after: &Service, before: Option<&Service>, old: &Model, out: &mut Plan) {
+    let known: BTreeSet<Endpoint> = before.into_iter().flat_map(endpoints).collect();
+    for (listen, protocol) in endpoints(after).filter(|e| !known.contains(e)) {
+        for losing in old.services.iter().filter(|s| s.name != after.name) {
+            let wider = |(l, p): &Endpoint| {
+                *p == protocol && l.exact().is_none() && l.rank() > listen.rank() && l.overlaps(&listen)
+            };
+            let Some((wider, _)) = endpoints(losing).find(wider) else { continue };
+            out.breaks.push(Break {
+                service: Some(losing.name.clone()),
+                connections: format!("those to {listen}/{}", protocol.name()),
+                why: format!("service {} listens there now, and it comes before {wider}", after.name),
+            });
+        }
     }
 }
 
@@ -259,10 +285,10 @@ fn changed_service(before: &Service, after: &Service, old: &Side<'_>, new: &Side
     }
 }
 
-/// From where a NAT backend answers.
-fn replies(service: &Service, backend: &Backend) -> BTreeSet<Endpoint> {
+/// From where a NAT backend answers; port 0 for those of any range.
+fn replies(service: &Service, backend: &Backend) -> BTreeSet<(SocketAddr, Protocol)> {
     let family = service.listen.iter().filter(|l| l.is_ipv4() == backend.address.is_ipv4());
-    let ports = family.map(|l| backend.port.unwrap_or(l.port()));
+    let ports = family.map(|l| l.exact().map_or(0, |exact| backend.port.unwrap_or(exact.port())));
     let all = ports.flat_map(|port| {
         service.protocols.iter().map(move |p| (SocketAddr::new(backend.address, port), *p)).collect::<Vec<_>>()
     });
@@ -273,11 +299,17 @@ fn owner_of_replies(desired: &Desired, from: SocketAddr, protocol: Protocol) -> 
     let tables = &desired.tables;
     match from.ip() {
         IpAddr::V4(ip) => {
-            let key = Endpoint4::from_host(ip.octets(), from.port(), protocol.number());
+            let key = match from.port() {
+                0 => Endpoint4::any_port(u32::from_ne_bytes(ip.octets()), protocol.number()),
+                port => Endpoint4::from_host(ip.octets(), port, protocol.number()),
+            };
             tables.reverse4.get(&key).map(|r| r.backend)
         }
         IpAddr::V6(ip) => {
-            let key = Endpoint6::from_host(ip.octets(), from.port(), protocol.number());
+            let key = match from.port() {
+                0 => Endpoint6::any_port(words6(ip.octets()), protocol.number()),
+                port => Endpoint6::from_host(ip.octets(), port, protocol.number()),
+            };
             tables.reverse6.get(&key).map(|r| r.backend)
         }
     }

@@ -31,6 +31,8 @@ pub struct Features {
     pub crossing: bool,
     /// Flows of some service are tracked.
     pub tracking: bool,
+    /// Some service listens on a prefix or on a range of ports.
+    pub wildcards: bool,
     /// Log every decision. For debugging in a lab.
     pub log: bool,
     /// Time comes from a map that a test owns.
@@ -53,6 +55,7 @@ impl std::ops::BitOr for Features {
             overlay: self.overlay | other.overlay,
             crossing: self.crossing | other.crossing,
             tracking: self.tracking | other.tracking,
+            wildcards: self.wildcards | other.wildcards,
             log: self.log | other.log,
             test_clock: self.test_clock | other.test_clock,
         }
@@ -61,8 +64,9 @@ impl std::ops::BitOr for Features {
 
 impl Features {
     /// Each by its load-time constant.
-    fn switches(self) -> [(&'static str, bool); 12] {
-        let Self { ipv4, ipv6, nat, ipip, dsr_l2, gre, gue, overlay, crossing, tracking, log, test_clock } = self;
+    fn switches(self) -> [(&'static str, bool); 13] {
+        let Self { ipv4, ipv6, nat, ipip, dsr_l2, gre, gue, overlay, crossing, tracking, wildcards, log, test_clock } =
+            self;
         [
             (settings::IPV4, ipv4),
             (settings::IPV6, ipv6),
@@ -74,11 +78,15 @@ impl Features {
             (settings::OVERLAY, overlay),
             (settings::CROSSING, crossing),
             (settings::TRACKING, tracking),
+            (settings::WILDCARDS, wildcards),
             (settings::LOG, log),
             (settings::TEST_CLOCK, test_clock),
         ]
     }
 }
+
+/// Blocks of ports that each service makes room for: see [`crate::model::wildcards`].
+pub const BLOCKS_PER_SERVICE: u32 = 64;
 
 /// How many entries the maps have room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,6 +136,10 @@ impl Sizes {
             // A service has several endpoints, and a ring per protocol and address family.
             "SERVICES4" | "SERVICES6" => Some(self.services.saturating_mul(4)),
             ring if ring.starts_with("RINGS_") => Some(self.services.saturating_mul(4)),
+            // One more, because the kernel replaces nothing in a trie that is full.
+            "PREFIXES4" | "PREFIXES6" => Some(self.services.saturating_mul(4).saturating_add(1)),
+            // New groups are written before old ones are removed.
+            "PORTS" => Some(self.services.saturating_mul(2 * BLOCKS_PER_SERVICE).saturating_add(1)),
             "REVERSE4" | "REVERSE6" => Some(self.backends),
             // Id 0 is "none".
             "BACKENDS" | "BACKEND_COUNTERS" => Some(self.backends.saturating_add(1)),
