@@ -206,7 +206,7 @@ fn example() -> Model {
         limits: Limits { flows: 1_048_576, services: 1_024, backends: 8_192 },
         services: vec![Service {
             name: "web".to_owned(),
-            listen: vec!["203.0.113.10:443".parse().unwrap()],
+            listen: vec!["203.0.113.10:443".parse::<std::net::SocketAddr>().unwrap().into()],
             protocols: vec![Protocol::Tcp],
             scheduler: Scheduler::Maglev,
             forward: Forward::Nat,

@@ -65,10 +65,14 @@ fn variants() -> impl Iterator<Item = Features> {
             switch.into_iter().flat_map(move |tracking| {
                 // The log adds the same to all: it is enough to see it with the largest and the smallest.
                 let logged = way == all || way == Features { nat: true, ..none };
-                switch.into_iter().take(1 + usize::from(logged)).map(move |log| Features {
+                let logs = switch.into_iter().take(1 + usize::from(logged)).map(|log| (log, false));
+                // So do wildcards, to NAT and to everything else.
+                let wild = logged || way == Features { ipip: true, ..none };
+                logs.chain(wild.then_some((false, true))).map(move |(log, wildcards)| Features {
                     ipv4,
                     ipv6,
                     tracking,
+                    wildcards,
                     log,
                     ..way
                 })
@@ -79,8 +83,21 @@ fn variants() -> impl Iterator<Item = Features> {
 
 fn variant_name(features: Features) -> String {
     // Taken apart, so that a new feature cannot be forgotten here and in `variants`. The clock is a test's.
-    let Features { ipv4, ipv6, nat, ipip, dsr_l2, gre, gue, overlay, crossing, tracking, log, test_clock: _ } =
-        features;
+    let Features {
+        ipv4,
+        ipv6,
+        nat,
+        ipip,
+        dsr_l2,
+        gre,
+        gue,
+        overlay,
+        crossing,
+        tracking,
+        wildcards,
+        log,
+        test_clock: _,
+    } = features;
     let named = [
         (ipv4, "ipv4"),
         (ipv6, "ipv6"),
@@ -92,6 +109,7 @@ fn variant_name(features: Features) -> String {
         (overlay, "overlay"),
         (crossing, "crossing"),
         (tracking, "tracking"),
+        (wildcards, "wildcards"),
         (log, "log"),
     ];
     named.into_iter().filter(|(on, _)| *on).map(|(_, name)| name).collect::<Vec<_>>().join("+")

@@ -28,11 +28,11 @@ use lb_common::tracked::{self, Note, Tracked};
 use lb_ebpf::packet::Packet;
 
 use crate::atomic::Word;
+use crate::lookup::wildcard;
 use crate::maps::{
     BACKENDS, FLOW_POLICIES, FLOW_SCRATCH, FLOW_USES, FLOWS4, FLOWS6, RINGS_10, RINGS_12, RINGS_14, RINGS_17, RINGS_20,
     TRACKED4, TRACKED6,
 };
-use crate::lookup::wildcard;
 use crate::parse::IP;
 use crate::{account, clock, settings};
 

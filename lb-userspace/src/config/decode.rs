@@ -20,9 +20,9 @@ use super::schema::{self, Absent, ELSEWHERE, Entry, Key, Status, TABLES, Table, 
 use super::tree::{self, Kind, Node};
 use super::values;
 use crate::model::{
-    Affinity, BackendState, Check, CheckKind, DnsCheck, ExecCheck, Forward, GrpcCheck, HttpCheck, HttpsCheck, Listen, Mac,
-    Need, OnBackendDown, OnExit, Prefix, Protocol, Rcode, Scheduler, TlsCheck, TlsOptions, Tracking, UdpCheck, UdpMode,
-    VipAddresses, XdpMode,
+    Affinity, BackendState, Check, CheckKind, DnsCheck, ExecCheck, Forward, GrpcCheck, HttpCheck, HttpsCheck, Listen,
+    Mac, Need, OnBackendDown, OnExit, Prefix, Protocol, Rcode, Scheduler, TlsCheck, TlsOptions, Tracking, UdpCheck,
+    UdpMode, VipAddresses, XdpMode,
 };
 
 /// Most checks of a service: each is made for each backend.

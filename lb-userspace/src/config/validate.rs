@@ -18,7 +18,8 @@ use crate::dataplane::loader::BLOCKS_PER_SERVICE;
 use crate::model::listen::first_of;
 use crate::model::{
     Admin, Backend, Check, CheckKind, Forward, HealthCheck, Interface, Limits, Listen, Model, Need, Node,
-    OnBackendDown, Ports, Prefix, Protocol, Service, ServiceLimits, Timeouts, Tracking, Tunnel, VipAddresses, wildcards,
+    OnBackendDown, Ports, Prefix, Protocol, Service, ServiceLimits, Timeouts, Tracking, Tunnel, VipAddresses,
+    wildcards,
 };
 
 /// `sun_path` holds 108 bytes with the closing NUL (unix(7)).
@@ -629,7 +630,8 @@ impl Validator<'_, '_> {
                 };
                 let owner = raw.services[owner].called();
                 let (message, hint) = if port == first {
-                    let message = format!("{listen}/{} belongs to service {owner} already (line {line})", protocol.name());
+                    let message =
+                        format!("{listen}/{} belongs to service {owner} already (line {line})", protocol.name());
                     (message, "take another port or address, or put the backends into one service")
                 } else {
                     let last = (u32::from(port) + listen.ports.count() - 1) as u16;
@@ -671,7 +673,8 @@ impl Validator<'_, '_> {
             for b in &s.backends {
                 let Some(address) = &b.address else { continue };
                 let own = lengths.iter().rev().filter(|(v6, _)| *v6 == address.value.is_ipv6());
-                let prefixes = own.map(|(_, length)| Prefix { address: first_of(address.value, *length), length: *length });
+                let prefixes =
+                    own.map(|(_, length)| Prefix { address: first_of(address.value, *length), length: *length });
                 let Some((prefix, (owner, line))) = prefixes.filter_map(|p| Some((p, vips.get(&p)?))).next() else {
                     continue;
                 };
@@ -758,7 +761,9 @@ impl Validator<'_, '_> {
             for (l, protocol) in s.endpoints().filter(|(l, _)| l.value.exact().is_none()) {
                 let Some(vip) = l.value.address() else { continue };
                 for b in s.backends.iter().filter(|b| b.complete) {
-                    let Some(address) = b.address.as_ref().filter(|a| a.value.is_ipv4() == vip.is_ipv4()) else { continue };
+                    let Some(address) = b.address.as_ref().filter(|a| a.value.is_ipv4() == vip.is_ipv4()) else {
+                        continue;
+                    };
                     let new = || (position, vip, Vec::new());
                     let (owner, known, ports) = claims.entry((address.value, protocol)).or_insert_with(new);
                     if (*owner, *known) == (position, vip) {
@@ -784,7 +789,9 @@ impl Validator<'_, '_> {
             for (l, protocol) in s.endpoints() {
                 let Some(listen) = l.value.exact() else { continue };
                 for b in s.backends.iter().filter(|b| b.complete) {
-                    let Some(address) = b.address.as_ref().filter(|a| a.value.is_ipv4() == listen.is_ipv4()) else { continue };
+                    let Some(address) = b.address.as_ref().filter(|a| a.value.is_ipv4() == listen.is_ipv4()) else {
+                        continue;
+                    };
                     let port = b.port.as_ref().map_or(listen.port(), |p| p.value);
                     let Some((owner, vip, ranges)) = claims.get(&(address.value, protocol)) else { continue };
                     let own = SocketAddr::new(*vip, port) == listen;

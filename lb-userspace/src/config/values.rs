@@ -193,7 +193,8 @@ pub(super) fn listen(text: &str) -> Parsed<Listen> {
     }
     if let Ok(IpAddr::V6(v6)) = text.parse::<IpAddr>() {
         // `2001:db8::1:443` is an address too, and almost never meant as one.
-        let apart = text.rsplit_once(':').filter(|(host, port)| host.parse::<Ipv6Addr>().is_ok() && number(port).is_ok());
+        let apart =
+            text.rsplit_once(':').filter(|(host, port)| host.parse::<Ipv6Addr>().is_ok() && number(port).is_ok());
         let hint = match apart {
             Some((host, port)) => format!("put brackets around the address, in quotes: \"[{host}]:{port}\""),
             None => format!("add the port behind brackets, in quotes: \"[{v6}]:443\""),
@@ -230,7 +231,9 @@ fn vip_prefix(text: &str, host: &str, port: &str) -> Parsed<Prefix> {
         None => (host, None),
     };
     let bare = address.trim_start_matches('[').trim_end_matches(']');
-    if let Some((inside, length)) = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).and_then(|h| h.split_once('/')) {
+    if let Some((inside, length)) =
+        host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).and_then(|h| h.split_once('/'))
+    {
         let hint = format!("the length stands behind the brackets: \"[{inside}]/{length}:{port}\"");
         return Err(Complaint::new(message, hint));
     }
@@ -246,7 +249,9 @@ fn vip_prefix(text: &str, host: &str, port: &str) -> Parsed<Prefix> {
         Err(_) if bare.is_empty() || bare == "*" => {
             Err(Complaint::new(message, format!("a VIP has an address: 203.0.113.10:{}", excerpt(port))))
         }
-        Err(_) if port.contains('/') => Err(Complaint::new(message, "the length stands behind the address: 203.0.113.0/24:443")),
+        Err(_) if port.contains('/') => {
+            Err(Complaint::new(message, "the length stands behind the address: 203.0.113.0/24:443"))
+        }
         Err(_) if bare.contains(['%', '[', '/']) => Err(Complaint::new(message, ENDPOINT_FORM)),
         Err(_) if is_dotted(bare) => Err(Complaint::new(message, DOTTED)),
         Err(_) => {
@@ -264,9 +269,12 @@ fn ports(text: &str, ports: &str) -> Parsed<Ports> {
     if ports == "*" {
         return Err(Complaint::new(message, "write 0 for any port"));
     }
-    let one = |port: &str| match number(port) {
-        Ok(n) if (0..=65_535).contains(&n) => Ok(n as u16),
-        _ => Err(Complaint::new(message.clone(), format!("`{}` is not a port between 1 and 65535, nor 0 for any", excerpt(port)))),
+    let one = |port: &str| match port.parse::<u16>() {
+        Ok(n) if port.bytes().all(|b| b.is_ascii_digit()) => Ok(n),
+        _ => Err(Complaint::new(
+            message.clone(),
+            format!("`{}` is not a port between 1 and 65535, nor 0 for any", excerpt(port)),
+        )),
     };
     let Some((first, last)) = ports.split_once('-') else {
         return Ok(match one(ports)? {
@@ -612,7 +620,7 @@ mod tests {
             ("[2001:db8::10]/128:53-54", of("2001:db8::10", 128, 53, 54)),
         ] {
             assert_eq!(listen(text), expected, "{text}");
-            let shown = expected.unwrap().to_string();
+            let shown = listen(text).unwrap().to_string();
             assert_eq!(listen(&shown), expected, "{shown}");
         }
         let hints = [

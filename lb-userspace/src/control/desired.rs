@@ -31,6 +31,7 @@ use crate::model::{
     Affinity, Backend, BackendState, Forward, Listen, Model, OnBackendDown, Prefix, Protocol, Service, UdpMode,
     wildcards,
 };
+use crate::net::addr::Address;
 use crate::net::{NetState, Resolution, RouteView, route};
 use crate::ring::{self, Fingerprint, Member, Seed};
 
@@ -391,7 +392,7 @@ pub fn compute(
             }
         }
     }
-    wide(model, ids, &mut out)?;
+    wide(model, ids, net, &mut out)?;
     // The file's backends come first: what one that leaves had may be another's now.
     for leaves in [false, true] {
         for service in model.services.iter().filter(|s| s.forward == Forward::Nat) {
@@ -599,7 +600,7 @@ fn service_entries(service: &Service, service_id: u32, key: &RingKey, ring: &Bui
 }
 
 /// Who is found by the prefixes and ranges that services listen on.
-fn wide(model: &Model, ids: &Ids, out: &mut Desired) -> Result<(), Failure> {
+fn wide(model: &Model, ids: &Ids, net: &NetState, out: &mut Desired) -> Result<(), Failure> {
     let all = model.services.iter().flat_map(|s| {
         let id = ids.service(&s.name).unwrap_or(0);
         s.listen.iter().flat_map(move |l| s.protocols.iter().map(move |p| (*l, *p, id)))
@@ -610,7 +611,16 @@ fn wide(model: &Model, ids: &Ids, out: &mut Desired) -> Result<(), Failure> {
         // The file was refused if it is so.
         Failure::new(Exit::Failed, "the ranges and prefixes that services listen on take too many blocks of ports")
     })?;
+    let outwards = |a: &&Address| net.link(a.ifindex).is_some_and(|link| !link.loopback);
     for (prefix, group) in groups {
+        if let Some(own) = net.addresses().iter().filter(outwards).find(|a| !prefix.is_host() && prefix.contains(a.ip))
+        {
+            out.problems.push(format!(
+                "{} is this host's own address and in {}/{}, on which services listen: packets for their ports go to \
+                 backends",
+                own.ip, prefix.address, prefix.length
+            ));
+        }
         match prefix.address {
             IpAddr::V4(a) => drop(out.tables.prefixes4.insert((prefix.length, a.octets()), group)),
             IpAddr::V6(a) => drop(out.tables.prefixes6.insert((prefix.length, a.octets()), group)),

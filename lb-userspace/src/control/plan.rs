@@ -192,8 +192,12 @@ fn destiny(endpoint: Endpoint, without: &str, model: &Model) -> String {
     let heirs = others.flat_map(|s| endpoints(s).map(move |(l, p)| (s, l, p)));
     let heirs = heirs.filter(|(_, l, p)| *p == protocol && l.overlaps(&listen));
     match heirs.min_by_key(|(_, l, _)| l.rank()) {
-        Some((heir, l, _)) if l.covers(&listen) => format!("goes to service {}, which knows nothing of them", heir.name),
-        Some((heir, l, _)) => format!("is in part that of service {} now ({l}), which knows nothing of them", heir.name),
+        Some((heir, l, _)) if l.covers(&listen) => {
+            format!("goes to service {}, which knows nothing of them", heir.name)
+        }
+        Some((heir, l, _)) => {
+            format!("is in part that of service {} now ({l}), which knows nothing of them", heir.name)
+        }
         None => "is nobody's: its packets pass to this host".to_owned(),
     }
 }

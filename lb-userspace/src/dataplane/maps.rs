@@ -338,9 +338,8 @@ impl Maps {
             self.services6.insert(k, v, 0).map_err(|e| write_failed("SERVICES6", &e))
         })?;
         let wanted = || next.prefixes4.values().chain(next.prefixes6.values());
-        w.groups.add(wanted(), |key, service| {
-            self.ports.insert(key, service, 0).map_err(|e| write_failed("PORTS", &e))
-        })?;
+        w.groups
+            .add(wanted(), |key, service| self.ports.insert(key, service, 0).map_err(|e| write_failed("PORTS", &e)))?;
         let prefixes4 = next.prefixes4.iter().filter_map(|(prefix, g)| Some((*prefix, w.groups.id(g)?))).collect();
         let prefixes6 = next.prefixes6.iter().filter_map(|(prefix, g)| Some((*prefix, w.groups.id(g)?))).collect();
         put(&mut w.prefixes4, &prefixes4, |(len, addr), group| {

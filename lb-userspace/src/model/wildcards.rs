@@ -23,6 +23,9 @@ pub struct Block {
 /// Who gets which ports.
 pub type Group<T> = BTreeMap<Block, T>;
 
+/// Who listens on which ports.
+type Resolved<T> = BTreeMap<Protocol, Vec<(Ports, T)>>;
+
 /// They would take more blocks than there is room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooMany;
@@ -33,7 +36,7 @@ pub fn groups<T: Copy + Ord>(
     wanted: impl IntoIterator<Item = (Listen, Protocol, T)>,
     room: usize,
 ) -> Result<BTreeMap<Prefix, Arc<Group<T>>>, TooMany> {
-    let mut own: BTreeMap<Prefix, BTreeMap<Protocol, Vec<(Ports, T)>>> = BTreeMap::new();
+    let mut own: BTreeMap<Prefix, Resolved<T>> = BTreeMap::new();
     for (listen, protocol, owner) in wanted {
         own.entry(listen.prefix).or_default().entry(protocol).or_default().push((listen.ports, owner));
     }
@@ -42,12 +45,12 @@ pub fn groups<T: Copy + Ord>(
     let mut used = 0;
     // Prefixes that contain the one at hand, the shortest first: in the order of the map, by address and then length, a
     // prefix comes right before what is in it.
-    let mut around: Vec<(Prefix, BTreeMap<Protocol, Vec<(Ports, T)>>)> = Vec::new();
+    let mut around: Vec<(Prefix, Resolved<T>)> = Vec::new();
     for (prefix, protocols) in own {
         while around.last().is_some_and(|(outer, _)| !outer.contains(prefix.address)) {
             around.pop();
         }
-        let mut resolved = around.last().map_or_else(BTreeMap::new, |(_, outer)| outer.clone());
+        let mut resolved = around.last().map_or_else(Resolved::new, |(_, outer)| outer.clone());
         for (protocol, ranges) in protocols {
             let outer = resolved.remove(&protocol).unwrap_or_default();
             let outer = outer.into_iter().map(|(ports, owner)| (true, ports, owner));
@@ -137,7 +140,8 @@ mod tests {
         assert_eq!(of(8000, 8100), [(8000, 10), (8064, 11), (8096, 14), (8100, 16)]);
         // The worst there is.
         assert_eq!(of(1, 65_534).len(), 30);
-        for (first, last) in [(0, 0), (1, 65_534), (65_535, 65_535), (7, 9), (0, 32_767), (32_767, 32_768), (5, 60_001)] {
+        for (first, last) in [(0, 0), (1, 65_534), (65_535, 65_535), (7, 9), (0, 32_767), (32_767, 32_768), (5, 60_001)]
+        {
             let mut ports: Vec<u32> = of(first, last)
                 .into_iter()
                 .flat_map(|(port, bits)| (0..1u32 << (16 - bits)).map(move |i| u32::from(port) + i))
@@ -208,13 +212,15 @@ mod tests {
                 let ports = if random(5) == 0 { Ports::ANY } else { Ports { first, last: first + random(20) as u16 } };
                 let new = Listen { prefix: Prefix { address, length }, ports };
                 let protocol = [Protocol::Tcp, Protocol::Udp][random(2) as usize];
-                let same = |(l, p, _): &(Listen, Protocol, u32)| *p == protocol && l.rank() == new.rank() && l.overlaps(&new);
+                let same =
+                    |(l, p, _): &(Listen, Protocol, u32)| *p == protocol && l.rank() == new.rank() && l.overlaps(&new);
                 if new.exact().is_none() && !wanted.iter().any(same) {
                     wanted.push((new, protocol, owner));
                 }
             }
             let groups = groups(wanted.clone(), 100_000).unwrap();
-            for (host, port) in (0..16).flat_map(|host| [0, 1, 5, 23, 24, 30, 43, 44, 65_535].map(|port| (host, port))) {
+            for (host, port) in (0..16).flat_map(|host| [0, 1, 5, 23, 24, 30, 43, 44, 65_535].map(|port| (host, port)))
+            {
                 let at = SocketAddr::from(([10, 0, 0, host], port));
                 for protocol in [Protocol::Tcp, Protocol::Udp] {
                     let all = wanted.iter().filter(|(l, p, _)| *p == protocol && l.contains(at));

@@ -275,6 +275,7 @@ impl Config {
                 overlay: true,
                 crossing: true,
                 tracking: true,
+                wildcards: true,
                 log: false,
                 test_clock: false,
             },

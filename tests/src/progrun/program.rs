@@ -25,7 +25,7 @@ use lb_common::settings;
 use sluice::dataplane::decap::Tunnels;
 
 /// Map sizes of test programs: enough for every table here, small enough to read counters whole.
-const SERVICES: u32 = 96;
+const SERVICES: u32 = 112;
 const BACKENDS: u32 = 96;
 const NEXT_HOPS: u32 = 64;
 const RING_SLOTS: u32 = 128;
@@ -46,6 +46,7 @@ pub struct Settings {
     pub overlay: bool,
     pub crossing: bool,
     pub tracking: bool,
+    pub wildcards: bool,
     pub log: bool,
     pub test_clock: bool,
     /// Of each table of flows whose rows are not steady, and of tracked ones.
@@ -76,6 +77,7 @@ impl Settings {
             overlay: true,
             crossing: true,
             tracking: true,
+            wildcards: true,
             log: false,
             test_clock: true,
             room_for_flows: Program::FLOWS,
@@ -189,6 +191,7 @@ impl Program {
             (settings::OVERLAY, u8::from(settings.overlay)),
             (settings::CROSSING, u8::from(settings.crossing)),
             (settings::TRACKING, u8::from(settings.tracking)),
+            (settings::WILDCARDS, u8::from(settings.wildcards)),
             (settings::LOG, u8::from(settings.log)),
             (settings::TEST_CLOCK, u8::from(settings.test_clock)),
         ];

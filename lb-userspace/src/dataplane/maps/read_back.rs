@@ -33,7 +33,8 @@ impl Maps {
             self.prefixes4.iter().map(|entry| entry.map(|(key, group)| ((key.prefix_len() as u8, key.data()), group)));
         let prefixes6 =
             self.prefixes6.iter().map(|entry| entry.map(|(key, group)| ((key.prefix_len() as u8, key.data()), group)));
-        let ports = self.ports.iter().map(|entry| entry.map(|(key, service)| ((key.prefix_len(), key.data()), service)));
+        let ports =
+            self.ports.iter().map(|entry| entry.map(|(key, service)| ((key.prefix_len(), key.data()), service)));
         let written = Written {
             services4: hash("SERVICES4", &self.services4)?,
             services6: hash("SERVICES6", &self.services6)?,

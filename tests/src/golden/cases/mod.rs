@@ -10,6 +10,7 @@ mod others;
 mod refused;
 mod replies;
 mod rows;
+pub mod services;
 mod slow;
 mod truncated;
 mod tunnel;
@@ -38,6 +39,7 @@ pub fn all(key: &HashKey) -> Vec<Case> {
         lengths::cases(key),
         fragments::cases(),
         rows::cases(),
+        services::cases(),
     ]
     .concat()
 }
