@@ -285,7 +285,7 @@ mod tests {
     #[test]
     fn variants_are_what_configurations_ask_for() {
         let names: Vec<String> = variants().map(variant_name).collect();
-        assert_eq!(names.len(), 3 * (9 * 2 + 2 * 2));
+        assert_eq!(names.len(), 3 * (9 * 2 + 2 * 2 + 3 * 2));
         let all = "ipv4+ipv6+nat+ipip+dsr-l2+gre+gue+overlay+crossing+tracking+log";
         for name in ["ipv4+nat", "ipv6+ipip", "ipv4+ipv6+nat+ipip", "ipv6+nat+tracking+log", "ipv4+gre", all] {
             assert!(names.contains(&name.to_owned()), "{name}");

@@ -40,7 +40,8 @@ pub(super) fn validate(raw: &Raw, problems: &mut Problems<'_>) -> Option<Model> 
     if !v.room(raw, limits) {
         return None;
     }
-    let services: Vec<_> = raw.services.iter().map(|s| v.service(s, raw, limits)).collect();
+    let tracked = if raw.services.iter().any(|s| s.tracking(raw) == Tracking::Full) { limits.for_tracked() } else { 0 };
+    let services: Vec<_> = raw.services.iter().map(|s| v.service(s, raw, limits, tracked)).collect();
     v.service_names(raw);
     v.overlaps(raw, &admin);
     v.vips_as_backends(raw);
@@ -163,12 +164,13 @@ impl Validator<'_, '_> {
         Admin { socket, http }
     }
 
-    fn service(&mut self, s: &RawService, raw: &Raw, limits: Limits) -> Option<Service> {
+    /// `tracked`: the part of the flows that is for tracked ones.
+    fn service(&mut self, s: &RawService, raw: &Raw, limits: Limits, tracked: u32) -> Option<Service> {
         s.with_at(|at| {
             self.listens(s, at);
             self.prefixes_and_ranges(s, raw, at);
             self.only_for_a_protocol(s, at);
-            let limits = self.service_limits(s, raw, limits, at);
+            let limits = self.service_limits(s, raw, limits, tracked, at);
             self.backends(s, raw, at);
             let tunnel = self.tunnel(s, raw, at);
             let backends = self.named(s, tunnel);
@@ -221,7 +223,7 @@ impl Validator<'_, '_> {
             } else if let Some(bad) = UNUSABLE.iter().find(|bad| l.value.prefix.contains(**bad)) {
                 let why = unusable(*bad).unwrap_or("it is no host's");
                 let message = format!("`{}` cannot be a VIP: {bad} is in it, and {why}", show_prefix(l.value.prefix));
-                self.problems.add(l.span, &list.entry(l.index), message, "take longer prefixes, around it");
+                self.problems.add(l.span, &list.entry(l.index), message, "list longer prefixes that leave it out");
             }
             if !seen.insert(l.value) {
                 let message = format!("`{}` is listed twice", l.value);
@@ -288,9 +290,14 @@ impl Validator<'_, '_> {
         }
     }
 
-    fn service_limits(&mut self, s: &RawService, raw: &Raw, limits: Limits, at: &At<'_>) -> ServiceLimits {
-        let tracked =
-            if raw.services.iter().any(|s| s.tracking(raw) == Tracking::Full) { limits.for_tracked() } else { 0 };
+    fn service_limits(
+        &mut self,
+        s: &RawService,
+        raw: &Raw,
+        limits: Limits,
+        tracked: u32,
+        at: &At<'_>,
+    ) -> ServiceLimits {
         let room = limits.flows - tracked;
         let at = at.key("limits");
         for (given, key, room) in

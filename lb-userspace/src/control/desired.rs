@@ -300,6 +300,13 @@ impl BuiltRing {
 
 pub type Rings = BTreeMap<RingKey, BuiltRing>;
 
+/// Those of one service: thousands of services each ask for their own.
+pub fn rings_of<'a>(rings: &'a Rings, service: &str) -> impl Iterator<Item = (&'a RingKey, &'a BuiltRing)> {
+    let first = RingKey { service: service.to_owned(), protocol: Protocol::Tcp, family: Family::V4 };
+    let service = first.service.clone();
+    rings.range(first..).take_while(move |(key, _)| key.service == service)
+}
+
 /// The result.
 #[derive(Debug)]
 pub struct Desired {

@@ -14,7 +14,7 @@ use crate::api::types::{BackendPlan, Break, Change, Plan, RingPlan, ServicePlan}
 use crate::model::{Backend, BackendState, Forward, Listen, Model, Protocol, Service, UdpMode};
 
 use super::changes;
-use super::desired::{Desired, Ids, View};
+use super::desired::{Desired, Ids, View, rings_of};
 
 /// A configuration, and what the kernel holds under it.
 #[derive(Clone, Copy, Debug)]
@@ -40,14 +40,17 @@ pub struct Seen {
 pub fn plan(old: Side<'_>, new: Side<'_>, seen: &BTreeMap<String, Seen>) -> Plan {
     let mut out = Plan { changes: changes::describe(old.model, new.model), ..Plan::default() };
     interfaces(old.model, new.model, &mut out);
-    let names: BTreeSet<&str> = old.model.services.iter().chain(&new.model.services).map(|s| s.name.as_str()).collect();
+    let (runs, would) = (by_name(old.model), by_name(new.model));
+    let names: BTreeSet<&str> = runs.keys().chain(would.keys()).copied().collect();
     let (mut packets, mut on_moved_rows) = (0, 0.0);
     for name in names {
-        let find = |model: &'_ Model| model.services.iter().position(|s| s.name == name);
-        let before = find(old.model).map(|i| &old.model.services[i]);
-        let after = find(new.model).map(|i| &new.model.services[i]);
+        let (before, after) = (runs.get(name).copied(), would.get(name).copied());
         let known = seen.get(name).cloned().unwrap_or_default();
-        let rings = rings(name, &old, &new);
+        let same_affinity = match (before, after) {
+            (Some(before), Some(after)) => before.affinity == after.affinity,
+            _ => true,
+        };
+        let rings = rings(name, same_affinity, &old, &new);
         packets += known.packets;
         on_moved_rows += known.packets as f64 * rings.iter().map(|r| r.share).fold(0.0, f64::max);
         let (change, backends) = match (before, after) {
@@ -105,13 +108,16 @@ fn interfaces(old: &Model, new: &Model, out: &mut Plan) {
     }
 }
 
-fn rings(service: &str, old: &Side<'_>, new: &Side<'_>) -> Vec<RingPlan> {
-    let affinity = |model: &Model| model.services.iter().find(|s| s.name == service).map(|s| s.affinity);
-    let of_service = new.desired.rings.iter().filter(|(key, _)| key.service == service);
+fn by_name(model: &Model) -> BTreeMap<&str, &Service> {
+    model.services.iter().map(|s| (s.name.as_str(), s)).collect()
+}
+
+fn rings(service: &str, same_affinity: bool, old: &Side<'_>, new: &Side<'_>) -> Vec<RingPlan> {
+    let of_service = rings_of(&new.desired.rings, service);
     let changed = of_service.filter_map(|(key, ring)| {
         let before = old.desired.rings.get(key);
         // Placed by another hash, every flow may meet another row, and is asked for in the ring before.
-        let all = before.is_some() && affinity(old.model) != affinity(new.model);
+        let all = before.is_some() && !same_affinity;
         let moved = if all { ring.len() } else { before.map_or(0, |before| ring.moved_since(before)) };
         let grows = before.is_some_and(|before| before.len() != ring.len());
         (moved > 0 || grows || before.is_none()).then(|| RingPlan {

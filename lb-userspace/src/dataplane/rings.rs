@@ -398,7 +398,8 @@ impl Rings {
 
     /// A service's policy with the timeouts that its moving rows were written with, where they are longer.
     pub(super) fn in_force(&self, service: u32, mut policy: FlowPolicy) -> FlowPolicy {
-        for (id, live) in self.live.iter().filter(|(id, _)| id.service == service) {
+        let of = |protocol, family| RingId { service, protocol, family };
+        for (id, live) in self.live.range(of(0, 0)..=of(u8::MAX, u8::MAX)) {
             let idle = if id.is_tcp() { &mut policy.tcp } else { &mut policy.udp };
             *idle = (*idle).max(live.idle);
         }

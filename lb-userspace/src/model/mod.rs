@@ -336,6 +336,10 @@ impl Model {
     /// Most tracked flows that a service may have: of IPv4 and of IPv6. An equal part of the room each, unless the file
     /// says otherwise: together they are no more than there is room for, so that nobody's flows push out another's.
     pub fn tracked_quota(&self, service: &Service) -> [u32; 2] {
+        // Said first, because what follows looks at all services, and is asked for each of them.
+        if service.tracking != Tracking::Full {
+            return [0; 2];
+        }
         let room = self.tracked_room();
         [0, 1].map(|family| {
             let v6 = family == 1;
