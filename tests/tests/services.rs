@@ -83,7 +83,7 @@ fn ranges_behind_nat_and_prefixes_in_tunnels_are_answered_and_a_reload_changes_w
     daemon.edit(&file("7000-7010", "0")).unwrap();
     daemon.cli_ok(&["reload"]).unwrap();
     let outcomes = ask_many("client", &lab.client, &targets(VIP), 4, PATIENCE).unwrap();
-    assert_eq!(failures(&outcomes).len(), 4, "the port is nobody's any more");
+    assert!(outcomes.iter().all(|o| o.answer.is_err()), "the port is nobody's any more: {outcomes:?}");
     // A controller that takes over finds the groups as they are.
     daemon.edit(&file("8000-8100", "0")).unwrap();
     daemon.cli_ok(&["reload"]).unwrap();
@@ -94,6 +94,9 @@ fn ranges_behind_nat_and_prefixes_in_tunnels_are_answered_and_a_reload_changes_w
     answered(60);
     drop(daemon);
 }
+
+/// An unoptimised build on a busy machine builds rings for a while.
+const LOADED: Duration = Duration::from_secs(300);
 
 const SERVICES: usize = 4096;
 const BACKENDS_IN_ALL: usize = 65_000;
@@ -165,9 +168,7 @@ fn as_many_services_and_backends_as_there_is_room_for_are_loaded_in_seconds() {
     let began = Instant::now();
     let mut daemon = Daemon::spawn(&lab, Launcher::beside_us().unwrap(), &yaml).unwrap();
     let status = daemon
-        .wait("it answers", Duration::from_secs(240), |status| {
-            status.services.iter().flat_map(|s| &s.backends).all(|b| b.share > 0.0)
-        })
+        .wait("it answers", LOADED, |status| status.services.iter().flat_map(|s| &s.backends).all(|b| b.share > 0.0))
         .unwrap();
     let _ = writeln!(said, "  loaded, all backends with their shares, in {:.2} s", began.elapsed().as_secs_f32());
     assert_eq!(status.services.len(), SERVICES);
@@ -202,7 +203,7 @@ fn as_many_services_and_backends_as_there_is_room_for_are_loaded_in_seconds() {
     drop(daemon);
     let began = Instant::now();
     let mut daemon = Daemon::spawn(&lab, Launcher::beside_us().unwrap(), &large(&lab, 50)).unwrap();
-    daemon.wait("it answers", Duration::from_secs(240), |status| status.services.len() == SERVICES).unwrap();
+    daemon.wait("it answers", LOADED, |status| status.services.len() == SERVICES).unwrap();
     let _ = writeln!(said, "  taken over after a crash in {:.2} s", began.elapsed().as_secs_f32());
     ask(100);
     println!("{said}");

@@ -488,6 +488,11 @@ impl Rings {
 
     pub(super) fn kinds(&self, id: RingId, now: u32) -> Kinds {
         let mut kinds = Kinds::default();
+        if !self.restless.contains(&id) {
+            // Not looked at: thousands of rings have millions of rows.
+            kinds.steady = self.live.get(&id).map_or(0, |live| live.array.words.len() as u32);
+            return kinds;
+        }
         for row in self.live.get(&id).iter().flat_map(|live| live.array.rows()) {
             if row.is_steady() {
                 kinds.steady += 1;
