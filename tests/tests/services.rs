@@ -40,6 +40,9 @@ fn ranges_behind_nat_and_prefixes_in_tunnels_are_answered_and_a_reload_changes_w
     lab.client
         .ip6("route add 2001:db8:f::100/128 via 2001:db8:f::2\nroute add 2001:db8:f::200/126 via 2001:db8:f::2\n")
         .unwrap();
+    // And the lb that they end there, or it would send what is for no service back, and redirect the client.
+    lab.lb.ip("route add local 198.51.100.100/32 dev lo\nroute add local 198.51.100.200/30 dev lo\n").unwrap();
+    lab.lb.ip6("route add local 2001:db8:f::100/128 dev lo\nroute add local 2001:db8:f::200/126 dev lo\n").unwrap();
     let launcher = Launcher::beside_us().unwrap();
     let _decap: Vec<_> = lab.backends.iter().map(|b| launcher.decap(&lab, b).unwrap()).collect();
     let config = Config::new(&lab);

@@ -217,6 +217,11 @@ fn taken(after: &Service, before: Option<&Service>, old: &Model, out: &mut Plan)
                 *p == protocol && l.exact().is_none() && l.rank() > listen.rank() && l.overlaps(&listen)
             };
             let Some((wider, _)) = endpoints(losing).find(wider) else { continue };
+            // What came before it then was the service's own.
+            let own = |(l, p): &Endpoint| *p == protocol && l.covers(&listen) && l.rank() < wider.rank();
+            if known.iter().any(own) {
+                continue;
+            }
             out.breaks.push(Break {
                 service: Some(losing.name.clone()),
                 connections: format!("those to {listen}/{}", protocol.name()),
@@ -239,10 +244,16 @@ fn removed_service(service: &Service, new: &Model, out: &mut Plan) {
 fn changed_service(before: &Service, after: &Service, old: &Side<'_>, new: &Side<'_>, out: &mut Plan) {
     let service = || Some(after.name.clone());
     let wanted: BTreeSet<Endpoint> = endpoints(after).collect();
-    for endpoint in endpoints(before).filter(|e| !wanted.contains(e)) {
+    let kept = |(listen, protocol): &Endpoint| wanted.iter().any(|(l, p)| p == protocol && l.covers(listen));
+    for endpoint in endpoints(before).filter(|e| !kept(e)) {
+        let (listen, protocol) = endpoint;
+        let in_part = wanted.iter().any(|(l, p)| *p == protocol && l.overlaps(&listen));
         out.breaks.push(Break {
             service: service(),
-            connections: format!("all to {}/{}", endpoint.0, endpoint.1.name()),
+            connections: match in_part {
+                true => format!("those to {listen}/{} that it has no more", protocol.name()),
+                false => format!("all to {listen}/{}", protocol.name()),
+            },
             why: format!(
                 "it is no longer in `listen` or `protocol`, and {}",
                 destiny(endpoint, &after.name, new.model)
