@@ -151,6 +151,19 @@ fn mib(path: &Path, field: &str) -> u64 {
     line.trim_matches(|c: char| !c.is_ascii_digit()).parse::<u64>().unwrap_or(0) / 1024
 }
 
+/// How long a question takes that is asked until it is answered in time: verdicts that come in are applied first.
+fn answered(daemon: &Daemon, arguments: &[&str]) -> Duration {
+    let deadline = Instant::now() + LOADED;
+    loop {
+        let began = Instant::now();
+        let output = daemon.cli(arguments).unwrap();
+        if output.status.success() {
+            return began.elapsed();
+        }
+        assert!(Instant::now() < deadline, "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
 #[test]
 #[ignore = "needs root"]
 fn as_many_services_and_backends_as_there_is_room_for_are_loaded_in_seconds() {
@@ -189,9 +202,7 @@ fn as_many_services_and_backends_as_there_is_room_for_are_loaded_in_seconds() {
     };
     ask(100);
     for (what, arguments) in [("status", ["status", "-o", "json"]), ("drops", ["drops", "-o", "json"])] {
-        let began = Instant::now();
-        daemon.cli_ok(&arguments).unwrap();
-        let _ = writeln!(said, "  sluice {what} in {:.2} s", began.elapsed().as_secs_f32());
+        let _ = writeln!(said, "  sluice {what} in {:.2} s", answered(&daemon, &arguments).as_secs_f32());
     }
     daemon.edit(&large(&lab, 50)).unwrap();
     let began = Instant::now();
