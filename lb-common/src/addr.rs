@@ -28,6 +28,22 @@ impl Endpoint4 {
     pub const fn from_host(octets: [u8; 4], port: u16, protocol: u8) -> Self {
         Self::new(u32::from_ne_bytes(octets), port.to_be(), protocol)
     }
+
+    /// No endpoint, but the key that a service itself has where it is found by a prefix or a range of ports: see
+    /// [`crate::service::ports_key`]. Looked up are only TCP and UDP, so no packet's endpoint has protocol 0.
+    pub const fn of_service(id: u32, protocol: u8) -> Self {
+        Self { addr: id, port: 0, protocol: 0, pad: protocol }
+    }
+
+    /// No endpoint either, but a backend's key for replies from whatever port it was asked at.
+    pub const fn any_port(addr: u32, protocol: u8) -> Self {
+        Self { addr, port: 0, protocol, pad: 1 }
+    }
+
+    /// Service and protocol of a key made by [`Self::of_service`].
+    pub const fn as_service(&self) -> Option<(u32, u8)> {
+        if self.protocol == 0 { Some((self.addr, self.pad)) } else { None }
+    }
 }
 
 /// An IPv6 transport endpoint. Aligned to 8, because the program builds it on its stack, where the verifier
@@ -49,6 +65,21 @@ impl Endpoint6 {
     /// From host-side values: octets as written, port in host order.
     pub const fn from_host(octets: [u8; 16], port: u16, protocol: u8) -> Self {
         Self::new(words6(octets), port.to_be(), protocol)
+    }
+
+    /// As [`Endpoint4::of_service`].
+    pub const fn of_service(id: u32, protocol: u8) -> Self {
+        Self { addr: [id, 0, 0, 0], port: 0, protocol: 0, pad: [protocol, 0, 0, 0, 0] }
+    }
+
+    /// As [`Endpoint4::any_port`].
+    pub const fn any_port(addr: [u32; 4], protocol: u8) -> Self {
+        Self { addr, port: 0, protocol, pad: [1, 0, 0, 0, 0] }
+    }
+
+    /// As [`Endpoint4::as_service`].
+    pub const fn as_service(&self) -> Option<(u32, u8)> {
+        if self.protocol == 0 { Some((self.addr[0], self.pad[0])) } else { None }
     }
 }
 
@@ -94,5 +125,16 @@ mod tests {
         assert_eq!(octets6(endpoint.addr), OCTETS);
         assert_eq!(endpoint.port.to_ne_bytes(), [0x12, 0x34]);
         assert_eq!((endpoint.protocol, endpoint.pad), (6, [0; 5]));
+    }
+
+    #[test]
+    fn a_service_s_own_key_is_nobody_s_endpoint() {
+        let (v4, v6) = (Endpoint4::of_service(7, PROTO_UDP), Endpoint6::of_service(7, PROTO_UDP));
+        assert_eq!((v4.as_service(), v6.as_service()), (Some((7, PROTO_UDP)), Some((7, PROTO_UDP))));
+        assert_ne!(v4, Endpoint4::of_service(7, PROTO_TCP));
+        assert_ne!(Endpoint4::any_port(7, PROTO_TCP), Endpoint4::new(7, 0, PROTO_TCP));
+        assert_ne!(Endpoint6::any_port([7; 4], PROTO_TCP), Endpoint6::new([7; 4], 0, PROTO_TCP));
+        assert_eq!(Endpoint4::from_host([0, 0, 0, 7], 0, PROTO_TCP).as_service(), None);
+        assert_eq!(Endpoint6::from_host(OCTETS, 0, PROTO_UDP).as_service(), None);
     }
 }

@@ -28,6 +28,27 @@ pub const TRACKED: u16 = 4;
 /// Flag: the MSS of TCP connections is lowered to what the way to the backend takes.
 pub const CLAMP: u16 = 8;
 
+/// Bits of [`ports_key`] before the port: an entry of `ports` is this long and as much of the port as a range has in common.
+pub const PORTS_KEY_BITS: u32 = 48;
+
+/// Key of `ports`: group of VIP prefixes, protocol, and port in network order, in that order in memory, because a trie
+/// compares from the first byte on. Its value is a service's id.
+///
+/// A packet that is for no exact endpoint is looked up in two steps: the longest prefix of its destination gives a group,
+/// and group and port give the service. A group is never changed while a prefix names it, so that the two steps cannot
+/// meet halves of two configurations.
+#[inline(always)]
+pub const fn ports_key(group: u32, protocol: u8, port: u16) -> u64 {
+    let ([a, b, c, d], [e, f]) = (group.to_ne_bytes(), port.to_ne_bytes());
+    u64::from_ne_bytes([a, b, c, d, protocol, 0, e, f])
+}
+
+/// What [`ports_key`] was made of.
+pub const fn from_ports_key(key: u64) -> (u32, u8, u16) {
+    let [a, b, c, d, protocol, _, e, f] = key.to_ne_bytes();
+    (u32::from_ne_bytes([a, b, c, d]), protocol, u16::from_ne_bytes([e, f]))
+}
+
 /// Value of `services4` and `services6`. The map's key is the VIP endpoint in the packet's destination.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,7 +86,7 @@ impl Service {
 }
 
 /// Value of `reverse4`: what a NAT backend's reply is translated back to. The key is the backend endpoint in
-/// the packet's source.
+/// the packet's source, or [`crate::addr::Endpoint4::any_port`]; then `port` is 0, and the packet keeps its own.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reverse4 {
@@ -89,6 +110,16 @@ pub struct Reverse6 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A trie compares bytes from the first one on, so the port's upper byte must come before its lower one, and last.
+    #[test]
+    fn ports_that_begin_alike_have_keys_that_begin_alike() {
+        let bytes = |port: u16| ports_key(0x0102_0304, 17, port.to_be()).to_ne_bytes();
+        assert_eq!(bytes(0x1f90)[4..], [17, 0, 0x1f, 0x90]);
+        assert_eq!(bytes(0x1f90)[..4], 0x0102_0304_u32.to_ne_bytes());
+        assert_eq!(bytes(0x1f90)[..PORTS_KEY_BITS as usize / 8], bytes(0x2f91)[..PORTS_KEY_BITS as usize / 8]);
+        assert_eq!(from_ports_key(ports_key(9, 6, 443)), (9, 6, 443));
+    }
 
     #[test]
     fn the_ring_before_is_none_or_the_one_that_was_packed() {

@@ -37,6 +37,8 @@ pub const TOO_BIG: &str = "SETTING_TOO_BIG";
 pub const CLAMP: &str = "SETTING_CLAMP";
 /// `u8`: flows of some service are tracked.
 pub const TRACKING: &str = "SETTING_TRACKING";
+/// `u8`: some service listens on a prefix or on a range of ports.
+pub const WILDCARDS: &str = "SETTING_WILDCARDS";
 /// `u8`: log every decision through aya-log. For debugging in a lab, never in service.
 pub const LOG: &str = "SETTING_LOG";
 /// `u8`: time comes from the `clock` map, which a test owns, not from the kernel.

@@ -14,7 +14,7 @@ use lb_ebpf::packet::Packet;
 
 use crate::atomic::Word;
 use crate::forward::{self, Outgoing};
-use crate::lookup::{flows, fragments};
+use crate::lookup::{flows, fragments, wildcard};
 use crate::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ip};
 use crate::rewrite::encap::{self, Outer};
 use crate::rewrite::nat::{self, End, Side};
@@ -45,7 +45,11 @@ pub trait Family {
     const HEADER: usize;
 
     fn service(address: Self::Address, port: u16, protocol: u8) -> Option<&'static Service>;
+    /// The service of an endpoint that is no service's own: see [`wildcard`].
+    fn wildcard(address: Self::Address, port: u16, protocol: u8) -> Option<&'static Service>;
     fn reverse(address: Self::Address, port: u16, protocol: u8) -> Option<&'static Self::Reverse>;
+    /// As [`Family::reverse`], for replies from a port of a range: see [`wildcard`].
+    fn reverse_wildcard(address: Self::Address, port: u16, protocol: u8) -> Option<&'static Self::Reverse>;
     /// An address of this host's own.
     fn is_local(address: Self::Address) -> bool;
 
@@ -115,8 +119,9 @@ macro_rules! family {
     ($family:ident, $address:ty, other $other:ident, $ethertype:ident, protocol $protocol:literal, header $header:literal, v6 $is_v6:literal,
      $endpoint:ident $services:ident, $reverse:ident $reverses:ident, $local:ident,
      $flow:ident $hash:ident $look_up:ident $record:ident $look_up_tracked:ident $prove:ident $teach:ident $find:ident $peek:ident $peek_tracked:ident,
-     $echo:ident,
+     $echo:ident $reverse_look_up:ident,
      $to_backend:ident $to_client:ident, $module:ident, $outer_checksum:ident $sum:ident,
+     |$by:ident| $pass:expr,
      |$backend:ident, $bits:ident| $backend_address:expr, $tunnel_source:expr) => {
         impl Reverse<$address> for $reverse {
             #[inline(always)]
@@ -156,9 +161,21 @@ macro_rules! family {
             }
 
             #[inline(always)]
+            fn wildcard(address: $address, port: u16, protocol: u8) -> Option<&'static Service> {
+                let $by = address;
+                wildcard::$look_up($pass, port, protocol)
+            }
+
+            #[inline(always)]
             fn reverse(address: $address, port: u16, protocol: u8) -> Option<&'static $reverse> {
                 // SAFETY: as above.
                 unsafe { maps::$reverses.get($endpoint::new(address, port, protocol)) }
+            }
+
+            #[inline(always)]
+            fn reverse_wildcard(address: $address, port: u16, protocol: u8) -> Option<&'static $reverse> {
+                let $by = address;
+                wildcard::$reverse_look_up($pass, port, protocol)
             }
 
             #[inline(always)]
@@ -304,16 +321,18 @@ family!(
     V4, u32, other V6, ETHERTYPE_IPV4, protocol 4, header 20, v6 false,
     Endpoint4 SERVICES4, Reverse4 REVERSE4, LOCAL4,
     Flow4 flow4 v4 record4 tracked4 prove4 teach4 find4 peek4 peek_tracked4,
-    echo4,
+    echo4 reverse4,
     to_backend4 to_client4, ipv4, checksum4 sum4,
+    |address| address,
     |backend, bits| backend.addr[0], backend.tunnel_source[0] | (bits & settings::tunnel_source_mask4())
 );
 family!(
     V6, [u32; 4], other V4, ETHERTYPE_IPV6, protocol 41, header 40, v6 true,
     Endpoint6 SERVICES6, Reverse6 REVERSE6, LOCAL6,
     Flow6 flow6 v6 record6 tracked6 prove6 teach6 find6 peek6 peek_tracked6,
-    echo6,
+    echo6 reverse6,
     to_backend6 to_client6, ipv6, checksum6 sum6,
+    |address| &address,
     |backend, bits| backend.addr, {
         let [a, b, c, d] = backend.tunnel_source;
         [a, b, c, d | (bits & settings::tunnel_source_mask6())]

@@ -36,14 +36,14 @@ pub struct Outgoing<A> {
 
 /// A trie key whose address starts at a multiple of 8.
 #[repr(C, align(8))]
-struct Aligned<K> {
+pub struct Aligned<K> {
     pad: u32,
-    key: Key<K>,
+    pub key: Key<K>,
 }
 
 impl<K> Aligned<K> {
     #[inline(always)]
-    fn new(addr: K) -> Self {
+    pub fn new(addr: K) -> Self {
         Self { pad: 0, key: Key::new(size_of::<K>() as u32 * 8, addr) }
     }
 }

@@ -35,7 +35,7 @@ use lb_ebpf::packet::Packet;
 
 use crate::family::{Family, Reverse as _, V4, V6};
 use crate::forward::Outgoing;
-use crate::lookup::flows;
+use crate::lookup::{flows, wildcard};
 use crate::mode::Leaving;
 use crate::parse::{ERROR, ETHERTYPE_IPV4, ETHERTYPE_IPV6, FIRST, Ip, LATER, WHOLE, icmp, l4};
 use crate::rewrite::nat::{End, Side};
@@ -146,11 +146,18 @@ fn route<F: Family>(packet: Packet, mut ip: Ip<'_, F::Address>) -> Result<u32, S
     if settings::fragments() != 0 && ip.piece.is(LATER) {
         follow::<F>(packet, &mut ip)?;
     }
-    if let Some(service) = F::service(ip.destination, ip.ports.destination, ip.protocol) {
+    let service = match F::service(ip.destination, ip.ports.destination, ip.protocol) {
+        None if settings::wildcards() != 0 => F::wildcard(ip.destination, ip.ports.destination, ip.protocol),
+        exact => exact,
+    };
+    if let Some(service) = service {
         return client::<F>(packet, &ip, service);
     }
     if settings::nat() != 0
-        && let Some(reverse) = F::reverse(ip.source, ip.ports.source, ip.protocol)
+        && let Some(reverse) = match F::reverse(ip.source, ip.ports.source, ip.protocol) {
+            None if settings::wildcards() != 0 => F::reverse_wildcard(ip.source, ip.ports.source, ip.protocol),
+            exact => exact,
+        }
         // What a backend sends to the node itself (answers to health checks above all) is not a reply.
         && !F::is_local(ip.destination)
     {
@@ -304,11 +311,12 @@ fn back<F: Family>(packet: Packet, ip: &Ip<'_, F::Address>, reverse: &'static F:
     {
         mode::clamp::<F>(packet, ip, hop, 0);
     }
+    let port = wildcard::reply_port(reverse.port(), ip.ports.source);
     let translated = if settings::icmp() != 0 && ip.piece.is(ERROR) {
-        F::translate_error(packet, ip, End::Source, F::vip_of(reverse), reverse.port())
+        F::translate_error(packet, ip, End::Source, F::vip_of(reverse), port)
     } else {
         let old = Side { addr: ip.source, port: ip.ports.source };
-        let new = Side { addr: reverse.vip(), port: reverse.port() };
+        let new = Side { addr: reverse.vip(), port };
         F::translate(packet, ip, End::Source, old, new)
     };
     if !translated {

@@ -26,6 +26,21 @@ pub static SERVICES4: HashMap<Endpoint4, Service, 4096> = HashMap::new();
 #[btf_map]
 pub static SERVICES6: HashMap<Endpoint6, Service, 4096> = HashMap::new();
 
+/// VIP prefix → group of ports, for services that listen on more than single endpoints; their own record in [`SERVICES4`]
+/// has a key that no packet has. Written by the controller, read per packet that is for no exact endpoint, in programs
+/// with wildcards. Full: the configuration is refused. Size: limits × 4, and one more, because the kernel replaces
+/// nothing in a trie that is full.
+#[btf_map]
+pub static PREFIXES4: LpmTrie<[u8; 4], u32, 4097> = LpmTrie::new();
+/// As [`PREFIXES4`].
+#[btf_map]
+pub static PREFIXES6: LpmTrie<[u8; 16], u32, 4097> = LpmTrie::new();
+/// Group, protocol and the first bits of a port → service id. Written by the controller; a group never changes while a
+/// prefix names it. Read after a prefix was found. Full: the configuration is refused. Size: limits × 64, twice, because
+/// new groups are written before old ones are removed.
+#[btf_map]
+pub static PORTS: LpmTrie<u64, u32, 131_073> = LpmTrie::new();
+
 /// NAT backend endpoint → VIP endpoint, for replies. Written by the controller, read for packets that are for
 /// no service. Full: the configuration is refused. Size: limits.
 #[btf_map]

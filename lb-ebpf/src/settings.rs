@@ -34,6 +34,7 @@ setting!(echo: u8 = SETTING_ECHO);
 setting!(too_big: u8 = SETTING_TOO_BIG);
 setting!(clamp: u8 = SETTING_CLAMP);
 setting!(tracking: u8 = SETTING_TRACKING);
+setting!(wildcards: u8 = SETTING_WILDCARDS);
 setting!(log: u8 = SETTING_LOG);
 setting!(test_clock: u8 = SETTING_TEST_CLOCK);
 setting!(tunnel_source_mask4: u32 = SETTING_TUNNEL_SOURCE_MASK4);

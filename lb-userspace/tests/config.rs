@@ -207,7 +207,7 @@ fn example() -> Model {
         packets: Packets { clamp: false, ..Packets::ALL },
         services: vec![Service {
             name: "web".to_owned(),
-            listen: vec!["203.0.113.10:443".parse().unwrap()],
+            listen: vec!["203.0.113.10:443".parse::<std::net::SocketAddr>().unwrap().into()],
             protocols: vec![Protocol::Tcp],
             scheduler: Scheduler::Maglev,
             forward: Forward::Nat,
@@ -602,11 +602,48 @@ fn nat_backends_may_be_shared_where_replies_stay_unambiguous() {
         "listen: 203.0.113.10:53\nprotocol: [tcp, udp]\nbackends: [{ address: 10.0.0.11, port: 5353 }]",
         // Families too.
         "listen: [203.0.113.10:80, \"[2001:db8::10]:80\"]\nbackends: [{ address: 10.0.0.11, port: 81 }, { address: 2001:db8::11, port: 81 }]",
+        // Ports of a range and one beside it.
+        "listen: [203.0.113.10:8000-8100, 203.0.113.10:9000-9100, 203.0.113.10:443]\nbackends: [{ address: 10.0.0.11 }]",
         // Tunnelled packets keep their VIP.
         "forward: ipip\nlisten: [203.0.113.10:80, 203.0.113.11:80]\nbackends: [{ address: 10.0.0.11 }]",
     ] {
         service(body);
     }
+}
+
+/// What is overlapped has an order, so nothing here is refused, and it is shown as it was written.
+#[test]
+fn services_may_listen_on_many_addresses_and_ports() {
+    let listens =
+        ["203.0.113.0/24:443", "203.0.113.0/25:443", "203.0.113.10:0", "203.0.113.10:400-500", "203.0.113.10:443"];
+    let mut text = "version: 1\nnode: { interfaces: [eth0], vip_addresses: external }\nservices:\n".to_owned();
+    for (i, listen) in listens.into_iter().chain(["'[2001:db8:f::]/64:1-65535'"]).enumerate() {
+        let family = if i < listens.len() { "10.0.0.11" } else { "2001:db8::11" };
+        let _ = writeln!(
+            text,
+            "  - {{ name: s{i}, listen: {listen}, protocol: [tcp, udp], forward: ipip, health: none, backends: [{{ address: {family} }}] }}"
+        );
+    }
+    let model = good(&text);
+    let shown: Vec<String> = model.services.iter().flat_map(|s| &s.listen).map(ToString::to_string).collect();
+    assert_eq!(shown[..listens.len()], listens);
+    assert_eq!(shown.last().unwrap(), "[2001:db8:f::]/64:1-65535");
+    assert_eq!(good(&config::show(&model).to_string()), model);
+    assert!(validator().is_valid(&as_an_editor_reads(&text).unwrap()));
+}
+
+/// Where nothing else says it, the lowest port of the first entry that has one is checked.
+#[test]
+fn any_port_is_no_port_to_check() {
+    for (listen, port) in
+        [("203.0.113.10:8000-8100", 8000), ("[203.0.113.10:0, 203.0.113.10:443]", 443), ("203.0.113.10:443", 443)]
+    {
+        let s = service(&format!("listen: {listen}\nbackends: [{{ address: 10.0.0.11 }}]"));
+        assert_eq!(s.port_to_check(&s.backends[0]), port, "{listen}");
+    }
+    service("listen: 203.0.113.10:0\nhealth: { tcp: { port: 22 } }\nbackends: [{ address: 10.0.0.11 }]");
+    service("listen: 203.0.113.10:0\nhealth: { icmp: {} }\nbackends: [{ address: 10.0.0.11 }]");
+    service("listen: 203.0.113.10:0\nprotocol: udp\nbackends: [{ address: 10.0.0.11 }]");
 }
 
 #[test]
@@ -798,6 +835,14 @@ const BEYOND_A_SCHEMA: &[&str] = &[
     "backends-families",
     "backends-ipip-port",
     "backends-is-a-vip",
+    "backends-in-a-prefix",
+    "admin-http-in-a-prefix",
+    "limits-too-many-blocks",
+    "limits-too-many-prefixes",
+    "nat-ranges-one-backend",
+    "service-listen-prefix-managed",
+    "service-listen-wide",
+    "service-overlap-ranges",
     "limits-too-many",
     "limits-too-many-endpoints",
     "limits-too-many-nat-replies",

@@ -67,10 +67,19 @@ fn variants() -> impl Iterator<Item = Features> {
             switch.into_iter().flat_map(move |tracking| {
                 // The log adds the same to all: it is enough to see it with the largest and the smallest.
                 let logged = way == all || way == Features { nat: true, ..none };
-                switch.into_iter().take(1 + usize::from(logged)).map(move |log| Features {
+                let (all_kinds, no_kinds) = (Packets::ALL, Packets::default());
+                let logs = switch.into_iter().take(1 + usize::from(logged)).map(move |log| (log, false, no_kinds));
+                // So do wildcards, to NAT and to everything else.
+                let wild = (logged || way == Features { ipip: true, ..none }).then_some((false, true, no_kinds));
+                // Kinds of packets are all on unless a file says otherwise.
+                let kinds = (false, false, all_kinds);
+                let most = (way == all).then_some((false, true, all_kinds));
+                logs.chain(wild).chain([kinds]).chain(most).map(move |(log, wildcards, packets)| Features {
                     ipv4,
                     ipv6,
                     tracking,
+                    wildcards,
+                    packets,
                     log,
                     ..way
                 })
@@ -81,8 +90,22 @@ fn variants() -> impl Iterator<Item = Features> {
 
 fn variant_name(features: Features) -> String {
     // Taken apart, so that a new feature cannot be forgotten here and in `variants`. The clock is a test's.
-    let Features { ipv4, ipv6, nat, ipip, dsr_l2, gre, gue, overlay, crossing, tracking, packets, log, test_clock: _ } =
-        features;
+    let Features {
+        ipv4,
+        ipv6,
+        nat,
+        ipip,
+        dsr_l2,
+        gre,
+        gue,
+        overlay,
+        crossing,
+        tracking,
+        packets,
+        wildcards,
+        log,
+        test_clock: _,
+    } = features;
     let Packets { vlan, extensions, fragments, icmp, echo, too_big, clamp } = packets;
     let named = [
         (ipv4, "ipv4"),
@@ -102,6 +125,7 @@ fn variant_name(features: Features) -> String {
         (echo, "echo"),
         (too_big, "too-big"),
         (clamp, "clamp"),
+        (wildcards, "wildcards"),
         (log, "log"),
     ];
     named.into_iter().filter(|(on, _)| *on).map(|(_, name)| name).collect::<Vec<_>>().join("+")
@@ -277,8 +301,8 @@ mod tests {
     #[test]
     fn variants_are_what_configurations_ask_for() {
         let names: Vec<String> = variants().map(variant_name).collect();
-        assert_eq!(names.len(), 3 * (9 * 2 + 2 * 2));
-        let all = "ipv4+ipv6+nat+ipip+dsr-l2+gre+gue+overlay+crossing+tracking+vlan+extensions+fragments+icmp+echo+too-big+clamp+log";
+        assert_eq!(names.len(), 3 * (2 * 9 * 2 + 2 * 2 + 3 * 2 + 2));
+        let all = "ipv4+ipv6+nat+ipip+dsr-l2+gre+gue+overlay+crossing+tracking+log";
         for name in ["ipv4+nat", "ipv6+ipip", "ipv4+ipv6+nat+ipip", "ipv6+nat+tracking+log", "ipv4+gre", all] {
             assert!(names.contains(&name.to_owned()), "{name}");
         }

@@ -12,7 +12,7 @@ use lb_tests::fuzz::scenario::Step;
 use lb_tests::fuzz::scenario::{self, Scenario};
 use lb_tests::fuzz::{Ending, MANY, Options, fixture, network, run};
 use lb_tests::model::World;
-use lb_tests::model::world::{Kind, Orphans, Policy, Says, Service, Way};
+use lb_tests::model::world::{Kind, Listen, Orphans, Policy, Prefix, Says, Service, Way};
 
 #[test]
 #[ignore = "needs root"]
@@ -39,7 +39,7 @@ fn program_and_model_agree_about_random_packets_that_reach_everything() {
 /// One thing changed in the program's world and not in the model's: a wrong program, as far as packets can tell.
 type Change = (&'static str, fn(&mut World));
 
-const CHANGES: [Change; 38] = [
+const CHANGES: [Change; 42] = [
     ("another hash key", |w| w.settings.hash_key[3] ^= 1),
     ("IPv6 switched off", |w| w.settings.ipv6 = false),
     ("IPv4 tunnel sources that do not vary", |w| w.settings.tunnel_mask4 = Ipv4Addr::UNSPECIFIED),
@@ -95,6 +95,10 @@ const CHANGES: [Change; 38] = [
     ("rings before chosen by something else", |w| {
         services(w, |s| s.before.iter_mut().for_each(|before| before.by_client = !before.by_client));
     }),
+    ("no services of many endpoints", |w| w.settings.wildcards = false),
+    ("ranges that end a port earlier", |w| listens(w, |l| l.last = l.last.saturating_sub(1).max(l.first))),
+    ("half of each prefix", |w| listens(w, |l| l.prefix.length = (l.prefix.length + 1).min(whole(&l.prefix)))),
+    ("no replies from ranges", |w| w.replies.retain(|r| !r.wide)),
     // As many as there are from the beginning on, at most.
     ("room for eight flows", |w| w.settings.room = 8),
 ];
@@ -111,6 +115,14 @@ fn with_moving(kind: &mut Kind, change: fn(&mut u16, &mut u32)) {
 
 fn policies(world: &mut World, change: fn(&mut Policy)) {
     world.policies.iter_mut().for_each(change);
+}
+
+fn listens(world: &mut World, change: fn(&mut Listen)) {
+    world.wide.iter_mut().flat_map(|w| &mut w.listens).for_each(change);
+}
+
+fn whole(prefix: &Prefix) -> u8 {
+    if prefix.address.is_ipv4() { 32 } else { 128 }
 }
 
 fn services(world: &mut World, change: fn(&mut Service)) {
@@ -164,6 +176,9 @@ fn a_program_that_is_wrong_in_any_one_thing_is_found_out() {
             && w.own.iter().any(IpAddr::is_ipv4)
             && w.policies.iter().any(|p| p.quotas.iter().all(|quota| *quota > 5) && p.new_per_second > 3)
             && w.settings.tracking
+            && w.settings.wildcards
+            && w.wide.len() > 2
+            && w.replies.iter().any(|r| r.wide)
             && w.rings.iter().filter(|r| r.kinds.len() > 1).count() > 2
             && s.steps.iter().filter(|step| matches!(step, Step::Clock(_))).count() > 20
     };

@@ -16,7 +16,7 @@ use core::mem::offset_of;
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 use network_types::tcp::TcpHdr;
 
-use lb_common::addr::{Endpoint4, Endpoint6, PROTO_TCP};
+use lb_common::addr::PROTO_TCP;
 use lb_common::backend::State;
 use lb_common::flow::{Flow4, Flow6, FlowEntry, FlowPolicy, FlowState, FlowUse, ORPHAN_RESELECT, ORPHAN_RESET};
 use lb_common::hash;
@@ -28,9 +28,10 @@ use lb_common::tracked::{self, Note, Tracked};
 use lb_ebpf::packet::Packet;
 
 use crate::atomic::Word;
+use crate::lookup::wildcard;
 use crate::maps::{
     BACKENDS, FLOW_POLICIES, FLOW_SCRATCH, FLOW_USES, FLOWS4, FLOWS6, RINGS_10, RINGS_12, RINGS_14, RINGS_17, RINGS_20,
-    SERVICES4, SERVICES6, TRACKED4, TRACKED6,
+    TRACKED4, TRACKED6,
 };
 use crate::parse::IP;
 use crate::{account, clock, settings};
@@ -784,17 +785,16 @@ pub fn prove4(packet: Packet, reverse: &Reverse4, place: u64) {
     let Some(scratch) = FLOW_SCRATCH.get_ptr_mut(0) else { return };
     let Some(ip) = packet.header::<Ipv4Hdr>(IP) else { return };
     let Some(ports) = packet.header::<[u8; 4]>(l4(place)) else { return };
-    let protocol = protocol(place);
+    let (protocol, own) = (protocol(place), ports.u16::<0>());
     // SAFETY: as above.
     unsafe {
         let flow = (&raw mut (*scratch).key).cast::<Flow4>();
         (*flow).source = ip.u32::<{ offset_of!(Ipv4Hdr, dst_addr) }>();
         (*flow).destination = reverse.vip;
-        (*flow).ports = u32::from(ports.u16::<2>()) | u32::from(reverse.port) << 16;
+        (*flow).ports = u32::from(ports.u16::<2>()) | u32::from(wildcard::reply_port(reverse.port, own)) << 16;
         (*flow).protocol = u32::from(protocol);
     }
-    // SAFETY: elements are freed after a grace period; the controller never writes in place.
-    if let Some(service) = unsafe { SERVICES4.get(Endpoint4::new(reverse.vip, reverse.port, protocol)) } {
+    if let Some(service) = wildcard::asked4(reverse, own, protocol) {
         prove::<Flow4>(scratch, service, reverse.backend);
     }
 }
@@ -806,17 +806,16 @@ pub fn prove6(packet: Packet, reverse: &Reverse6, place: u64) {
     let Some(scratch) = FLOW_SCRATCH.get_ptr_mut(0) else { return };
     let Some(ip) = packet.header::<Ipv6Hdr>(IP) else { return };
     let Some(ports) = packet.header::<[u8; 4]>(l4(place)) else { return };
-    let protocol = protocol(place);
+    let (protocol, own) = (protocol(place), ports.u16::<0>());
     // SAFETY: as above.
     unsafe {
         let flow = (&raw mut (*scratch).key).cast::<Flow6>();
         copy6!(ip.dst_addr => flow.source);
         (*flow).destination = reverse.vip;
-        (*flow).ports = u32::from(ports.u16::<2>()) | u32::from(reverse.port) << 16;
+        (*flow).ports = u32::from(ports.u16::<2>()) | u32::from(wildcard::reply_port(reverse.port, own)) << 16;
         (*flow).protocol = u32::from(protocol);
     }
-    // SAFETY: as above.
-    if let Some(service) = unsafe { SERVICES6.get(Endpoint6::new(reverse.vip, reverse.port, protocol)) } {
+    if let Some(service) = wildcard::asked6(reverse, own, protocol) {
         prove::<Flow6>(scratch, service, reverse.backend);
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod flows;
 pub mod fragments;
+pub mod wildcard;
 
 use core::arch::asm;
 

@@ -20,9 +20,9 @@ use super::schema::{self, Absent, ELSEWHERE, Entry, Key, Status, TABLES, Table, 
 use super::tree::{self, Kind, Node};
 use super::values;
 use crate::model::{
-    Affinity, BackendState, Check, CheckKind, DnsCheck, ExecCheck, Forward, GrpcCheck, HttpCheck, HttpsCheck, Mac,
-    Need, OnBackendDown, OnExit, Prefix, Protocol, Rcode, Scheduler, Switch, TlsCheck, TlsOptions, Tracking, UdpCheck,
-    UdpMode, VipAddresses, XdpMode,
+    Affinity, BackendState, Check, CheckKind, DnsCheck, ExecCheck, Forward, GrpcCheck, HttpCheck, HttpsCheck, Listen,
+    Mac, Need, OnBackendDown, OnExit, Prefix, Protocol, Rcode, Scheduler, Switch, TlsCheck, TlsOptions, Tracking,
+    UdpCheck, UdpMode, VipAddresses, XdpMode,
 };
 
 /// Most checks of a service: each is made for each backend.
@@ -149,7 +149,7 @@ pub(super) struct RawService {
     pub index: usize,
     pub span: Span,
     pub name: Option<Spanned<String>>,
-    pub listen: List<SocketAddr>,
+    pub listen: List<Listen>,
     pub protocols: List<Protocol>,
     pub scheduler: Option<Spanned<Scheduler>>,
     pub forward: Option<Spanned<Forward>>,
@@ -712,7 +712,7 @@ impl Decoder<'_, '_> {
                     d.problems.add(f.node.span, &f.at, message, format!("write \"{text}\""));
                     return None;
                 }
-                d.parsed(f.node, &f.at, "an address and port", hint, values::endpoint)
+                d.parsed(f.node, &f.at, "an address and port", hint, values::listen)
             });
         }
 

@@ -180,8 +180,11 @@ fn text_schema(value: &Value) -> (String, Json) {
         ),
         Value::Endpoint => (
             "endpoint",
-            text(format!(r"({V4}|\[{V6}\]):{PORT}")),
-            "address and port, such as `203.0.113.10:443` or `\"[2001:db8::10]:443\"`, IPv6 in brackets and quotes",
+            text(format!(
+                r"({V4}(/([1-9]|[12][0-9]|3[0-2]))?|\[{V6}\](/([1-9][0-9]?|1[01][0-9]|12[0-8]))?):({PORT}(-{PORT})?|0+)"
+            )),
+            "address and port, such as `203.0.113.10:443` or `\"[2001:db8::10]:443\"`, IPv6 in brackets and quotes; a range \
+             of ports as `8000-8100`, any as `0`, a prefix as `203.0.113.0/24:443` or `\"[2001:db8:f::]/64:443\"`",
         ),
         Value::Socket => (
             "socket",

@@ -404,7 +404,7 @@ pub static LIMITS: Table = table(
             Integer(1, 65_535),
             Is("1024"),
             "most services, 1 to 65,535. Each makes room for four VIP endpoints (address, port, protocol) of a \
-             family, counted over all services",
+             family, as many prefixes, and 64 blocks of ports, counted over all services",
         ),
         key(
             "backends",
@@ -526,7 +526,8 @@ pub static SERVICE: Table = table(
             "listen",
             OneOrMany(&Value::Endpoint),
             Refused("write the VIP and port, such as `listen: 203.0.113.10:443`"),
-            "VIP endpoint, or a list of them. No two services share address, port and protocol",
+            "VIP endpoint, or a list of them; the port may be a range or `0` for any, the address a prefix: many addresses \
+             and ports. No two services share address, port and protocol",
         ),
         key("protocol", OneOrMany(&Value::Choice(&PROTOCOL)), Is("tcp"), "`tcp`, `udp` or `[tcp, udp]`"),
         SCHEDULER_KEY,

@@ -6,17 +6,20 @@
 //!
 //! A check runs only on what was read whole: a list with a refused entry is not "missing a family".
 
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::decode::{Item, Raw, RawAdmin, RawBackend, RawHealth, RawNode, RawService, RawTimeouts, RawTiming, Spanned};
 use super::diagnose::{At, Problems, Span};
 use super::values::show_duration;
+use crate::dataplane::loader::BLOCKS_PER_SERVICE;
+use crate::model::listen::first_of;
 use crate::model::{
-    Admin, Backend, Check, CheckKind, Forward, HealthCheck, Interface, Limits, Model, Need, Node, OnBackendDown,
-    Packets, Prefix, Protocol, Service, ServiceLimits, Switch, Timeouts, Tracking, Tunnel,
+    Admin, Backend, Check, CheckKind, Forward, HealthCheck, Interface, Limits, Listen, Model, Need, Node,
+    OnBackendDown, Packets, Ports, Prefix, Protocol, Service, ServiceLimits, Switch, Timeouts, Tracking, Tunnel,
+    VipAddresses, wildcards,
 };
 
 /// `sun_path` holds 108 bytes with the closing NUL (unix(7)).
@@ -47,11 +50,14 @@ pub(super) fn validate(raw: &Raw, problems: &mut Problems<'_>) -> Option<Model> 
         too_big: on(&raw.packets.too_big),
         ..Packets::default()
     };
-    let services: Vec<_> = raw.services.iter().map(|s| v.service(s, raw, limits)).collect();
+    let tracked = if raw.services.iter().any(|s| s.tracking(raw) == Tracking::Full) { limits.for_tracked() } else { 0 };
+    let services: Vec<_> = raw.services.iter().map(|s| v.service(s, raw, limits, tracked)).collect();
     v.service_names(raw);
     v.overlaps(raw, &admin);
     v.vips_as_backends(raw);
     v.ambiguous_replies(raw);
+    v.ambiguous_wildcard_replies(raw);
+    v.blocks_fit(raw, limits);
     if !v.problems.is_empty() {
         return None;
     }
@@ -90,7 +96,7 @@ impl RawService {
         or(&self.tracking, or(&raw.defaults.tracking, Default::default()))
     }
 
-    fn endpoints(&self) -> impl Iterator<Item = (&Item<SocketAddr>, Protocol)> {
+    fn endpoints(&self) -> impl Iterator<Item = (&Item<Listen>, Protocol)> {
         self.listen.items.iter().flat_map(|l| self.protocols.items.iter().map(move |p| (l, p.value)))
     }
 }
@@ -168,11 +174,13 @@ impl Validator<'_, '_> {
         Admin { socket, http }
     }
 
-    fn service(&mut self, s: &RawService, raw: &Raw, limits: Limits) -> Option<Service> {
+    /// `tracked`: the part of the flows that is for tracked ones.
+    fn service(&mut self, s: &RawService, raw: &Raw, limits: Limits, tracked: u32) -> Option<Service> {
         s.with_at(|at| {
             self.listens(s, at);
+            self.prefixes_and_ranges(s, raw, at);
             self.only_for_a_protocol(s, at);
-            let limits = self.service_limits(s, raw, limits, at);
+            let limits = self.service_limits(s, raw, limits, tracked, at);
             self.backends(s, raw, at);
             let tunnel = self.tunnel(s, raw, at);
             let backends = self.named(s, tunnel);
@@ -223,6 +231,10 @@ impl Validator<'_, '_> {
                 let message = format!("`{}` cannot be a VIP: {why}", l.value.ip());
                 let hint = "a VIP is one unicast address that clients reach";
                 self.problems.add(l.span, &list.entry(l.index), message, hint);
+            } else if let Some(bad) = UNUSABLE.iter().find(|bad| l.value.prefix.contains(**bad)) {
+                let why = unusable(*bad).unwrap_or("it is no host's");
+                let message = format!("`{}` cannot be a VIP: {bad} is in it, and {why}", show_prefix(l.value.prefix));
+                self.problems.add(l.span, &list.entry(l.index), message, "list longer prefixes that leave it out");
             }
             if !seen.insert(l.value) {
                 let message = format!("`{}` is listed twice", l.value);
@@ -235,6 +247,36 @@ impl Validator<'_, '_> {
             if !seen.insert(p.value) {
                 let message = format!("`{}` is listed twice", p.value.name());
                 self.problems.add(p.span, &list.entry(p.index), message, "keep one of the two");
+            }
+        }
+    }
+
+    /// What goes with single endpoints only.
+    fn prefixes_and_ranges(&mut self, s: &RawService, raw: &Raw, at: &At<'_>) {
+        let list = at.key("listen");
+        let managed = or(&raw.node.vip_addresses, VipAddresses::default()) == VipAddresses::Managed;
+        let nat = s.forward(raw) == Some(Forward::Nat);
+        for l in s.listen.items.iter().filter(|l| l.value.exact().is_none()) {
+            let listen = l.value;
+            if listen.address().is_none() && managed {
+                let message = format!("{listen}: single addresses are added to this host, prefixes are not");
+                let hint = format!(
+                    "set `node: {{ vip_addresses: external }}`, route {} to this host, and here to the host itself \
+                     (`ip route add local {0} dev lo`)",
+                    show_prefix(listen.prefix)
+                );
+                self.problems.add(l.span, &list.entry(l.index), message, hint);
+            }
+            if listen.address().is_none() && nat {
+                let message = format!("{listen} cannot be behind NAT: replies do not say which address they are for");
+                let hint = "list single addresses, each with backends of its own, or use `forward: ipip` or `dsr-l2`";
+                self.problems.add(l.span, &list.entry(l.index), message, hint);
+            } else if let Some(b) = s.backends.iter().find(|b| b.port.is_some()).filter(|_| nat)
+                && let Some(port) = &b.port
+            {
+                let message = format!("the ports of {listen} cannot all be port {} of a backend", port.value);
+                let hint = "remove `port`: behind NAT, backends of a range of ports get the port that the client used";
+                b.with_at(s, |at| self.problems.add(port.span, &at.key("port"), message, hint));
             }
         }
     }
@@ -259,9 +301,14 @@ impl Validator<'_, '_> {
         }
     }
 
-    fn service_limits(&mut self, s: &RawService, raw: &Raw, limits: Limits, at: &At<'_>) -> ServiceLimits {
-        let tracked =
-            if raw.services.iter().any(|s| s.tracking(raw) == Tracking::Full) { limits.for_tracked() } else { 0 };
+    fn service_limits(
+        &mut self,
+        s: &RawService,
+        raw: &Raw,
+        limits: Limits,
+        tracked: u32,
+        at: &At<'_>,
+    ) -> ServiceLimits {
         let room = limits.flows - tracked;
         let at = at.key("limits");
         for (given, key, room) in
@@ -294,7 +341,8 @@ impl Validator<'_, '_> {
         // Listen ports by family; a backend without a port takes each of them.
         let mut ports = [BTreeSet::new(), BTreeSet::new()];
         for l in &s.listen.items {
-            ports[usize::from(l.value.is_ipv6())].insert(l.value.port());
+            // One stands for a range: with it, backends have no ports of their own.
+            ports[usize::from(l.value.is_ipv6())].insert(l.value.ports.first);
         }
         let mut first: HashMap<SocketAddr, (Option<u16>, u32)> = HashMap::new();
         for b in &s.backends {
@@ -334,7 +382,8 @@ impl Validator<'_, '_> {
                         first.insert(endpoint, (own, address.span.line));
                         continue;
                     };
-                    let mut message = format!("duplicate backend {endpoint}, first on line {line}");
+                    let shown = if port == 0 { endpoint.ip().to_string() } else { endpoint.to_string() };
+                    let mut message = format!("duplicate backend {shown}, first on line {line}");
                     if *first_port != own {
                         message.push_str(" (without `port` it is the port of `listen`)");
                     }
@@ -494,6 +543,7 @@ impl Validator<'_, '_> {
                 (checks, given.need, &given.timing)
             }
         };
+        self.port_to_check(s, &checks, &at);
         let (interval, fast_interval, timeout) = self.timing_fits(timing, defaults, &at);
         let pick =
             |own: &Option<Spanned<u32>>, default: &Option<Spanned<u32>>, built_in| or(own, or(default, built_in));
@@ -508,6 +558,24 @@ impl Validator<'_, '_> {
             fall: pick(&timing.fall, &defaults.fall, 3),
             jitter: or(&timing.jitter, or(&defaults.jitter, 0.1)),
         })
+    }
+
+    /// Any port is no port to check.
+    fn port_to_check(&mut self, s: &RawService, checks: &[Check], at: &At<'_>) {
+        let portless = |c: &&Check| c.port.is_none() && !matches!(c.kind, CheckKind::Icmp | CheckKind::Exec(_));
+        let Some(check) = checks.iter().find(portless) else { return };
+        let known = !s.listen.complete || s.listen.items.iter().any(|l| l.value.port().is_some());
+        if known || !s.backends_complete || s.backends.iter().all(|b| b.port.is_some()) {
+            return;
+        }
+        let span = match &s.health {
+            RawHealth::Checks(given) => given.span,
+            _ => s.listen.items.first().map_or(s.span, |l| l.span),
+        };
+        let name = check.kind.name();
+        let message = "the service listens on any port, so there is none to check";
+        let hint = format!("say which: `health: {{ {name}: {{ port: 443 }} }}`, or `health: none`");
+        self.problems.add(span, at, message, hint);
     }
 
     /// Interval, fast interval and timeout as they apply, the latter two no longer than the first: a check that may
@@ -558,53 +626,83 @@ impl Validator<'_, '_> {
         }
     }
 
+    /// Of two services' that contain a packet's destination, one has to come first ([`Listen::rank`]). Those that do not are
+    /// of one prefix and as many ports, so they are found among their neighbours there.
     fn overlaps(&mut self, raw: &Raw, admin: &Admin) {
-        let mut owners: HashMap<(SocketAddr, Protocol), (usize, u32)> = HashMap::new();
+        let mut owners: BTreeMap<(Prefix, Protocol, u32, u16), (usize, u32)> = BTreeMap::new();
         for (position, s) in raw.services.iter().enumerate() {
             for (l, protocol) in s.endpoints() {
                 let listen = l.value;
-                match owners.get(&(listen, protocol)) {
-                    None => drop(owners.insert((listen, protocol), (position, l.span.line))),
+                let Ports { first, .. } = listen.ports;
+                let key = |port| (listen.prefix, protocol, listen.ports.count(), port);
+                let near = owners.range(..=key(first)).next_back().into_iter().chain(owners.range(key(first)..).next());
+                let taken = near
+                    .filter(|((prefix, p, count, _), _)| (*prefix, *p, *count, first) == key(first))
                     // Twice in one service is said there.
-                    Some((owner, _)) if *owner == position => {}
-                    Some((owner, line)) => {
-                        let message = format!(
-                            "{listen}/{} belongs to service {} already (line {line})",
-                            protocol.name(),
-                            raw.services[*owner].called()
-                        );
-                        let hint = "take another port or address, or put the backends into one service";
-                        s.with_at(|at| self.problems.add(l.span, &at.key("listen").entry(l.index), message, hint));
-                    }
-                }
+                    .filter(|(_, (owner, _))| *owner != position)
+                    .map(|((.., port), (owner, line))| (*port, *owner, *line))
+                    .find(|(port, ..)| u32::from(port.abs_diff(first)) < listen.ports.count());
+                let Some((port, owner, line)) = taken else {
+                    owners.entry(key(first)).or_insert((position, l.span.line));
+                    continue;
+                };
+                let owner = raw.services[owner].called();
+                let (message, hint) = if port == first {
+                    let message =
+                        format!("{listen}/{} belongs to service {owner} already (line {line})", protocol.name());
+                    (message, "take another port or address, or put the backends into one service")
+                } else {
+                    let last = (u32::from(port) + listen.ports.count() - 1) as u16;
+                    let other = Listen { ports: Ports { first: port, last }, ..listen };
+                    let message = format!(
+                        "{listen} and {other}/{} of service {owner} (line {line}) have ports in common, and neither is \
+                         narrower",
+                        protocol.name()
+                    );
+                    (message, "of ranges that overlap the narrower one gets the packets: make them differ in size")
+                };
+                s.with_at(|at| self.problems.add(l.span, &at.key("listen").entry(l.index), message, hint));
             }
         }
-        if let (Some(http), Some(given)) = (admin.http, &raw.admin.http)
-            && let Some((owner, line)) = owners.get(&(http, Protocol::Tcp))
-        {
-            let owner = raw.services[*owner].called();
-            let message = format!("{http} is the VIP and port of service {owner} (line {line})");
+        if let (Some(http), Some(given)) = (admin.http, &raw.admin.http) {
+            let all = raw.services.iter().flat_map(|s| s.endpoints().map(move |(l, protocol)| (s, l, protocol)));
+            let taken = all.filter(|(_, l, protocol)| *protocol == Protocol::Tcp && l.value.contains(http));
+            let Some((owner, l, _)) = taken.min_by_key(|(_, l, _)| l.value.rank()) else { return };
+            let (owner, line) = (owner.called(), l.span.line);
+            let message = match l.value.exact() {
+                Some(_) => format!("{http} is the VIP and port of service {owner} (line {line})"),
+                None => format!("{http} is in {} of service {owner} (line {line})", l.value),
+            };
             let hint = "packets for it go to the backends, not to this node: take another port";
             self.problems.add(given.span, &At::TOP.key("admin").key("http"), message, hint);
         }
     }
 
     fn vips_as_backends(&mut self, raw: &Raw) {
-        let mut vips: HashMap<IpAddr, (usize, u32)> = HashMap::new();
+        let mut vips: HashMap<Prefix, (usize, u32)> = HashMap::new();
+        let mut lengths = BTreeSet::new();
         for (position, s) in raw.services.iter().enumerate() {
             for l in &s.listen.items {
-                vips.entry(l.value.ip()).or_insert((position, l.span.line));
+                vips.entry(l.value.prefix).or_insert((position, l.span.line));
+                lengths.insert((l.value.is_ipv6(), l.value.prefix.length));
             }
         }
         for s in &raw.services {
             for b in &s.backends {
                 let Some(address) = &b.address else { continue };
-                let Some((owner, line)) = vips.get(&address.value) else { continue };
-                let message = format!(
-                    "backend {} is the VIP of service {} (line {line})",
-                    address.value,
-                    raw.services[*owner].called()
-                );
+                let own = lengths.iter().rev().filter(|(v6, _)| *v6 == address.value.is_ipv6());
+                let prefixes =
+                    own.map(|(_, length)| Prefix { address: first_of(address.value, *length), length: *length });
+                let Some((prefix, (owner, line))) = prefixes.filter_map(|p| Some((p, vips.get(&p)?))).next() else {
+                    continue;
+                };
+                let owner = raw.services[*owner].called();
+                let message = if prefix.is_host() {
+                    format!("backend {} is the VIP of service {owner} (line {line})", address.value)
+                } else {
+                    let prefix = show_prefix(prefix);
+                    format!("backend {} is among the VIPs {prefix} of service {owner} (line {line})", address.value)
+                };
                 let hint = "packets would come back here: write the backend's own address";
                 b.with_at(s, |at| self.problems.add(address.span, &at.key("address"), message, hint));
             }
@@ -621,7 +719,7 @@ impl Validator<'_, '_> {
                 continue;
             }
             for (l, protocol) in s.endpoints() {
-                let listen = l.value;
+                let Some(listen) = l.value.exact() else { continue };
                 for (index, b) in s.backends.iter().enumerate().filter(|(_, b)| b.complete) {
                     let Some(address) = &b.address else { continue };
                     if address.value.is_ipv4() != listen.is_ipv4() {
@@ -668,6 +766,86 @@ impl Validator<'_, '_> {
         }
     }
 
+    /// Replies from whatever port a range of ports leads to are found by (backend, protocol): they may lead to one VIP of
+    /// one service, and to no other that a reply from a single port could be for.
+    fn ambiguous_wildcard_replies(&mut self, raw: &Raw) {
+        let nat = || raw.services.iter().enumerate().filter(|(_, s)| s.forward(raw) == Some(Forward::Nat));
+        let mut claims: HashMap<(IpAddr, Protocol), (usize, IpAddr, Vec<Ports>)> = HashMap::new();
+        let hint = "NAT translates replies to a range of ports back by the backend's address alone: give it another one for \
+                    this, or use `forward: ipip`";
+        for (position, s) in nat() {
+            // Once for a service and a backend.
+            let mut told = HashSet::new();
+            for (l, protocol) in s.endpoints().filter(|(l, _)| l.value.exact().is_none()) {
+                let Some(vip) = l.value.address() else { continue };
+                for b in s.backends.iter().filter(|b| b.complete) {
+                    let Some(address) = b.address.as_ref().filter(|a| a.value.is_ipv4() == vip.is_ipv4()) else {
+                        continue;
+                    };
+                    let new = || (position, vip, Vec::new());
+                    let (owner, known, ports) = claims.entry((address.value, protocol)).or_insert_with(new);
+                    if (*owner, *known) == (position, vip) {
+                        ports.push(l.value.ports);
+                    } else if told.insert(address.value) {
+                        let message = format!(
+                            "replies from {}/{} could be for {known} (service {}) or for {}",
+                            address.value,
+                            protocol.name(),
+                            raw.services[*owner].called(),
+                            l.value
+                        );
+                        b.with_at(s, |at| self.problems.add(address.span, at, message, hint));
+                    }
+                }
+            }
+        }
+        if claims.is_empty() {
+            return;
+        }
+        for (_, s) in nat() {
+            let mut told = HashSet::new();
+            for (l, protocol) in s.endpoints() {
+                let Some(listen) = l.value.exact() else { continue };
+                for b in s.backends.iter().filter(|b| b.complete) {
+                    let Some(address) = b.address.as_ref().filter(|a| a.value.is_ipv4() == listen.is_ipv4()) else {
+                        continue;
+                    };
+                    let port = b.port.as_ref().map_or(listen.port(), |p| p.value);
+                    let Some((owner, vip, ranges)) = claims.get(&(address.value, protocol)) else { continue };
+                    let own = SocketAddr::new(*vip, port) == listen;
+                    if own || !ranges.iter().any(|ports| ports.contains(port)) || !told.insert(address.value) {
+                        continue;
+                    }
+                    let message = format!(
+                        "replies from {}/{} could be for {} (service {}) or for {listen}",
+                        SocketAddr::new(address.value, port),
+                        protocol.name(),
+                        SocketAddr::new(*vip, port),
+                        raw.services[*owner].called(),
+                    );
+                    b.with_at(s, |at| self.problems.add(address.span, at, message, hint));
+                }
+            }
+        }
+    }
+
+    /// The map that says whose a port of a prefix is. Looked at when nothing else is wrong: services that overlap have no
+    /// order.
+    fn blocks_fit(&mut self, raw: &Raw, limits: Limits) {
+        let all = || raw.services.iter().enumerate().flat_map(|(i, s)| s.endpoints().map(move |(l, p)| (i, s, l, p)));
+        let wanted = || all().filter(|(_, _, l, _)| l.value.exact().is_none());
+        let Some((_, s, l, _)) = wanted().next().filter(|_| self.problems.is_empty()) else { return };
+        let room = limits.services as usize * BLOCKS_PER_SERVICE as usize;
+        if wildcards::groups(wanted().map(|(i, _, l, protocol)| (l.value, protocol, i)), room).is_err() {
+            let message = format!("the ranges and prefixes in `listen` take more than {room} blocks of ports in all");
+            let hint = format!(
+                "raise `limits.services`, each makes room for {BLOCKS_PER_SERVICE}: a range of ports takes up to 30, fewer \
+                 where it begins at a multiple of its size; a prefix in another one takes the outer one's, too"
+            );
+            s.with_at(|at| self.problems.add(l.span, &at.key("listen").entry(l.index), message, hint));
+        }
+    }
+
     /// Whether the configuration fits the kernel's maps, whose sizes follow `limits`.
     fn room(&mut self, raw: &Raw, limits: Limits) -> bool {
         let mut fits = true;
@@ -697,11 +875,22 @@ impl Validator<'_, '_> {
         let family = if v4 { "IPv4" } else { "IPv6" };
         let endpoint_room = limits.services as usize * ENDPOINTS_PER_SERVICE;
         let reply_room = limits.backends as usize;
-        let (mut endpoints, mut replies) = (0usize, 0usize);
+        let (mut endpoints, mut replies, mut prefixes) = (0usize, 0usize, HashSet::new());
         for s in &raw.services {
             let protocols = s.protocols.items.len();
             let listens = s.listen.items.iter().filter(|l| l.value.is_ipv4() == v4);
-            endpoints += listens.clone().count() * protocols;
+            let exact = listens.clone().filter(|l| l.value.exact().is_some()).count();
+            // With prefixes and ranges, a service needs a place of its own.
+            let wide: Vec<Prefix> =
+                listens.clone().filter(|l| l.value.exact().is_none()).map(|l| l.value.prefix).collect();
+            endpoints += (exact + usize::from(!wide.is_empty())) * protocols;
+            prefixes.extend(wide);
+            if prefixes.len() > endpoint_room {
+                let message = format!("more than {endpoint_room} {family} prefixes and addresses with ranges of ports");
+                let hint = format!("raise `limits.services`: each makes room for {ENDPOINTS_PER_SERVICE}");
+                s.with_at(|at| self.problems.add(s.span, &at.key("listen"), message, hint));
+                return false;
+            }
             if endpoints > endpoint_room {
                 let message =
                     format!("more than {endpoint_room} {family} VIP endpoints (address, port, protocol) in all");
@@ -710,7 +899,8 @@ impl Validator<'_, '_> {
                 return false;
             }
             if s.forward(raw) == Some(Forward::Nat) {
-                let ports: HashSet<u16> = listens.map(|l| l.value.port()).collect();
+                // Those of any range have one together.
+                let ports: HashSet<Option<u16>> = listens.map(|l| l.value.exact().map(|e| e.port())).collect();
                 let own = s.backends.iter().filter(|b| b.address.as_ref().is_some_and(|a| a.value.is_ipv4() == v4));
                 let entries: usize = own.map(|b| if b.port.is_some() { 1 } else { ports.len() }).sum();
                 replies += entries * protocols;
@@ -741,6 +931,18 @@ fn timeouts(own: &RawTimeouts, defaults: &RawTimeouts) -> Timeouts {
 fn show_prefix(prefix: Prefix) -> String {
     format!("{}/{}", prefix.address, prefix.length)
 }
+
+/// What no prefix of VIPs may contain.
+const UNUSABLE: [IpAddr; 8] = [
+    IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+    IpAddr::V4(Ipv4Addr::LOCALHOST),
+    IpAddr::V4(Ipv4Addr::new(169, 254, 0, 1)),
+    IpAddr::V4(Ipv4Addr::new(224, 0, 0, 1)),
+    IpAddr::V4(Ipv4Addr::BROADCAST),
+    IpAddr::V6(Ipv6Addr::LOCALHOST),
+    IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1)),
+    IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1)),
+];
 
 /// Why no packet on a network between hosts is from or for this address.
 fn unusable(address: IpAddr) -> Option<&'static str> {

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use super::diagnose::{Complaint, excerpt, quote};
-use crate::model::{Mac, Pattern, Prefix};
+use crate::model::{Listen, Mac, Pattern, Ports, Prefix};
 use hickory_proto::rr::Name;
 
 type Parsed<T> = Result<T, Complaint>;
@@ -162,7 +162,7 @@ fn unmapped(address: IpAddr) -> Parsed<IpAddr> {
     Ok(address)
 }
 
-/// `203.0.113.10:443` or `[2001:db8::10]:443`.
+/// `02:00:00:00:00:0a`.
 pub(super) fn mac(text: &str) -> Parsed<Mac> {
     let hint = "write six pairs of hexadecimal digits, such as `02:00:00:00:00:0a`, as `ip link` shows them";
     let mut octets = [0; 6];
@@ -183,62 +183,111 @@ pub(super) fn mac(text: &str) -> Parsed<Mac> {
     Ok(Mac(octets))
 }
 
-pub(super) fn endpoint(text: &str) -> Parsed<SocketAddr> {
-    if let Ok(endpoint) = text.parse::<SocketAddr>() {
-        // `[fe80::1%2]:80` parses; its zone would be lost.
-        if matches!(endpoint, SocketAddr::V6(v6) if v6.scope_id() != 0) {
-            let message = format!("{} has a zone", quote(text));
-            return Err(Complaint::new(message, "addresses with a zone (`%eth0`) cannot be used"));
-        }
-        unmapped(endpoint.ip())?;
-        if endpoint.port() == 0 {
-            let message = "port 0 (any port) is not supported yet";
-            return Err(Complaint::new(message, "name one port; several go into a list"));
-        }
-        return Ok(endpoint);
+/// `203.0.113.10:443` or `[2001:db8::10]:443`; several ports as `8000-8100`, any as `0`, several addresses as
+/// `203.0.113.0/24:443` or `[2001:db8:f::]/64:443`.
+pub(super) fn listen(text: &str) -> Parsed<Listen> {
+    if text.contains('%') && text.starts_with('[') {
+        // `[fe80::1%2]:80` parses as an endpoint; its zone would be lost.
+        let message = format!("{} has a zone", quote(text));
+        return Err(Complaint::new(message, "addresses with a zone (`%eth0`) cannot be used"));
     }
-    let message = format!("{} is not an address and port", quote(text));
-    let hint = match text.parse::<IpAddr>() {
-        Ok(IpAddr::V6(v6)) => {
-            // `2001:db8::1:443` is an address too, and almost never meant as one.
-            let apart =
-                text.rsplit_once(':').filter(|(host, port)| host.parse::<Ipv6Addr>().is_ok() && number(port).is_ok());
-            match apart {
-                Some((host, port)) => format!("put brackets around the address, in quotes: \"[{host}]:{port}\""),
-                None => format!("add the port behind brackets, in quotes: \"[{v6}]:443\""),
-            }
-        }
-        Ok(IpAddr::V4(v4)) => format!("add the port: {v4}:443"),
-        Err(_) => return Err(endpoint_complaint(text, message)),
-    };
-    Err(Complaint::new(message, hint))
+    if let Ok(IpAddr::V6(v6)) = text.parse::<IpAddr>() {
+        // `2001:db8::1:443` is an address too, and almost never meant as one.
+        let apart =
+            text.rsplit_once(':').filter(|(host, port)| host.parse::<Ipv6Addr>().is_ok() && number(port).is_ok());
+        let hint = match apart {
+            Some((host, port)) => format!("put brackets around the address, in quotes: \"[{host}]:{port}\""),
+            None => format!("add the port behind brackets, in quotes: \"[{v6}]:443\""),
+        };
+        return Err(Complaint::new(no_endpoint(text), hint));
+    }
+    let Some((host, port)) = text.rsplit_once(':') else { return Err(without_port(text)) };
+    let prefix = vip_prefix(text, host, port)?;
+    Ok(Listen { prefix, ports: ports(text, port)? })
 }
 
-fn endpoint_complaint(text: &str, message: String) -> Complaint {
-    let form = "write `203.0.113.10:443`, or \"[2001:db8::10]:443\" in quotes";
-    let Some((host, port)) = text.rsplit_once(':') else {
-        let hint = if number(text).is_ok() { format!("add the VIP: 203.0.113.10:{text}") } else { form.to_owned() };
-        return Complaint::new(message, hint);
+fn no_endpoint(text: &str) -> String {
+    format!("{} is not an address and port", quote(text))
+}
+
+const ENDPOINT_FORM: &str = "write `203.0.113.10:443`, or \"[2001:db8::10]:443\" in quotes";
+
+fn without_port(text: &str) -> Complaint {
+    let hint = match text.parse::<IpAddr>() {
+        Ok(address) => format!("add the port: {address}:443"),
+        Err(_) if prefix(text).is_ok() => format!("add the port, or 0 for any: {text}:443"),
+        Err(_) if number(text).is_ok() => format!("add the VIP: 203.0.113.10:{text}"),
+        Err(_) => ENDPOINT_FORM.to_owned(),
     };
-    if host.contains('/') || port.contains('/') {
-        return Complaint::new("a prefix as VIP is not supported yet", "list the addresses one by one");
+    Complaint::new(no_endpoint(text), hint)
+}
+
+/// The address of a VIP, or several: what stands before the last colon of `text`.
+fn vip_prefix(text: &str, host: &str, port: &str) -> Parsed<Prefix> {
+    let message = no_endpoint(text);
+    // `[2001:db8::]/64`; in front of the colon of an IPv4 endpoint there are no others.
+    let (address, length) = match host.split_once('/') {
+        Some((address, length)) => (address, Some(length)),
+        None => (host, None),
+    };
+    let bare = address.trim_start_matches('[').trim_end_matches(']');
+    if let Some((inside, length)) =
+        host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).and_then(|h| h.split_once('/'))
+    {
+        let hint = format!("the length stands behind the brackets: \"[{inside}]/{length}:{port}\"");
+        return Err(Complaint::new(message, hint));
     }
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let range = port.split_once('-').is_some_and(|(a, b)| number(a).is_ok() && number(b).is_ok());
-    if range && bare.parse::<IpAddr>().is_ok() {
-        return Complaint::new("a port range is not supported yet", "list the ports one by one");
-    }
+    let whole = |bits: u8| length.map_or_else(|| format!("{bare}/{bits}"), |length| format!("{bare}/{length}"));
     match bare.parse::<IpAddr>() {
-        Ok(IpAddr::V6(_)) if bare.len() == host.len() => {
-            Complaint::new(message, format!("put brackets around the address: \"[{host}]:{port}\""))
+        Ok(IpAddr::V4(_)) if bare.len() == address.len() => prefix(&whole(32)),
+        Ok(IpAddr::V6(_)) if bare.len() + 2 == address.len() => prefix(&whole(128)),
+        Ok(IpAddr::V6(_)) => {
+            let length = length.map_or_else(String::new, |length| format!("/{length}"));
+            Err(Complaint::new(message, format!("put brackets around the address: \"[{bare}]{length}:{port}\"")))
         }
-        Ok(_) => Complaint::new(message, format!("`{}` is not a port between 1 and 65535", excerpt(port))),
+        Ok(IpAddr::V4(_)) => Err(Complaint::new(message, "only IPv6 addresses stand in brackets")),
         Err(_) if bare.is_empty() || bare == "*" => {
-            Complaint::new(message, format!("a VIP is one address: 203.0.113.10:{}", excerpt(port)))
+            Err(Complaint::new(message, format!("a VIP has an address: 203.0.113.10:{}", excerpt(port))))
         }
-        Err(_) if bare.contains(['%', '[']) => Complaint::new(message, form),
-        Err(_) if is_dotted(bare) => Complaint::new(message, DOTTED),
-        Err(_) => Complaint::new(message, format!("`{}` is not an IP address; names are not resolved", excerpt(bare))),
+        Err(_) if port.contains('/') => {
+            Err(Complaint::new(message, "the length stands behind the address: 203.0.113.0/24:443"))
+        }
+        Err(_) if bare.contains(['%', '[', '/']) => Err(Complaint::new(message, ENDPOINT_FORM)),
+        Err(_) if is_dotted(bare) => Err(Complaint::new(message, DOTTED)),
+        Err(_) => {
+            Err(Complaint::new(message, format!("`{}` is not an IP address; names are not resolved", excerpt(bare))))
+        }
+    }
+}
+
+/// `443`, `8000-8100`, or `0` for any.
+fn ports(text: &str, ports: &str) -> Parsed<Ports> {
+    let message = no_endpoint(text);
+    if ports.contains('/') {
+        return Err(Complaint::new(message, "the length stands behind the address: 203.0.113.0/24:443"));
+    }
+    if ports == "*" {
+        return Err(Complaint::new(message, "write 0 for any port"));
+    }
+    let one = |port: &str| match port.parse::<u16>() {
+        Ok(n) if port.bytes().all(|b| b.is_ascii_digit()) => Ok(n),
+        _ => Err(Complaint::new(
+            message.clone(),
+            format!("`{}` is not a port between 1 and 65535, nor 0 for any", excerpt(port)),
+        )),
+    };
+    let Some((first, last)) = ports.split_once('-') else {
+        return Ok(match one(ports)? {
+            0 => Ports::ANY,
+            port => Ports::one(port),
+        });
+    };
+    match (one(first)?, one(last)?) {
+        (0, _) => Err(Complaint::new(message, "a range begins at port 1 or above; 0 alone is any port")),
+        (first, last) if first > last => {
+            Err(Complaint::new(message, format!("a range is written from its lower end: `{last}-{first}`")))
+        }
+        (first, last) => Ok(Ports { first, last }),
     }
 }
 
@@ -556,8 +605,24 @@ mod tests {
 
     #[test]
     fn endpoints_tell_addresses_from_ports() {
-        assert_eq!(endpoint("203.0.113.10:443"), Ok("203.0.113.10:443".parse().unwrap()));
-        assert_eq!(endpoint("[2001:db8::10]:443"), Ok("[2001:db8::10]:443".parse().unwrap()));
+        let of = |address: &str, length, first, last| {
+            Ok(Listen { prefix: Prefix { address: address.parse().unwrap(), length }, ports: Ports { first, last } })
+        };
+        for (text, expected) in [
+            ("203.0.113.10:443", of("203.0.113.10", 32, 443, 443)),
+            ("[2001:db8::10]:443", of("2001:db8::10", 128, 443, 443)),
+            ("203.0.113.10:8000-8100", of("203.0.113.10", 32, 8000, 8100)),
+            ("203.0.113.10:443-443", of("203.0.113.10", 32, 443, 443)),
+            ("203.0.113.10:0", of("203.0.113.10", 32, 0, 65_535)),
+            ("203.0.113.0/24:443", of("203.0.113.0", 24, 443, 443)),
+            ("203.0.113.7/32:1-65535", of("203.0.113.7", 32, 1, 65_535)),
+            ("[2001:db8:f::]/64:0", of("2001:db8:f::", 64, 0, 65_535)),
+            ("[2001:db8::10]/128:53-54", of("2001:db8::10", 128, 53, 54)),
+        ] {
+            assert_eq!(listen(text), expected, "{text}");
+            let shown = listen(text).unwrap().to_string();
+            assert_eq!(listen(&shown), expected, "{shown}");
+        }
         let hints = [
             ("203.0.113.10", "203.0.113.10:443"),
             ("2001:db8::10", "[2001:db8::10]:443"),
@@ -566,18 +631,28 @@ mod tests {
             ("443", "203.0.113.10:443"),
             ("203.0.113.10:http", "not a port"),
             ("203.0.113.10:65536", "not a port"),
-            ("203.0.113.10:80-90", "one by one"),
-            ("203.0.113.10:0", "one port"),
-            ("203.0.113.0/24:443", "one by one"),
+            ("203.0.113.10:*", "write 0"),
+            ("203.0.113.10:90-80", "`80-90`"),
+            ("203.0.113.10:0-90", "port 1 or above"),
+            ("203.0.113.10:80-", "not a port"),
+            ("203.0.113.10:80-90-95", "not a port"),
+            ("203.0.113.0/24", "203.0.113.0/24:443"),
+            ("203.0.113.1/24:443", "203.0.113.0/24"),
+            ("203.0.113.0/33:443", "between 1 and 32"),
+            ("0.0.0.0/0:443", "between 1 and 32"),
+            ("203.0.113.0:443/24", "behind the address"),
+            ("[2001:db8::/64]:443", "\"[2001:db8::]/64:443\""),
+            ("2001:db8::/64:443", "\"[2001:db8::]/64:443\""),
+            ("[203.0.113.10]:443", "only IPv6"),
             ("www.example.com:443", "not resolved"),
-            ("*:443", "one address"),
-            (":443", "one address"),
+            ("*:443", "has an address"),
+            (":443", "has an address"),
             ("[::ffff:10.0.0.1]:80", "10.0.0.1"),
             ("[fe80::1%2]:80", "zone"),
             ("", "203.0.113.10:443"),
         ];
         for (text, part) in hints {
-            let complaint = endpoint(text).unwrap_err();
+            let complaint = listen(text).unwrap_err();
             assert!(complaint.hint.contains(part), "{text}: {complaint:?}");
         }
     }

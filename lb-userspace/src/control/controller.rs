@@ -21,7 +21,7 @@ use crate::dataplane::packet_log::PacketLog;
 use crate::dataplane::{Dataplane, Features, Mode, Options as DataplaneOptions, Sizes, Tunables};
 use crate::exit::{Exit, Failure};
 use crate::health::{Checker, Key, Target, Transition};
-use crate::model::{Backend, BackendState, Model, OnExit, Service, VipAddresses};
+use crate::model::{Backend, BackendState, Listen, Model, OnExit, Service, VipAddresses};
 use crate::net::neigh::{Keeper, resolve_soon};
 use crate::net::vip::VipManager;
 use crate::net::{NetState, forwarding, vip};
@@ -386,7 +386,7 @@ impl Controller {
     fn managed_vips(&self) -> BTreeSet<IpAddr> {
         match self.model.node.vip_addresses {
             VipAddresses::Managed => {
-                self.model.services.iter().flat_map(|s| s.listen.iter().map(SocketAddr::ip)).collect()
+                self.model.services.iter().flat_map(|s| s.listen.iter().filter_map(Listen::address)).collect()
             }
             VipAddresses::External => BTreeSet::new(),
         }
@@ -682,12 +682,9 @@ fn targets(model: &Model, view: View<'_>) -> Vec<Target> {
     for service in &model.services {
         let Some(check) = &service.health else { continue };
         for backend in view.backends(service) {
-            let listen = service.listen.iter().find(|l| l.is_ipv4() == backend.address.is_ipv4());
-            let port = backend.port.or(listen.map(SocketAddr::port));
-            let Some(port) = port else { continue };
             out.push(Target {
                 key: Key { service: service.name.clone(), backend: backend.name.clone() },
-                address: SocketAddr::new(backend.address, port),
+                address: SocketAddr::new(backend.address, service.port_to_check(backend)),
                 check: check.clone(),
             });
         }

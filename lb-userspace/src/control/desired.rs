@@ -5,7 +5,7 @@
 //! remembered, because building one is not small.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,7 @@ use lb_common::service::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::dataplane::loader::BLOCKS_PER_SERVICE;
 use crate::dataplane::maps::{MAX_LOCAL, MAX_NEIGHBOURS, MAX_ROUTES, MAX_VLANS};
 use crate::dataplane::tables::{
     Backend as BackendEntry, Ring as RingEntry, RingId, RingOwners, RingPlace, RouteTo, Tables,
@@ -27,8 +28,10 @@ use crate::dataplane::tables::{
 use crate::dataplane::{Features, Sizes};
 use crate::exit::{Exit, Failure};
 use crate::model::{
-    Affinity, Backend, BackendState, Forward, Model, OnBackendDown, Packets, Prefix, Protocol, Service, UdpMode,
+    Affinity, Backend, BackendState, Forward, Listen, Model, OnBackendDown, Packets, Prefix, Protocol, Service,
+    UdpMode, wildcards,
 };
+use crate::net::addr::Address;
 use crate::net::{NetState, Resolution, RouteView, route};
 use crate::ring::{self, Fingerprint, Member, Seed};
 
@@ -297,6 +300,13 @@ impl BuiltRing {
 
 pub type Rings = BTreeMap<RingKey, BuiltRing>;
 
+/// Those of one service: thousands of services each ask for their own.
+pub fn rings_of<'a>(rings: &'a Rings, service: &str) -> impl Iterator<Item = (&'a RingKey, &'a BuiltRing)> {
+    let first = RingKey { service: service.to_owned(), protocol: Protocol::Tcp, family: Family::V4 };
+    let service = first.service.clone();
+    rings.range(first..).take_while(move |(key, _)| key.service == service)
+}
+
 /// The result.
 #[derive(Debug)]
 pub struct Desired {
@@ -319,8 +329,8 @@ pub fn features(model: &Model, leaving: &Leaving) -> Features {
         })
     };
     Features {
-        ipv4: listens().any(SocketAddr::is_ipv4),
-        ipv6: listens().any(SocketAddr::is_ipv6),
+        ipv4: listens().any(Listen::is_ipv4),
+        ipv6: listens().any(Listen::is_ipv6),
         nat: forwards(Forward::Nat),
         ipip: forwards(Forward::Ipip),
         dsr_l2: forwards(Forward::DsrL2),
@@ -330,6 +340,7 @@ pub fn features(model: &Model, leaving: &Leaving) -> Features {
         crossing: model.services.iter().any(|s| s.forward.is_tunnel() && crosses(s)),
         tracking: model.tracked_room() != [0; 2],
         packets: Packets { clamp: model.services.iter().any(Service::clamps), ..model.packets },
+        wildcards: listens().any(|l| l.exact().is_none()),
         ..Features::default()
     }
 }
@@ -389,6 +400,7 @@ pub fn compute(
             }
         }
     }
+    wide(model, ids, net, &mut out)?;
     // The file's backends come first: what one that leaves had may be another's now.
     for leaves in [false, true] {
         for service in model.services.iter().filter(|s| s.forward == Forward::Nat) {
@@ -485,7 +497,7 @@ fn host_source(model: &Model, destination: IpAddr, net: &NetState) -> Option<IpA
     }
     match route::ask_kernel(destination) {
         Ok(route::Answer::Via { source, .. }) => {
-            source.filter(|source| !model.services.iter().any(|s| s.listen.iter().any(|l| l.ip() == *source)))
+            source.filter(|source| !model.services.iter().any(|s| s.listen.iter().any(|l| l.prefix.contains(*source))))
         }
         _ => None,
     }
@@ -512,13 +524,18 @@ pub fn host_mask(prefix: Option<Prefix>) -> u32 {
 fn reverse_entries(service: &Service, service_id: u32, backend: &Backend, id: u16, tables: &mut Tables) {
     for protocol in &service.protocols {
         for listen in &service.listen {
-            let port = backend.port.unwrap_or(listen.port());
+            // Behind a range of ports, backends have no port of their own: both keep what the client chose.
+            let port = listen.exact().map(|exact| exact.port());
+            let own = port.map(|port| backend.port.unwrap_or(port));
             match (backend.address, listen.ip()) {
                 (IpAddr::V4(address), IpAddr::V4(vip)) => {
-                    let key = Endpoint4::from_host(address.octets(), port, protocol.number());
+                    let key = match own {
+                        Some(port) => Endpoint4::from_host(address.octets(), port, protocol.number()),
+                        None => Endpoint4::any_port(u32::from_ne_bytes(address.octets()), protocol.number()),
+                    };
                     let value = Reverse4 {
                         vip: u32::from_ne_bytes(vip.octets()),
-                        port: listen.port().to_be(),
+                        port: port.unwrap_or(0).to_be(),
                         backend: id,
                         service: service_id,
                         reserved: 0,
@@ -526,10 +543,13 @@ fn reverse_entries(service: &Service, service_id: u32, backend: &Backend, id: u1
                     tables.reverse4.entry(key).or_insert(value);
                 }
                 (IpAddr::V6(address), IpAddr::V6(vip)) => {
-                    let key = Endpoint6::from_host(address.octets(), port, protocol.number());
+                    let key = match own {
+                        Some(port) => Endpoint6::from_host(address.octets(), port, protocol.number()),
+                        None => Endpoint6::any_port(words6(address.octets()), protocol.number()),
+                    };
                     let value = Reverse6 {
                         vip: words6(vip.octets()),
-                        port: listen.port().to_be(),
+                        port: port.unwrap_or(0).to_be(),
                         backend: id,
                         service: service_id,
                     };
@@ -575,20 +595,61 @@ fn service_entries(service: &Service, service_id: u32, key: &RingKey, ring: &Bui
     };
     for listen in service.listen.iter().filter(|l| Family::of(l.ip()) == key.family) {
         let protocol = key.protocol.number();
-        match listen.ip() {
-            IpAddr::V4(ip) => {
-                // Several services may have one address, and one of them is first.
+        // Several services may have one address, and one of them is first.
+        match (listen.ip(), listen.prefix.length) {
+            (IpAddr::V4(ip), 32) => {
                 let first = tables.vips4.entry(u32::from_ne_bytes(ip.octets())).or_insert(service_id);
                 *first = service_id.min(*first);
-                tables.services4.insert(Endpoint4::from_host(ip.octets(), listen.port(), protocol), entry);
             }
-            IpAddr::V6(ip) => {
+            (IpAddr::V6(ip), 128) => {
                 let first = tables.vips6.entry(words6(ip.octets())).or_insert(service_id);
                 *first = service_id.min(*first);
-                tables.services6.insert(Endpoint6::from_host(ip.octets(), listen.port(), protocol), entry);
             }
+            _ => {}
+        }
+        // Where it is found by a prefix or a range, it has a key of its own, once.
+        let port = listen.exact().map(|exact| exact.port());
+        match (listen.ip(), port) {
+            (IpAddr::V4(ip), Some(port)) => {
+                tables.services4.insert(Endpoint4::from_host(ip.octets(), port, protocol), entry);
+            }
+            (IpAddr::V6(ip), Some(port)) => {
+                tables.services6.insert(Endpoint6::from_host(ip.octets(), port, protocol), entry);
+            }
+            (IpAddr::V4(_), None) => drop(tables.services4.insert(Endpoint4::of_service(service_id, protocol), entry)),
+            (IpAddr::V6(_), None) => drop(tables.services6.insert(Endpoint6::of_service(service_id, protocol), entry)),
         }
     }
+}
+
+/// Who is found by the prefixes and ranges that services listen on.
+fn wide(model: &Model, ids: &Ids, net: &NetState, out: &mut Desired) -> Result<(), Failure> {
+    let all = model.services.iter().flat_map(|s| {
+        let id = ids.service(&s.name).unwrap_or(0);
+        s.listen.iter().flat_map(move |l| s.protocols.iter().map(move |p| (*l, *p, id)))
+    });
+    let wanted = all.filter(|(listen, ..)| listen.exact().is_none());
+    let room = model.limits.services as usize * BLOCKS_PER_SERVICE as usize;
+    let groups = wildcards::groups(wanted, room).map_err(|wildcards::TooMany| {
+        // The file was refused if it is so.
+        Failure::new(Exit::Failed, "the ranges and prefixes that services listen on take too many blocks of ports")
+    })?;
+    let outwards = |a: &&Address| net.link(a.ifindex).is_some_and(|link| !link.loopback);
+    for (prefix, group) in groups {
+        if let Some(own) = net.addresses().iter().filter(outwards).find(|a| !prefix.is_host() && prefix.contains(a.ip))
+        {
+            out.problems.push(format!(
+                "{} is this host's own address and in {}/{}, on which services listen: packets for their ports go to \
+                 backends",
+                own.ip, prefix.address, prefix.length
+            ));
+        }
+        match prefix.address {
+            IpAddr::V4(a) => drop(out.tables.prefixes4.insert((prefix.length, a.octets()), group)),
+            IpAddr::V6(a) => drop(out.tables.prefixes6.insert((prefix.length, a.octets()), group)),
+        }
+    }
+    Ok(())
 }
 
 /// The idle timeout of a service's rows for this protocol: the longest a flow of it may be silent, or 0 where there are

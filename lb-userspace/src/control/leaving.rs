@@ -6,8 +6,8 @@
 
 mod saved;
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 
 use crate::model::{Backend, Model, Service};
@@ -39,7 +39,9 @@ impl Leaving {
     /// Those of a service.
     pub fn of<'a>(&'a self, service: &Service) -> impl Iterator<Item = &'a Backend> + use<'a> {
         let name = service.name.clone();
-        self.0.iter().filter(move |((of, ..), _)| *of == name).map(|(_, leaver)| &leaver.backend)
+        // In the order of the map those of a service come together.
+        let first = (name.clone(), IpAddr::V4(Ipv4Addr::UNSPECIFIED), None);
+        self.0.range(first..).take_while(move |((of, ..), _)| *of == name).map(|(_, leaver)| &leaver.backend)
     }
 
     pub fn is_empty(&self) -> bool {
@@ -54,24 +56,32 @@ impl Leaving {
         is_up: impl Fn(&Service, &Backend) -> bool,
         now: Instant,
     ) -> Vec<Renamed> {
+        // Looked up for every backend there is, which may be tens of thousands.
+        type InFile<'a> = (&'a Service, HashSet<(IpAddr, Option<u16>)>, HashSet<&'a str>);
+        let in_file = |s: &'_ Service| s.backends.iter().map(|b| (b.address, b.port)).collect();
+        let by_name: HashMap<&str, InFile<'_>> = new
+            .services
+            .iter()
+            .map(|s| (s.name.as_str(), (s, in_file(s), s.backends.iter().map(|b| b.name.as_str()).collect())))
+            .collect();
+        let leaves = |service: &str, address: IpAddr, port: Option<u16>| {
+            by_name
+                .get(service)
+                .is_some_and(|(s, backends, _)| s.could_use(address) && !backends.contains(&(address, port)))
+        };
         for service in &old.services {
-            for backend in service.backends.iter().filter(|b| is_up(service, b)) {
+            let gone = |b: &&Backend| leaves(&service.name, b.address, b.port) && is_up(service, b);
+            for backend in service.backends.iter().filter(gone) {
                 self.0
                     .entry(key(&service.name, backend))
                     .or_insert_with(|| Leaver { backend: backend.clone(), since: now });
             }
         }
         // Without its service nobody asks for it; in the file again, it does not leave.
-        self.0.retain(|(service, address, port), _| {
-            new.services.iter().find(|s| s.name == *service).is_some_and(|s| {
-                s.could_use(*address) && !s.backends.iter().any(|b| (b.address, b.port) == (*address, *port))
-            })
-        });
+        self.0.retain(|(service, address, port), _| leaves(service, *address, *port));
         let mut renamed = Vec::new();
         for ((service, address, port), leaver) in &mut self.0 {
-            let taken = |name: &str| {
-                new.services.iter().any(|s| s.name == *service && s.backends.iter().any(|b| b.name == name))
-            };
+            let taken = |name: &str| by_name.get(service.as_str()).is_some_and(|(.., names)| names.contains(name));
             if taken(&leaver.backend.name) {
                 let port = port.map_or(String::new(), |port| format!(":{port}"));
                 let name = format!("{}@{address}{port}", leaver.backend.name);

@@ -8,13 +8,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
-use lb_common::addr::{Endpoint4, Endpoint6};
+use lb_common::addr::{Endpoint4, Endpoint6, words6};
 
 use crate::api::types::{BackendPlan, Break, Change, Plan, RingPlan, ServicePlan};
-use crate::model::{Backend, BackendState, Forward, Model, Protocol, Service, UdpMode};
+use crate::model::{Backend, BackendState, Forward, Listen, Model, Protocol, Service, UdpMode};
 
 use super::changes;
-use super::desired::{Desired, Ids, View};
+use super::desired::{Desired, Ids, View, rings_of};
 
 /// A configuration, and what the kernel holds under it.
 #[derive(Clone, Copy, Debug)]
@@ -40,24 +40,31 @@ pub struct Seen {
 pub fn plan(old: Side<'_>, new: Side<'_>, seen: &BTreeMap<String, Seen>) -> Plan {
     let mut out = Plan { changes: changes::describe(old.model, new.model), ..Plan::default() };
     interfaces(old.model, new.model, &mut out);
-    let names: BTreeSet<&str> = old.model.services.iter().chain(&new.model.services).map(|s| s.name.as_str()).collect();
+    let (runs, would) = (by_name(old.model), by_name(new.model));
+    let names: BTreeSet<&str> = runs.keys().chain(would.keys()).copied().collect();
     let (mut packets, mut on_moved_rows) = (0, 0.0);
     for name in names {
-        let find = |model: &'_ Model| model.services.iter().position(|s| s.name == name);
-        let before = find(old.model).map(|i| &old.model.services[i]);
-        let after = find(new.model).map(|i| &new.model.services[i]);
+        let (before, after) = (runs.get(name).copied(), would.get(name).copied());
         let known = seen.get(name).cloned().unwrap_or_default();
-        let rings = rings(name, &old, &new);
+        let same_affinity = match (before, after) {
+            (Some(before), Some(after)) => before.affinity == after.affinity,
+            _ => true,
+        };
+        let rings = rings(name, same_affinity, &old, &new);
         packets += known.packets;
         on_moved_rows += known.packets as f64 * rings.iter().map(|r| r.share).fold(0.0, f64::max);
         let (change, backends) = match (before, after) {
-            (None, Some(after)) => (Change::Added, after.backends.iter().map(added).collect()),
+            (None, Some(after)) => {
+                taken(after, None, old.model, &mut out);
+                (Change::Added, after.backends.iter().map(added).collect())
+            }
             (Some(before), None) => {
                 removed_service(before, new.model, &mut out);
                 (Change::Removed, Vec::new())
             }
             (Some(before), Some(after)) => {
                 changed_service(before, after, &old, &new, &mut out);
+                taken(after, Some(before), old.model, &mut out);
                 let mut backends = backends(before, after);
                 for plan in backends.iter_mut().filter(|plan| plan.change != Change::Added) {
                     let it = |b: &&Backend| (b.address, b.port) == (plan.address, plan.port);
@@ -101,13 +108,16 @@ fn interfaces(old: &Model, new: &Model, out: &mut Plan) {
     }
 }
 
-fn rings(service: &str, old: &Side<'_>, new: &Side<'_>) -> Vec<RingPlan> {
-    let affinity = |model: &Model| model.services.iter().find(|s| s.name == service).map(|s| s.affinity);
-    let of_service = new.desired.rings.iter().filter(|(key, _)| key.service == service);
+fn by_name(model: &Model) -> BTreeMap<&str, &Service> {
+    model.services.iter().map(|s| (s.name.as_str(), s)).collect()
+}
+
+fn rings(service: &str, same_affinity: bool, old: &Side<'_>, new: &Side<'_>) -> Vec<RingPlan> {
+    let of_service = rings_of(&new.desired.rings, service);
     let changed = of_service.filter_map(|(key, ring)| {
         let before = old.desired.rings.get(key);
         // Placed by another hash, every flow may meet another row, and is asked for in the ring before.
-        let all = before.is_some() && affinity(old.model) != affinity(new.model);
+        let all = before.is_some() && !same_affinity;
         let moved = if all { ring.len() } else { before.map_or(0, |before| ring.moved_since(before)) };
         let grows = before.is_some_and(|before| before.len() != ring.len());
         (moved > 0 || grows || before.is_none()).then(|| RingPlan {
@@ -175,7 +185,7 @@ fn backends(before: &Service, after: &Service) -> Vec<BackendPlan> {
     out
 }
 
-type Endpoint = (SocketAddr, Protocol);
+type Endpoint = (Listen, Protocol);
 
 fn endpoints(service: &Service) -> impl Iterator<Item = Endpoint> {
     service.listen.iter().flat_map(|l| service.protocols.iter().map(move |p| (*l, *p)))
@@ -183,10 +193,41 @@ fn endpoints(service: &Service) -> impl Iterator<Item = Endpoint> {
 
 /// Where packets for an endpoint go once its service does not want them any more.
 fn destiny(endpoint: Endpoint, without: &str, model: &Model) -> String {
-    let heir = model.services.iter().find(|s| s.name != without && endpoints(s).any(|e| e == endpoint));
-    match heir {
-        Some(heir) => format!("goes to service {}, which knows nothing of them", heir.name),
+    let (listen, protocol) = endpoint;
+    let others = model.services.iter().filter(|s| s.name != without);
+    let heirs = others.flat_map(|s| endpoints(s).map(move |(l, p)| (s, l, p)));
+    let heirs = heirs.filter(|(_, l, p)| *p == protocol && l.overlaps(&listen));
+    match heirs.min_by_key(|(_, l, _)| l.rank()) {
+        Some((heir, l, _)) if l.covers(&listen) => {
+            format!("goes to service {}, which knows nothing of them", heir.name)
+        }
+        Some((heir, l, _)) => {
+            format!("is in part that of service {} now ({l}), which knows nothing of them", heir.name)
+        }
         None => "is nobody's: its packets pass to this host".to_owned(),
+    }
+}
+
+/// Packets that a new endpoint of a service takes from another one, whose wider one they were in.
+fn taken(after: &Service, before: Option<&Service>, old: &Model, out: &mut Plan) {
+    let known: BTreeSet<Endpoint> = before.into_iter().flat_map(endpoints).collect();
+    for (listen, protocol) in endpoints(after).filter(|e| !known.contains(e)) {
+        for losing in old.services.iter().filter(|s| s.name != after.name) {
+            let wider = |(l, p): &Endpoint| {
+                *p == protocol && l.exact().is_none() && l.rank() > listen.rank() && l.overlaps(&listen)
+            };
+            let Some((wider, _)) = endpoints(losing).find(wider) else { continue };
+            // What came before it then was the service's own.
+            let own = |(l, p): &Endpoint| *p == protocol && l.covers(&listen) && l.rank() < wider.rank();
+            if known.iter().any(own) {
+                continue;
+            }
+            out.breaks.push(Break {
+                service: Some(losing.name.clone()),
+                connections: format!("those to {listen}/{}", protocol.name()),
+                why: format!("service {} listens there now, and it comes before {wider}", after.name),
+            });
+        }
     }
 }
 
@@ -203,10 +244,16 @@ fn removed_service(service: &Service, new: &Model, out: &mut Plan) {
 fn changed_service(before: &Service, after: &Service, old: &Side<'_>, new: &Side<'_>, out: &mut Plan) {
     let service = || Some(after.name.clone());
     let wanted: BTreeSet<Endpoint> = endpoints(after).collect();
-    for endpoint in endpoints(before).filter(|e| !wanted.contains(e)) {
+    let kept = |(listen, protocol): &Endpoint| wanted.iter().any(|(l, p)| p == protocol && l.covers(listen));
+    for endpoint in endpoints(before).filter(|e| !kept(e)) {
+        let (listen, protocol) = endpoint;
+        let in_part = wanted.iter().any(|(l, p)| *p == protocol && l.overlaps(&listen));
         out.breaks.push(Break {
             service: service(),
-            connections: format!("all to {}/{}", endpoint.0, endpoint.1.name()),
+            connections: match in_part {
+                true => format!("those to {listen}/{} that it has no more", protocol.name()),
+                false => format!("all to {listen}/{}", protocol.name()),
+            },
             why: format!(
                 "it is no longer in `listen` or `protocol`, and {}",
                 destiny(endpoint, &after.name, new.model)
@@ -259,10 +306,10 @@ fn changed_service(before: &Service, after: &Service, old: &Side<'_>, new: &Side
     }
 }
 
-/// From where a NAT backend answers.
-fn replies(service: &Service, backend: &Backend) -> BTreeSet<Endpoint> {
+/// From where a NAT backend answers; port 0 for those of any range.
+fn replies(service: &Service, backend: &Backend) -> BTreeSet<(SocketAddr, Protocol)> {
     let family = service.listen.iter().filter(|l| l.is_ipv4() == backend.address.is_ipv4());
-    let ports = family.map(|l| backend.port.unwrap_or(l.port()));
+    let ports = family.map(|l| l.exact().map_or(0, |exact| backend.port.unwrap_or(exact.port())));
     let all = ports.flat_map(|port| {
         service.protocols.iter().map(move |p| (SocketAddr::new(backend.address, port), *p)).collect::<Vec<_>>()
     });
@@ -273,11 +320,17 @@ fn owner_of_replies(desired: &Desired, from: SocketAddr, protocol: Protocol) -> 
     let tables = &desired.tables;
     match from.ip() {
         IpAddr::V4(ip) => {
-            let key = Endpoint4::from_host(ip.octets(), from.port(), protocol.number());
+            let key = match from.port() {
+                0 => Endpoint4::any_port(u32::from_ne_bytes(ip.octets()), protocol.number()),
+                port => Endpoint4::from_host(ip.octets(), port, protocol.number()),
+            };
             tables.reverse4.get(&key).map(|r| r.backend)
         }
         IpAddr::V6(ip) => {
-            let key = Endpoint6::from_host(ip.octets(), from.port(), protocol.number());
+            let key = match from.port() {
+                0 => Endpoint6::any_port(words6(ip.octets()), protocol.number()),
+                port => Endpoint6::from_host(ip.octets(), port, protocol.number()),
+            };
             tables.reverse6.get(&key).map(|r| r.backend)
         }
     }

@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 use crate::api::types::{Applied, Confirmed, Plan, PlanRequest};
 use crate::config;
 use crate::exit::{Exit, Failure};
-use crate::model::{Model, Tracking};
+use crate::model::{Model, Service, Tracking};
 use crate::systemd::Notify;
 
 use super::controller::{Controller, restart_needed};
@@ -182,8 +182,9 @@ impl Controller {
             }
         }
         let mut assumptions = Vec::new();
+        let by_name: BTreeMap<&str, &Service> = self.model.services.iter().map(|s| (s.name.as_str(), s)).collect();
         for service in next.services.iter().filter(|s| s.health.is_some()) {
-            let before = self.model.services.iter().find(|s| s.name == service.name);
+            let before = by_name.get(service.name.as_str());
             for backend in &service.backends {
                 let name = (service.name.clone(), backend.name.clone());
                 let known = before.is_some_and(|s| s.backends.iter().any(|b| b.address == backend.address));

@@ -14,7 +14,7 @@ use crate::health::Key;
 use crate::model::{Backend, Scheduler, Service};
 
 use super::controller::Controller;
-use super::desired::Family;
+use super::desired::{Family, rings_of};
 
 pub(super) fn build(c: &Controller) -> Status {
     let mut degraded = c.problems.clone();
@@ -98,7 +98,7 @@ fn service(c: &Controller, service: &Service, degraded: &mut Vec<String>) -> Ser
         )),
         ServiceState::Down => degraded.push(format!("service {}: no backend is up", service.name)),
     }
-    let rings = c.rings.iter().filter(|(key, _)| key.service == service.name);
+    let rings = rings_of(&c.rings, &service.name);
     let drops: BTreeMap<String, u64> = DropReason::ALL
         .iter()
         .map(|reason| (reason.name().to_owned(), count.drops[*reason as usize]))
@@ -199,7 +199,7 @@ fn backend(c: &Controller, service: &Service, backend: &Backend, degraded: &mut 
     let snapshot = c.checker.snapshot(&key);
     // A ring per protocol holds the same rows, so the first that can have the backend stands for all.
     let serves = |family| service.backends_for(family == Family::V6).any(|b| b.address == backend.address);
-    let ring = c.rings.iter().find(|(key, _)| key.service == service.name && serves(key.family));
+    let ring = rings_of(&c.rings, &service.name).find(|(key, _)| serves(key.family));
     let share =
         ring.map_or(0.0, |(_, ring)| f64::from(ring.rows_of.get(&id).copied().unwrap_or(0)) / f64::from(ring.len()));
     BackendStatus {

@@ -33,6 +33,8 @@ pub struct Features {
     pub tracking: bool,
     /// What kinds of packets it knows how to handle.
     pub packets: Packets,
+    /// Some service listens on a prefix or on a range of ports.
+    pub wildcards: bool,
     /// Log every decision. For debugging in a lab.
     pub log: bool,
     /// Time comes from a map that a test owns.
@@ -56,6 +58,7 @@ impl std::ops::BitOr for Features {
             crossing: self.crossing | other.crossing,
             tracking: self.tracking | other.tracking,
             packets: self.packets | other.packets,
+            wildcards: self.wildcards | other.wildcards,
             log: self.log | other.log,
             test_clock: self.test_clock | other.test_clock,
         }
@@ -64,9 +67,23 @@ impl std::ops::BitOr for Features {
 
 impl Features {
     /// Each by its load-time constant.
-    fn switches(self) -> [(&'static str, bool); 19] {
-        let Self { ipv4, ipv6, nat, ipip, dsr_l2, gre, gue, overlay, crossing, tracking, packets, log, test_clock } =
-            self;
+    fn switches(self) -> [(&'static str, bool); 20] {
+        let Self {
+            ipv4,
+            ipv6,
+            nat,
+            ipip,
+            dsr_l2,
+            gre,
+            gue,
+            overlay,
+            crossing,
+            tracking,
+            packets,
+            wildcards,
+            log,
+            test_clock,
+        } = self;
         let Packets { vlan, extensions, fragments, icmp, echo, too_big, clamp } = packets;
         [
             (settings::IPV4, ipv4),
@@ -86,11 +103,15 @@ impl Features {
             (settings::ECHO, echo),
             (settings::TOO_BIG, too_big),
             (settings::CLAMP, clamp),
+            (settings::WILDCARDS, wildcards),
             (settings::LOG, log),
             (settings::TEST_CLOCK, test_clock),
         ]
     }
 }
+
+/// Blocks of ports that each service makes room for: see [`crate::model::wildcards`].
+pub const BLOCKS_PER_SERVICE: u32 = 64;
 
 /// How many entries the maps have room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,6 +161,10 @@ impl Sizes {
             // A service has several endpoints, and a ring per protocol and address family.
             "SERVICES4" | "SERVICES6" | "VIPS4" | "VIPS6" => Some(self.services.saturating_mul(4)),
             ring if ring.starts_with("RINGS_") => Some(self.services.saturating_mul(4)),
+            // One more, because the kernel replaces nothing in a trie that is full.
+            "PREFIXES4" | "PREFIXES6" => Some(self.services.saturating_mul(4).saturating_add(1)),
+            // New groups are written before old ones are removed.
+            "PORTS" => Some(self.services.saturating_mul(2 * BLOCKS_PER_SERVICE).saturating_add(1)),
             "REVERSE4" | "REVERSE6" => Some(self.backends),
             // Id 0 is "none".
             "BACKENDS" | "BACKEND_COUNTERS" => Some(self.backends.saturating_add(1)),

@@ -5,6 +5,7 @@
 //! reverse. What was written is remembered entry by entry, so a failure half-way leaves us knowing exactly what
 //! the kernel holds, and the next apply finishes the work.
 
+mod groups;
 mod read_back;
 
 use std::collections::{BTreeMap, HashSet};
@@ -29,16 +30,20 @@ use crate::tracked::ByFamily;
 use super::error::DataplaneError;
 use super::events::Events;
 use super::flows::{self, Table};
-use super::loader::Sizes;
+use super::loader::{BLOCKS_PER_SERVICE, Sizes};
 use super::next_hops::NextHops;
 use super::rings::{self, Rings};
-use super::tables::{RingId, RouteTo, Tables};
+use super::tables::{RingId, RouteTo, Tables, VipPrefix};
 use super::{clock, stats, sys};
+use groups::Groups;
 
 /// Every map of the load balancer, by its name in the object.
-pub const NAMES: [&str; 42] = [
+pub const NAMES: [&str; 45] = [
     "SERVICES4",
     "SERVICES6",
+    "PREFIXES4",
+    "PREFIXES6",
+    "PORTS",
     "REVERSE4",
     "REVERSE6",
     "BACKENDS",
@@ -103,6 +108,9 @@ const TRACKED_WORD: usize = std::mem::offset_of!(FlowUse, tracked4) / 8;
 struct Written {
     services4: BTreeMap<Endpoint4, Service>,
     services6: BTreeMap<Endpoint6, Service>,
+    prefixes4: BTreeMap<VipPrefix<[u8; 4]>, u32>,
+    prefixes6: BTreeMap<VipPrefix<[u8; 16]>, u32>,
+    groups: Groups,
     reverse4: BTreeMap<Endpoint4, Reverse4>,
     reverse6: BTreeMap<Endpoint6, Reverse6>,
     backends: BTreeMap<u16, Backend>,
@@ -123,6 +131,9 @@ struct Written {
 pub struct Maps {
     services4: HashMap<MapData, Endpoint4, Service>,
     services6: HashMap<MapData, Endpoint6, Service>,
+    prefixes4: LpmTrie<MapData, [u8; 4], u32>,
+    prefixes6: LpmTrie<MapData, [u8; 16], u32>,
+    ports: LpmTrie<MapData, u64, u32>,
     reverse4: HashMap<MapData, Endpoint4, Reverse4>,
     reverse6: HashMap<MapData, Endpoint6, Reverse6>,
     backends: sys::Words,
@@ -197,6 +208,9 @@ impl Maps {
         Ok(Self {
             services4: take(object, "SERVICES4")?,
             services6: take(object, "SERVICES6")?,
+            prefixes4: take(object, "PREFIXES4")?,
+            prefixes6: take(object, "PREFIXES6")?,
+            ports: take(object, "PORTS")?,
             reverse4: take(object, "REVERSE4")?,
             reverse6: take(object, "REVERSE6")?,
             backends,
@@ -343,10 +357,30 @@ impl Maps {
         put(&mut w.services6, &next.services6, |k, v| {
             self.services6.insert(k, v, 0).map_err(|e| write_failed("SERVICES6", &e))
         })?;
+        let wanted = || next.prefixes4.values().chain(next.prefixes6.values());
+        w.groups
+            .add(wanted(), |key, service| self.ports.insert(key, service, 0).map_err(|e| write_failed("PORTS", &e)))?;
+        let prefixes4 = next.prefixes4.iter().filter_map(|(prefix, g)| Some((*prefix, w.groups.id(g)?))).collect();
+        let prefixes6 = next.prefixes6.iter().filter_map(|(prefix, g)| Some((*prefix, w.groups.id(g)?))).collect();
+        put(&mut w.prefixes4, &prefixes4, |(len, addr), group| {
+            let key = Key::new(u32::from(*len), *addr);
+            self.prefixes4.insert(&key, group, 0).map_err(|e| write_failed("PREFIXES4", &e))
+        })?;
+        put(&mut w.prefixes6, &prefixes6, |(len, addr), group| {
+            let key = Key::new(u32::from(*len), *addr);
+            self.prefixes6.insert(&key, group, 0).map_err(|e| write_failed("PREFIXES6", &e))
+        })?;
 
         self.rings.change(&next.rings, &outside)?;
 
         // Now what nobody refers to, in reverse.
+        prune(&mut w.prefixes4, &prefixes4, |(len, addr)| {
+            gone(self.prefixes4.remove(&Key::new(u32::from(*len), *addr)), "PREFIXES4")
+        })?;
+        prune(&mut w.prefixes6, &prefixes6, |(len, addr)| {
+            gone(self.prefixes6.remove(&Key::new(u32::from(*len), *addr)), "PREFIXES6")
+        })?;
+        w.groups.prune(wanted(), |key| gone(self.ports.remove(key), "PORTS"))?;
         prune(&mut w.services4, &next.services4, |k| gone(self.services4.remove(k), "SERVICES4"))?;
         prune(&mut w.services6, &next.services6, |k| gone(self.services6.remove(k), "SERVICES6"))?;
         prune(&mut w.reverse4, &next.reverse4, |k| gone(self.reverse4.remove(k), "REVERSE4"))?;
@@ -388,6 +422,13 @@ impl Maps {
         let mut wanted = vec![
             ("SERVICES4", endpoints, next.services4.len()),
             ("SERVICES6", endpoints, next.services6.len()),
+            ("PREFIXES4", endpoints, next.prefixes4.len()),
+            ("PREFIXES6", endpoints, next.prefixes6.len()),
+            (
+                "PORTS",
+                endpoints / 4 * BLOCKS_PER_SERVICE as usize,
+                groups::blocks(next.prefixes4.values().chain(next.prefixes6.values())),
+            ),
             ("SERVICE_COUNTERS", self.sizes.services as usize + 1, ids),
             (
                 "FLOW_POLICIES",

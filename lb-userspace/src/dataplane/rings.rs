@@ -398,7 +398,8 @@ impl Rings {
 
     /// A service's policy with the timeouts that its moving rows were written with, where they are longer.
     pub(super) fn in_force(&self, service: u32, mut policy: FlowPolicy) -> FlowPolicy {
-        for (id, live) in self.live.iter().filter(|(id, _)| id.service == service) {
+        let of = |protocol, family| RingId { service, protocol, family };
+        for (id, live) in self.live.range(of(0, 0)..=of(u8::MAX, u8::MAX)) {
             let idle = if id.is_tcp() { &mut policy.tcp } else { &mut policy.udp };
             *idle = (*idle).max(live.idle);
         }
@@ -487,6 +488,11 @@ impl Rings {
 
     pub(super) fn kinds(&self, id: RingId, now: u32) -> Kinds {
         let mut kinds = Kinds::default();
+        if !self.restless.contains(&id) {
+            // Not looked at: thousands of rings have millions of rows.
+            kinds.steady = self.live.get(&id).map_or(0, |live| live.array.words.len() as u32);
+            return kinds;
+        }
         for row in self.live.get(&id).iter().flat_map(|live| live.array.rows()) {
             if row.is_steady() {
                 kinds.steady += 1;

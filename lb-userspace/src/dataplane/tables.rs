@@ -10,6 +10,8 @@ use lb_common::route::{Neighbour4, Neighbour6, NextHop, Vlan};
 use lb_common::service::{Reverse4, Reverse6, Service};
 use serde::{Deserialize, Serialize};
 
+use crate::model::wildcards::Group;
+
 /// A backend before its next hop has an index.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Backend {
@@ -69,11 +71,21 @@ pub struct Ring {
     pub before: Option<RingPlace>,
 }
 
+/// A VIP prefix: its length first, then the address with its host bits zero.
+pub type VipPrefix<A> = (u8, A);
+
+/// Service ids by the ports they have.
+pub type PortGroup = Arc<Group<u32>>;
+
 /// The whole of it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tables {
     pub services4: BTreeMap<Endpoint4, Service>,
     pub services6: BTreeMap<Endpoint6, Service>,
+    /// What is for no endpoint among these. Services that are found so have a record above by
+    /// [`Endpoint4::of_service`].
+    pub prefixes4: BTreeMap<VipPrefix<[u8; 4]>, PortGroup>,
+    pub prefixes6: BTreeMap<VipPrefix<[u8; 16]>, PortGroup>,
     pub reverse4: BTreeMap<Endpoint4, Reverse4>,
     pub reverse6: BTreeMap<Endpoint6, Reverse6>,
     pub backends: BTreeMap<u16, Backend>,

@@ -3,12 +3,17 @@
 //! Everything is resolved here — defaults filled in, names given, ports decided — so that nobody downstream
 //! asks "what if it is absent". Order is the file's order; nothing may depend on it (rings do not).
 
+pub mod listen;
+pub mod wildcards;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use lb_common::decap::{DEFAULT_GENEVE_PORT, DEFAULT_GUE_PORT, DEFAULT_VXLAN_PORT};
 use serde::{Deserialize, Serialize};
+
+pub use listen::{Listen, Ports};
 
 /// A whole, valid configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -264,8 +269,8 @@ pub enum Scheduler {
 pub struct Service {
     /// Unique.
     pub name: String,
-    /// At least one; no two services share (address, port, protocol).
-    pub listen: Vec<SocketAddr>,
+    /// At least one; of two services' that contain a packet's destination, one comes first ([`Listen::rank`]).
+    pub listen: Vec<Listen>,
     /// At least one, no duplicates.
     pub protocols: Vec<Protocol>,
     pub scheduler: Scheduler,
@@ -350,6 +355,13 @@ impl Service {
         self.backends.iter().filter(move |b| crosses || is_own(b))
     }
 
+    /// The port of a backend that is checked if nothing says otherwise; 0 where the service listens on any.
+    pub fn port_to_check(&self, backend: &Backend) -> u16 {
+        let of_family = |v6| self.listen.iter().filter(move |l| l.is_ipv6() == v6).find_map(Listen::port);
+        let v6 = backend.address.is_ipv6();
+        backend.port.or_else(|| of_family(v6)).or_else(|| of_family(!v6)).unwrap_or(0)
+    }
+
     /// Whether packets for one of its VIPs could be for a backend with this address.
     pub fn could_use(&self, address: IpAddr) -> bool {
         self.forward.is_tunnel() || self.listen.iter().any(|l| l.is_ipv6() == address.is_ipv6())
@@ -386,6 +398,10 @@ impl Model {
     /// Most tracked flows that a service may have: of IPv4 and of IPv6. An equal part of the room each, unless the file
     /// says otherwise: together they are no more than there is room for, so that nobody's flows push out another's.
     pub fn tracked_quota(&self, service: &Service) -> [u32; 2] {
+        // Said first, because what follows looks at all services, and is asked for each of them.
+        if service.tracking != Tracking::Full {
+            return [0; 2];
+        }
         let room = self.tracked_room();
         [0, 1].map(|family| {
             let v6 = family == 1;

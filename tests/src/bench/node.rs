@@ -277,6 +277,7 @@ impl Config {
                 crossing: true,
                 tracking: true,
                 packets: Packets::ALL,
+                wildcards: true,
                 log: false,
                 test_clock: false,
             },

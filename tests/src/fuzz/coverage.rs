@@ -139,6 +139,20 @@ impl<'a> Seen<'a> {
         be16(&read::untagged(&self.outcome.frame).0, self.packet?.checksum_at())
     }
 
+    /// Its service listens on more addresses than the packet's.
+    fn prefix(&self) -> bool {
+        self.outcome.trace.wide.is_some_and(|l| l.prefix.length != if l.prefix.address.is_ipv4() { 32 } else { 128 })
+    }
+
+    /// Its service listens on more ports than the packet's.
+    fn range(&self) -> bool {
+        self.outcome.trace.wide.is_some_and(|l| l.first != l.last)
+    }
+
+    fn wide_reply(&self) -> bool {
+        self.outcome.trace.wide_reply
+    }
+
     fn found(&self, content: Content) -> bool {
         self.outcome.trace.content == Some(content)
     }
@@ -204,7 +218,7 @@ impl<'a> Seen<'a> {
 /// Something beside a verdict that must have happened: its name, and how it is told.
 type Mark = (&'static str, fn(&Seen<'_>) -> bool);
 
-const MARKS: [Mark; 88] = [
+const MARKS: [Mark; 97] = [
     ("next hop by the kernel, IPv4", |s| s.packet.is_some() && s.outcome.trace.asked && s.family(Family::V4)),
     ("next hop by the kernel, IPv6", |s| s.packet.is_some() && s.outcome.trace.asked && s.family(Family::V6)),
     ("event told", |s| s.outcome.trace.told == Some(true)),
@@ -303,6 +317,15 @@ const MARKS: [Mark; 88] = [
     ("an echo answered, IPv6", |s| s.outcome.trace.echoed && s.family(Family::V6)),
     ("a sender told that its packet is too big, IPv4", |s| s.outcome.trace.told_too_big && s.family(Family::V4)),
     ("a sender told that its packet is too big, IPv6", |s| s.outcome.trace.told_too_big && s.family(Family::V6)),
+    ("a packet for one of many addresses, IPv4", |s| s.packet.is_some() && s.prefix() && s.family(Family::V4)),
+    ("a packet for one of many addresses, IPv6", |s| s.packet.is_some() && s.prefix() && s.family(Family::V6)),
+    ("a packet for one of many ports, IPv4", |s| s.packet.is_some() && s.range() && s.family(Family::V4)),
+    ("a packet for one of many ports, IPv6", |s| s.packet.is_some() && s.range() && s.family(Family::V6)),
+    ("a packet for one of many, dropped", |s| s.outcome.trace.wide.is_some() && !s.outcome.verdict.is_sent()),
+    ("a reply from one of many ports, IPv4", |s| s.packet.is_some() && s.wide_reply() && s.family(Family::V4)),
+    ("a reply from one of many ports, IPv6", |s| s.packet.is_some() && s.wide_reply() && s.family(Family::V6)),
+    ("a reply from one of many ports that proved whose its flow is", |s| s.wide_reply() && s.proof(Proof::Written)),
+    ("a tracked flow to one of many endpoints", |s| s.outcome.trace.wide.is_some() && s.tracked(Told::Followed)),
 ];
 
 /// Kinds of tunnel, by what is outside and inside, or as somebody else writes them: all but plain IP in IP must be seen

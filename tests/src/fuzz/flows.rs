@@ -30,7 +30,7 @@ fn backend(random: &mut Random, world: &World, pool: &[u16]) -> u16 {
 
 /// The idle timeout of one of the services of a ring.
 fn idle(random: &mut Random, world: &World, class: u8, slot: u32) -> u32 {
-    let of: Vec<&Service> = world.services.iter().filter(|s| (s.class, s.slot) == (class, slot)).collect();
+    let of: Vec<&Service> = world.all_services().filter(|s| (s.class, s.slot) == (class, slot)).collect();
     if of.is_empty() {
         return 10;
     }

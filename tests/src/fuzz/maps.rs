@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use anyhow::{Result, bail};
 
-use lb_common::addr::{Endpoint4, Endpoint6, words6};
+use lb_common::addr::{Endpoint4, Endpoint6, PROTO_TCP, words6};
 use lb_common::backend::{BACKEND_ALIVE, BACKEND_V6, Backend, BackendRoute, State as BackendState, Tunnel};
 use lb_common::flow::{FlowPolicy, ORPHAN_DROP, ORPHAN_RESELECT, ORPHAN_RESET};
 use lb_common::hash::HashKey;
@@ -16,12 +16,13 @@ use lb_common::route::{
     Vlan, tag,
 };
 use lb_common::service::{AFFINITY_SOURCE, BEFORE_SOURCE, CLAMP, Reverse4, Reverse6, Service as ServiceValue, TRACKED};
+use sluice::model::{Listen, Ports, Prefix, Protocol};
 
 use super::network;
 use super::words::{row_word, word};
 use crate::model::World;
-use crate::model::world::{self, Endpoint, Orphans, Packets, Reply, Route, Service, Tag, Way};
-use crate::progrun::{Mapped, Program, Settings};
+use crate::model::world::{self, Endpoint, Orphans, Packets, Reply, Route, Service, Tag, Way, Wide};
+use crate::progrun::{Mapped, Program, Settings, wide};
 
 /// By class and slot: rings in memory, and what they say in the beginning.
 pub(super) type Rings = BTreeMap<(u8, u32), (Mapped, Vec<u64>)>;
@@ -42,6 +43,7 @@ pub(super) fn load(world: &World) -> Result<(Program, Rings)> {
         crossing: s.crossing,
         tracking: s.tracking,
         packets: sluice::model::Packets { vlan, extensions, fragments, icmp, echo, too_big, clamp },
+        wildcards: s.wildcards,
         log: s.log,
         test_clock: true,
         room_for_flows: s.room.max(1),
@@ -96,6 +98,7 @@ pub(super) fn load(world: &World) -> Result<(Program, Rings)> {
     for service in &world.services {
         insert_service(&mut program, service)?;
     }
+    insert_wide(&mut program, &world.wide)?;
     for reply in &world.replies {
         insert_reply(&mut program, reply)?;
     }
@@ -168,19 +171,37 @@ pub(super) fn record(backend: &world::Backend) -> Backend {
 }
 
 fn insert_service(program: &mut Program, service: &Service) -> Result<()> {
-    let Service {
-        at: Endpoint { address, port, protocol },
-        id,
-        class,
-        slot,
-        forward,
-        tracked,
-        by_client,
-        clamps,
-        before,
-    } = *service;
+    let Endpoint { address, port, protocol } = service.at;
+    let value = record_of(service);
+    match address {
+        IpAddr::V4(a) => program.insert("SERVICES4", Endpoint4::from_host(a.octets(), port, protocol), value),
+        IpAddr::V6(a) => program.insert("SERVICES6", Endpoint6::from_host(a.octets(), port, protocol), value),
+    }
+}
+
+/// Services that are found by prefixes and ranges, as the controller resolves them.
+fn insert_wide(program: &mut Program, wide: &[Wide]) -> Result<()> {
+    let mut wanted = Vec::new();
+    for Wide { service, listens } in wide {
+        let Service { at: Endpoint { address, protocol, .. }, id, .. } = *service;
+        let value = record_of(service);
+        match address {
+            IpAddr::V4(_) => program.insert("SERVICES4", Endpoint4::of_service(id, protocol), value)?,
+            IpAddr::V6(_) => program.insert("SERVICES6", Endpoint6::of_service(id, protocol), value)?,
+        }
+        let protocol = if protocol == PROTO_TCP { Protocol::Tcp } else { Protocol::Udp };
+        wanted.extend(listens.iter().map(|l| {
+            let prefix = Prefix { address: l.prefix.address, length: l.prefix.length };
+            (Listen { prefix, ports: Ports { first: l.first, last: l.last } }, protocol, id)
+        }));
+    }
+    wide::insert(program, wanted)
+}
+
+fn record_of(service: &Service) -> ServiceValue {
+    let Service { id, class, slot, forward, tracked, by_client, clamps, before, .. } = *service;
     let flag = |is: bool, flag: u16| if is { flag } else { 0 };
-    let value = ServiceValue {
+    ServiceValue {
         id,
         ring: slot,
         class,
@@ -190,24 +211,22 @@ fn insert_service(program: &mut Program, service: &Service) -> Result<()> {
             | flag(by_client, AFFINITY_SOURCE)
             | flag(before.is_some_and(|before| before.by_client), BEFORE_SOURCE),
         before: before.map_or(0, |before| ServiceValue::pack_before(before.class, before.slot)),
-    };
-    match address {
-        IpAddr::V4(a) => program.insert("SERVICES4", Endpoint4::from_host(a.octets(), port, protocol), value),
-        IpAddr::V6(a) => program.insert("SERVICES6", Endpoint6::from_host(a.octets(), port, protocol), value),
     }
 }
 
 fn insert_reply(program: &mut Program, reply: &Reply) -> Result<()> {
-    let Reply { from: Endpoint { address, port, protocol }, vip, port: vip_port, backend, service } = *reply;
+    let Reply { from: Endpoint { address, port, protocol }, wide, vip, port: vip_port, backend, service } = *reply;
     let vip_port = vip_port.to_be();
     match (address, vip) {
         (IpAddr::V4(a), IpAddr::V4(vip)) => {
             let value = Reverse4 { vip: word(vip.octets()), port: vip_port, backend, service, reserved: 0 };
-            program.insert("REVERSE4", Endpoint4::from_host(a.octets(), port, protocol), value)
+            let exact = Endpoint4::from_host(a.octets(), port, protocol);
+            program.insert("REVERSE4", if wide { Endpoint4::any_port(exact.addr, protocol) } else { exact }, value)
         }
         (IpAddr::V6(a), IpAddr::V6(vip)) => {
             let value = Reverse6 { vip: words6(vip.octets()), port: vip_port, backend, service };
-            program.insert("REVERSE6", Endpoint6::from_host(a.octets(), port, protocol), value)
+            let exact = Endpoint6::from_host(a.octets(), port, protocol);
+            program.insert("REVERSE6", if wide { Endpoint6::any_port(exact.addr, protocol) } else { exact }, value)
         }
         _ => bail!("the reply from {address} is of another family than its VIP {vip}"),
     }

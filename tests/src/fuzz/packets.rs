@@ -11,7 +11,7 @@ use lb_common::addr::{PROTO_TCP, PROTO_UDP};
 use super::mutate;
 use super::network::{BACKENDS, CLIENTS, DC, LAN, OFF, TUNNEL_SOURCES, VIPS, WAN, mac, of_family};
 use super::random::Random;
-use super::worlds::PORTS;
+use super::worlds::{PORTS, sources, targets};
 use crate::model::World;
 use crate::model::checksum::keep_transport;
 use crate::model::decap::{GENEVE, GUE, VXLAN};
@@ -117,13 +117,16 @@ pub fn answer(random: &mut Random, world: &World, sent: &[Vec<u8>]) -> Vec<u8> {
     let asked = read::datagram(&random.pick(sent));
     let theirs = |reply: &&Reply| {
         asked.is_some_and(|p| {
-            (reply.vip, reply.port, reply.from.protocol) == (p.destination, p.destination_port, p.protocol)
+            let port = reply.port(p.destination_port);
+            (reply.vip, port, reply.from.protocol) == (p.destination, p.destination_port, p.protocol)
         })
     };
     let replies: Vec<&Reply> = world.replies.iter().filter(theirs).collect();
     match asked {
         Some(packet) if !replies.is_empty() => {
-            let from = random.pick(&replies).from;
+            let reply = random.pick(&replies);
+            let from =
+                Endpoint { port: if reply.wide { packet.destination_port } else { reply.from.port }, ..reply.from };
             fit(between(random, world, from, packet.source_endpoint()).bytes())
         }
         _ => frame(random, world),
@@ -249,7 +252,7 @@ fn client(random: &mut Random, is_ipv6: bool) -> Endpoint {
 /// Both ends of a packet: for a service, from a backend, one detail beside either, or neither.
 fn flow(random: &mut Random, world: &World) -> (Endpoint, Endpoint) {
     // A family with something to find, if there is one.
-    let is_ipv6 = match [false, true].map(|family| world.services.iter().any(|s| s.at.address.is_ipv6() == family)) {
+    let is_ipv6 = match [false, true].map(|family| world.all_services().any(|s| s.at.address.is_ipv6() == family)) {
         [true, false] => false,
         [false, true] => true,
         _ => random.percent(50),
@@ -261,9 +264,9 @@ fn flow(random: &mut Random, world: &World) -> (Endpoint, Endpoint) {
         _ => Endpoint { address: random.pick(&of_family(&[&VIPS[..], &BACKENDS[..]].concat(), is_ipv6)), ..end },
     };
     let services: Vec<Endpoint> =
-        world.services.iter().map(|s| s.at).filter(|e| e.address.is_ipv6() == is_ipv6).collect();
+        targets(random, world).into_iter().filter(|e| e.address.is_ipv6() == is_ipv6).collect();
     let replies: Vec<Endpoint> =
-        world.replies.iter().map(|r| r.from).filter(|e| e.address.is_ipv6() == is_ipv6).collect();
+        sources(random, world).into_iter().filter(|e| e.address.is_ipv6() == is_ipv6).collect();
     let (mut source, mut destination) = match random.below(100) {
         0..60 if !services.is_empty() => (anybody, random.pick(&services)),
         60..84 if !replies.is_empty() => (random.pick(&replies), anybody),

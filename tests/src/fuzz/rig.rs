@@ -209,7 +209,7 @@ fn happens(loaded: &mut Loaded, step: &Step) -> Result<()> {
 
 /// Ids of services that may use anything.
 fn services(world: &World) -> BTreeSet<u32> {
-    let ids = world.services.iter().map(|s| s.id);
+    let ids = world.all_services().map(|s| s.id);
     ids.chain(world.entries.iter().map(|entry| entry.service)).collect()
 }
 

@@ -52,12 +52,13 @@ macro_rules! list {
 }
 
 const STEPS: List = list!(steps);
-const TABLES: [List; 12] = [
+const TABLES: [List; 13] = [
     list!(world.neighbours),
     list!(world.routes),
     list!(world.replies),
     list!(world.own),
     list!(world.services),
+    list!(world.wide),
     list!(world.rings),
     list!(world.next_hops),
     list!(world.backends),
@@ -139,8 +140,11 @@ impl Shrinker<'_> {
             let Some(ring) = self.best.world.rings.get(i).map(|r| (r.class, r.slot)) else { break };
             self.attempt(|s| {
                 s.world.rings[i].class = 0;
-                for service in s.world.services.iter_mut().filter(|service| (service.class, service.slot) == ring) {
-                    service.class = 0;
+                let wide = s.world.wide.iter_mut().map(|w| &mut w.service);
+                for service in s.world.services.iter_mut().chain(wide) {
+                    if (service.class, service.slot) == ring {
+                        service.class = 0;
+                    }
                 }
             })?;
         }
@@ -154,6 +158,14 @@ impl Shrinker<'_> {
             self.attempt(|s| s.world.services[i].tracked = false)?;
             self.attempt(|s| s.world.services[i].by_client = false)?;
             self.attempt(|s| s.world.services[i].before = None)?;
+        }
+        for i in 0..self.best.world.wide.len() {
+            self.attempt(|s| s.world.wide[i].service.tracked = false)?;
+            self.attempt(|s| s.world.wide[i].service.by_client = false)?;
+            self.attempt(|s| s.world.wide[i].service.before = None)?;
+            for l in (0..self.best.world.wide[i].listens.len()).rev() {
+                self.attempt(|s| s.world.wide[i].listens.truncate(l))?;
+            }
         }
         Ok(())
     }
@@ -231,14 +243,16 @@ fn shorten_payload(frame: &mut Vec<u8>, count: usize) {
 
 /// A sentence about a shrunk scenario: what is left of it.
 pub fn summary(scenario: &Scenario) -> String {
-    let World { services, rings, backends, replies, next_hops, routes, neighbours, own, devices, entries, .. } =
-        &scenario.world;
+    let World {
+        services, wide, rings, backends, replies, next_hops, routes, neighbours, own, devices, entries, ..
+    } = &scenario.world;
     let family = |address: IpAddr| if address.is_ipv4() { "IPv4" } else { "IPv6" };
     format!(
-        "{} steps; services {:?}, {} rings, {} backends, {} replies, {} next hops, {} routes, {} neighbours, \
+        "{} steps; services {:?}, {} by prefixes and ranges, {} rings, {} backends, {} replies, {} next hops, {} routes, {} neighbours, \
          {} own addresses, {} entries, devices {devices:?}",
         scenario.steps.len(),
         services.iter().map(|s| family(s.at.address)).collect::<Vec<_>>(),
+        wide.len(),
         rings.len(),
         backends.len(),
         replies.len(),

@@ -16,8 +16,8 @@ use super::network::{
 };
 use super::random::Random;
 use crate::model::world::{
-    BEYOND_BACKENDS, Backend, Before, Endpoint, Indexed, Kind, Neighbour, NextHop, Orphans, Packets, Policy, Prefix,
-    Reply, Ring, Route, Service, Settings, Tag, Vlan, Way, World,
+    BEYOND_BACKENDS, Backend, Before, Endpoint, Indexed, Kind, Listen, Neighbour, NextHop, Orphans, Packets, Policy,
+    Prefix, Reply, Ring, Route, Service, Settings, Tag, Vlan, Way, Wide, World,
 };
 use crate::packet::Mac;
 
@@ -41,6 +41,7 @@ pub fn world(random: &mut Random, now: u64) -> World {
     let mut world = World {
         settings: settings(random),
         services: Vec::new(),
+        wide: Vec::new(),
         rings: Vec::new(),
         backends: backends(random),
         replies: Vec::new(),
@@ -66,6 +67,7 @@ pub fn world(random: &mut Random, now: u64) -> World {
     world.rings = rings(random, &world);
     world.services = services(random, &world);
     world.vips = vips(random, &world);
+    world.wide = wide(random, &world);
     world.replies = replies(random, &world);
     world.policies = policies(random, &world, now);
     let kinds: Vec<Vec<Kind>> = world.rings.iter().map(|ring| flows::kinds(random, &world, ring, now)).collect();
@@ -85,6 +87,7 @@ fn settings(random: &mut Random) -> Settings {
     let mut on = || all_kinds || random.percent(60);
     let packets =
         Packets { vlan: on(), extensions: on(), fragments: on(), icmp: on(), echo: on(), too_big: on(), clamp: on() };
+    let wildcards = random.percent(60);
     let mut mask = || match random.below(4) {
         0 | 1 => Ipv4Addr::UNSPECIFIED,
         2 => Ipv4Addr::from_bits(u32::MAX >> random.below(32)),
@@ -106,6 +109,7 @@ fn settings(random: &mut Random) -> Settings {
         crossing,
         tracking,
         packets,
+        wildcards,
         room,
         log,
         hash_key: std::array::from_fn(|_| random.draw()),
@@ -237,38 +241,159 @@ fn services(random: &mut Random, world: &World) -> Vec<Service> {
         if services.iter().any(|s| s.at == at) {
             continue;
         }
-        let place = |ring: &Ring| (ring.class, ring.slot);
-        let rings: Vec<&Ring> = world.rings.iter().filter(|r| is_ipv6(r.slot) == at.address.is_ipv6()).collect();
-        let (class, slot) = match random.below(40) {
-            0 => (random.below(5) as u8, 100),
-            1 => (random.pick(&[5, 200, 255]), 0),
-            _ if rings.is_empty() => (0, 101),
-            _ => place(random.pick(&rings)),
-        };
-        let tunnel = random.pick(&TUNNELS);
-        // Where a VIP may have backends of the other family, only tunnels lead to them.
-        let forward = match world.settings.crossing {
-            true => random.weighted(&[(97, tunnel), (1, 0), (1, 9), (1, 255)]),
-            false => {
-                let (nat, dsr) = (FORWARD_NAT, FORWARD_DSR_L2);
-                random.weighted(&[(38, nat), (12, FORWARD_IPIP), (12, dsr), (34, tunnel), (2, 0), (1, 9), (1, 255)])
-            }
-        };
-        let tracked = random.percent(50);
-        let before = random.percent(40).then(|| {
-            let (class, slot) =
-                if rings.is_empty() || random.percent(8) { (0, 102) } else { place(random.pick(&rings)) };
-            Before { class, slot, by_client: random.percent(30) }
-        });
-        let (by_client, clamps) = (random.percent(25), random.percent(60));
-        services.push(Service { at, id, class, slot, forward, tracked, by_client, clamps, before });
+        services.push(service(random, world, id, at));
     }
     services
 }
 
+/// What there is to say of one, beside where it listens.
+fn service(random: &mut Random, world: &World, id: u32, at: Endpoint) -> Service {
+    let place = |ring: &Ring| (ring.class, ring.slot);
+    let rings: Vec<&Ring> = world.rings.iter().filter(|r| is_ipv6(r.slot) == at.address.is_ipv6()).collect();
+    let (class, slot) = match random.below(40) {
+        0 => (random.below(5) as u8, 100),
+        1 => (random.pick(&[5, 200, 255]), 0),
+        _ if rings.is_empty() => (0, 101),
+        _ => place(random.pick(&rings)),
+    };
+    let tunnel = random.pick(&TUNNELS);
+    // Where a VIP may have backends of the other family, only tunnels lead to them.
+    let forward = match world.settings.crossing {
+        true => random.weighted(&[(97, tunnel), (1, 0), (1, 9), (1, 255)]),
+        false => {
+            let (nat, dsr) = (FORWARD_NAT, FORWARD_DSR_L2);
+            random.weighted(&[(38, nat), (12, FORWARD_IPIP), (12, dsr), (34, tunnel), (2, 0), (1, 9), (1, 255)])
+        }
+    };
+    let tracked = random.percent(50);
+    let before = random.percent(40).then(|| {
+        let (class, slot) = if rings.is_empty() || random.percent(8) { (0, 102) } else { place(random.pick(&rings)) };
+        Before { class, slot, by_client: random.percent(30) }
+    });
+    Service { at, id, class, slot, forward, tracked, by_client: random.percent(25), clamps: random.percent(60), before }
+}
+
+/// Services that listen on prefixes and ranges of ports: around VIPs, so that they overlap with others and each other.
+fn wide(random: &mut Random, world: &World) -> Vec<Wide> {
+    let mut all: Vec<Wide> = Vec::new();
+    for _ in 0..random.below(7) {
+        let at = Endpoint { address: random.pick(&VIPS), port: 0, protocol: random.pick(&[PROTO_TCP, PROTO_UDP]) };
+        let id = random.between(1, MOST_SERVICES) as u32;
+        let is_ipv6 = at.address.is_ipv6();
+        let one = |w: &Wide| (w.service.id, w.service.at.protocol, w.service.at.address.is_ipv6());
+        if all.iter().any(|w| one(w) == (id, at.protocol, is_ipv6)) {
+            continue;
+        }
+        let mut listens = Vec::new();
+        for _ in 0..random.between(1, 4) {
+            let new = listen(random, is_ipv6);
+            // Nothing would tell which of the two comes first.
+            let like = |l: &Listen| {
+                let alike = (l.prefix, l.last - l.first) == (new.prefix, new.last - new.first);
+                alike && l.first <= new.last && new.first <= l.last
+            };
+            let others = all.iter().filter(|w| w.service.at.protocol == at.protocol).flat_map(|w| &w.listens);
+            if !others.chain(&listens).any(like) {
+                listens.push(new);
+            }
+        }
+        all.push(Wide { service: service(random, world, id, at), listens });
+    }
+    all
+}
+
+fn listen(random: &mut Random, is_ipv6: bool) -> Listen {
+    let address = random.pick(&of_family(&VIPS, is_ipv6));
+    let length = if is_ipv6 {
+        random.weighted(&[(50, 128), (10, 127), (15, 112), (15, 64), (5, 48), (5, 1)])
+    } else {
+        random.weighted(&[(50, 32), (10, 31), (15, 24), (15, 28), (5, 8), (5, 1)])
+    };
+    let prefix = Prefix { address: begins(address, length), length };
+    let port = random.pick(&PORTS);
+    let around = Listen { prefix, first: port.saturating_sub(random.u16() >> random.below(16)).max(1), last: port };
+    let behind = Listen { last: port.saturating_add(random.u16() >> random.below(16)), ..around };
+    let one = Listen { prefix, first: port, last: port };
+    let any = Listen { prefix, first: 0, last: u16::MAX };
+    random.weighted(&[
+        (30, any),
+        (25, around),
+        (35, behind),
+        (if length == if is_ipv6 { 128 } else { 32 } { 0 } else { 15 }, one),
+    ])
+}
+
+/// The address with all but its first bits zero.
+fn begins(address: IpAddr, length: u8) -> IpAddr {
+    match address {
+        IpAddr::V4(a) => Ipv4Addr::from_bits(a.to_bits() >> (32 - length) << (32 - length)).into(),
+        IpAddr::V6(a) => std::net::Ipv6Addr::from_bits(a.to_bits() >> (128 - length) << (128 - length)).into(),
+    }
+}
+
+/// The address with all but its first bits as those of `host`.
+fn with_host(prefix: Prefix, host: u128) -> IpAddr {
+    match prefix.address {
+        IpAddr::V4(a) => Ipv4Addr::from_bits(a.to_bits() | (host as u32 & !(u32::MAX << (32 - prefix.length)))).into(),
+        IpAddr::V6(a) => {
+            std::net::Ipv6Addr::from_bits(a.to_bits() | (host & !(u128::MAX << (128 - prefix.length)))).into()
+        }
+    }
+}
+
+/// Somewhere in a prefix and a range, most likely; else just beside one.
+fn within(random: &mut Random, listen: &Listen, protocol: u8) -> Endpoint {
+    let any = u128::from(random.draw()) << 64 | u128::from(random.draw());
+    let host = random.weighted(&[(30, 0), (30, u128::MAX), (40, any)]);
+    let address = match listen.prefix.length {
+        32 if listen.prefix.address.is_ipv4() => listen.prefix.address,
+        128 => listen.prefix.address,
+        _ if random.percent(40) => {
+            let vips = VIPS.iter().filter(|vip| listen.prefix.contains(**vip)).copied().collect::<Vec<_>>();
+            random.pick(&vips)
+        }
+        _ => with_host(listen.prefix, host),
+    };
+    let (first, last) = (usize::from(listen.first), usize::from(listen.last));
+    let inside = random.between(first, last) as u16;
+    let (before, after) = (listen.first.saturating_sub(1), listen.last.saturating_add(1));
+    let port = random.weighted(&[(25, listen.first), (25, listen.last), (30, inside), (10, before), (10, after)]);
+    Endpoint { address, port, protocol }
+}
+
+/// Endpoints that packets may be for.
+pub(super) fn targets(random: &mut Random, world: &World) -> Vec<Endpoint> {
+    let mut all: Vec<Endpoint> = world.services.iter().map(|s| s.at).collect();
+    for wide in &world.wide {
+        for listen in &wide.listens {
+            all.push(within(random, listen, wide.service.at.protocol));
+        }
+    }
+    all
+}
+
+/// Endpoints that replies may be from.
+pub(super) fn sources(random: &mut Random, world: &World) -> Vec<Endpoint> {
+    let mut all = Vec::new();
+    for reply in &world.replies {
+        let of_service = |w: &&Wide| (w.service.id, w.service.at.protocol) == (reply.service, reply.from.protocol);
+        let listens: Vec<Listen> = world.wide.iter().filter(of_service).flat_map(|w| w.listens.clone()).collect();
+        let port = match reply.wide {
+            true if listens.is_empty() || random.percent(5) => random.u16(),
+            true => {
+                let listen = random.pick(&listens);
+                within(random, &listen, reply.from.protocol).port
+            }
+            false => reply.from.port,
+        };
+        all.push(Endpoint { port, ..reply.from });
+    }
+    all
+}
+
 /// Timeouts that flows live to see, and quotas and gates that some do not pass.
 fn policies(random: &mut Random, world: &World, now: u64) -> Vec<Policy> {
-    let mut ids: Vec<u32> = world.services.iter().map(|s| s.id).collect();
+    let mut ids: Vec<u32> = world.all_services().map(|s| s.id).collect();
     ids.sort_unstable();
     ids.dedup();
     ids.retain(|_| random.percent(95));
@@ -311,8 +436,23 @@ fn replies(random: &mut Random, world: &World) -> Vec<Reply> {
             let port = if backend.port == 0 { service.at.port } else { backend.port };
             add(Reply {
                 from: Endpoint { address: backend.address, port, protocol: service.at.protocol },
+                wide: false,
                 vip: service.at.address,
                 port: service.at.port,
+                backend: backend.id,
+                service: service.id,
+            });
+        }
+    }
+    for Wide { service, listens } in world.wide.iter().filter(|w| w.service.forward == FORWARD_NAT) {
+        for backend in world.backends.iter().filter(|b| b.address.is_ipv6() == service.at.address.is_ipv6()) {
+            // One address, if there is one.
+            let Some(listen) = listens.iter().max_by_key(|l| l.prefix.length) else { continue };
+            add(Reply {
+                from: Endpoint { address: backend.address, port: 0, protocol: service.at.protocol },
+                wide: true,
+                vip: listen.prefix.address,
+                port: 0,
                 backend: backend.id,
                 service: service.id,
             });
@@ -326,8 +466,9 @@ fn replies(random: &mut Random, world: &World) -> Vec<Reply> {
         let ids: Vec<u16> = (1..=MOST_BACKENDS as u16).filter(of_family).collect();
         add(Reply {
             from: Endpoint { address, port: random.pick(&PORTS), protocol: random.pick(&[PROTO_TCP, PROTO_UDP]) },
+            wide: false,
             vip: random.pick(&network::of_family(&VIPS, address.is_ipv6())),
-            port: if random.percent(50) { random.u16() } else { random.pick(&PORTS) },
+            port: if random.percent(50) { random.u16().max(1) } else { random.pick(&PORTS) },
             backend: random.pick(&ids),
             service: random.between(1, MOST_SERVICES) as u32,
         });

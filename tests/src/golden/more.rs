@@ -36,8 +36,8 @@ pub const TESTS: [(&str, Test); 10] = [
 
 fn every_setting_loads(_: &mut World) -> Result<()> {
     // All ways to forward or none, with whatever else there is in every combination; each alone, with all or none of it.
-    let every = [0, 0x7f].into_iter().flat_map(|ways| (0..32).map(move |rest| (ways, rest)));
-    let alone = (0..7).flat_map(|way| [(1 << way, 0b00011), (1 << way, 0b11111)]);
+    let every = [0, 0x7f].into_iter().flat_map(|ways| (0..64).map(move |rest| (ways, rest)));
+    let alone = (0..7).flat_map(|way| [(1 << way, 0b00_0011), (1 << way, 0b11_1111)]);
     for (ways, rest) in every.chain(alone) {
         let on = |bit: u32| rest >> bit & 1 == 1;
         let way = |bit: u32| ways >> bit & 1 == 1;
@@ -55,6 +55,7 @@ fn every_setting_loads(_: &mut World) -> Result<()> {
             test_clock: on(3),
             tracking: on(4),
             packets: if on(2) { Packets::ALL } else { Packets::default() },
+            wildcards: on(5),
             tunnel_source_mask4: if way(1) { u32::MAX } else { 0 },
             ..Settings::everything()
         };

@@ -24,10 +24,12 @@ use lb_common::route::{
 };
 use lb_common::service::{CLAMP, FORWARD_IPIP, FORWARD_NAT, Reverse4, Reverse6, Service};
 
+use sluice::model::{Listen, Ports, Prefix, Protocol};
+
 use super::cases::modes::{MODES, Mode, PROTOCOLS};
-use super::cases::needle_rows;
+use super::cases::{needle_rows, services};
 use crate::packet::Mac;
-use crate::progrun::{Program, Settings, netns};
+use crate::progrun::{Program, Settings, netns, wide};
 
 /// Interface indices.
 pub const LAN: u32 = 10;
@@ -389,6 +391,7 @@ impl World {
             world.mode(mode)?;
         }
         world.odd_services()?;
+        world.wide_services()?;
         world.routes()?;
         world.program.insert("VIPS4", word(VIP4), WEB.id)?;
         world.program.insert("VIPS6", words6(VIP6.octets()), WEB.id + ID6)?;
@@ -534,6 +537,45 @@ impl World {
             self.service6(port, PROTO_TCP, Service { id: service.id + ID6, ..service })?;
         }
         Ok(())
+    }
+
+    /// See [`services`].
+    fn wide_services(&mut self) -> Result<()> {
+        let mut wanted = Vec::new();
+        for wide in services::WIDE.iter().chain([&services::EXACT]) {
+            let service = Service { id: wide.id, ring: wide.id, class: 0, forward: wide.forward, ..Service::default() };
+            let service6 = Service { id: wide.id + ID6, ring: wide.id + ID6, ..service };
+            let exact = wide.id == services::EXACT.id;
+            for &number in wide.protocols {
+                let protocol = if number == PROTO_TCP { Protocol::Tcp } else { Protocol::Udp };
+                let (mut key4, mut key6) =
+                    (Endpoint4::of_service(service.id, number), Endpoint6::of_service(service6.id, number));
+                if exact {
+                    key4 = Endpoint4::from_host(wide.address4.octets(), wide.first, number);
+                    key6 = Endpoint6::from_host(wide.address6.octets(), wide.first, number);
+                } else {
+                    for ((address, length), id) in [(wide.prefix4(), service.id), (wide.prefix6(), service6.id)] {
+                        let ports = Ports { first: wide.first, last: wide.last };
+                        wanted.push((Listen { prefix: Prefix { address, length }, ports }, protocol, id));
+                    }
+                }
+                self.program.insert("SERVICES4", key4, service)?;
+                self.program.insert("SERVICES6", key6, service6)?;
+                if wide.forward == FORWARD_NAT {
+                    let from = Endpoint4::any_port(word(backend4(wide.backend)), number);
+                    let vip = word(wide.address4);
+                    let to = Reverse4 { vip, port: 0, backend: wide.backend, service: service.id, reserved: 0 };
+                    self.program.insert("REVERSE4", from, to)?;
+                    let from = Endpoint6::any_port(words6(backend6(wide.backend).octets()), number);
+                    let vip = words6(wide.address6.octets());
+                    let to = Reverse6 { vip, port: 0, backend: wide.backend + V6, service: service6.id };
+                    self.program.insert("REVERSE6", from, to)?;
+                }
+            }
+            self.program.set_ring(0, service.ring, (0..rows(0)).map(|i| (i, Row::steady(wide.backend))))?;
+            self.program.set_ring(0, service6.ring, (0..rows(0)).map(|i| (i, Row::steady(wide.backend + V6))))?;
+        }
+        wide::insert(&mut self.program, wanted)
     }
 
     fn routes(&mut self) -> Result<()> {

@@ -134,6 +134,10 @@ pub struct Trace {
     pub followed: Option<bool>,
     pub path: Path,
     pub service: Option<u32>,
+    /// How the service was found, if not by its very endpoint.
+    pub wide: Option<world::Listen>,
+    /// What a reply from one of many ports was.
+    pub wide_reply: bool,
     pub ring_class: Option<u8>,
     pub row: Option<u32>,
     pub backend: Option<u16>,

@@ -95,7 +95,10 @@ fn untagged(world: &World, kernel: &Kernel, state: &mut State, now: u64, arrival
     }
 
     let packet = walk.packet;
-    let (service, result) = if let Some(service) = world.service(packet.destination_endpoint()) {
+    let at = packet.destination_endpoint();
+    let wide = if world.exact(at).is_none() { world.wildcard(at).map(|(_, listen)| listen) } else { None };
+    walk.trace.wide = wide;
+    let (service, result) = if let Some(service) = world.service(at) {
         (service.id, walk.client(service))
     } else if let Some(reply) = world.reply(packet.source_endpoint())
         && world.settings.nat
@@ -220,7 +223,8 @@ impl Walk<'_> {
             && packet.protocol == PROTO_TCP
             && self.arrival.frame[packet.l4 + 13] & 0x02 != 0;
         let frame = self.clamped(opens && self.world.policy(reply.service).clamps, &hop, 0);
-        let out = translate(&frame, &packet, End::Source, reply.vip, reply.port);
+        let out = translate(&frame, &packet, End::Source, reply.vip, reply.port(packet.source_port));
+        self.trace.wide_reply = reply.wide;
         let ready = self.send(out, &hop, packet.family)?;
         self.state.replied(reply.service, reply.backend, packet.length);
         Ok(ready)
@@ -323,14 +327,17 @@ impl Walk<'_> {
 
     /// What a reply shows of its flow's row, while rows of its service move.
     fn prove(&mut self, reply: &Reply) {
-        let Datagram { destination, destination_port, protocol, .. } = self.packet;
-        let vip = Endpoint { address: reply.vip, port: reply.port, protocol };
-        let Some(service) = self.world.service(vip) else { return };
+        let Datagram { destination, destination_port, protocol, source_port, .. } = self.packet;
+        let port = reply.port(source_port);
+        let vip = Endpoint { address: reply.vip, port, protocol };
+        // Other entries are those of single endpoints.
+        let service = if reply.wide { self.world.service(vip) } else { self.world.exact(vip) };
+        let Some(service) = service else { return };
         if !self.world.policy(reply.service).in_motion {
             self.trace.proof = Some(Proof::Unlooked);
             return;
         }
-        let flow = (destination, reply.vip, destination_port, reply.port, protocol);
+        let flow = (destination, reply.vip, destination_port, port, protocol);
         let State { standing, rows, .. } = &mut *self.state;
         let asked = Asked::of(self.world, standing, self.now, service.id, flow, Signs::default());
         if let Some(question) = rows.question(asked, service) {

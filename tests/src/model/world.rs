@@ -19,6 +19,9 @@ use crate::packet::Mac;
 pub struct World {
     pub settings: Settings,
     pub services: Vec<Service>,
+    /// Services that listen on prefixes and ranges of ports: one for each protocol and address family.
+    #[serde(default)]
+    pub wide: Vec<Wide>,
     pub rings: Vec<Ring>,
     pub backends: Vec<Backend>,
     pub replies: Vec<Reply>,
@@ -68,6 +71,9 @@ pub struct Settings {
     pub tracking: bool,
     #[serde(default)]
     pub packets: Packets,
+    /// Services that listen on more than single endpoints are looked for.
+    #[serde(default)]
+    pub wildcards: bool,
     /// Entries of flows that each family has room for.
     #[serde(default)]
     pub room: u32,
@@ -119,6 +125,22 @@ pub struct Service {
     /// The ring that its own takes the place of.
     #[serde(default)]
     pub before: Option<Before>,
+}
+
+/// What a service listens on beside single endpoints.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wide {
+    /// Of its `at`, the address is of the family and the protocol counts.
+    pub service: Service,
+    pub listens: Vec<Listen>,
+}
+
+/// Addresses that begin alike, and ports from the first to the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listen {
+    pub prefix: Prefix,
+    pub first: u16,
+    pub last: u16,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -238,6 +260,9 @@ pub struct Backend {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reply {
     pub from: Endpoint,
+    /// From whatever port, which it keeps: those that the VIP has of this service. The ports here are 0.
+    #[serde(default)]
+    pub wide: bool,
     pub vip: IpAddr,
     pub port: u16,
     pub backend: u16,
@@ -337,6 +362,13 @@ pub fn longest<T>(entries: &[T], prefix: impl Fn(&T) -> Prefix, address: IpAddr)
 /// The first backend id that no test's table has room for.
 pub const BEYOND_BACKENDS: u16 = 96;
 
+impl Reply {
+    /// The port that it leaves from, if it came from this one.
+    pub fn port(&self, own: u16) -> u16 {
+        if self.wide { own } else { self.port }
+    }
+}
+
 impl World {
     /// Every ring's owners are backends that are there, nobody, or ids beyond the table.
     pub fn holds_together(&self) -> bool {
@@ -353,12 +385,41 @@ impl World {
         id == 0 || id >= BEYOND_BACKENDS || self.backend(id).is_some()
     }
 
-    pub fn service(&self, at: Endpoint) -> Option<&Service> {
+    /// One that listens on just this.
+    pub fn exact(&self, at: Endpoint) -> Option<&Service> {
         self.services.iter().find(|s| s.at == at)
     }
 
+    /// One that listens on this among others: on the longest prefix, and of those on the fewest ports.
+    pub fn wildcard(&self, at: Endpoint) -> Option<(&Service, Listen)> {
+        let of_protocol = self.wide.iter().filter(|w| self.settings.wildcards && w.service.at.protocol == at.protocol);
+        let all = of_protocol.flat_map(|w| w.listens.iter().map(move |l| (&w.service, *l)));
+        let there = all.filter(|(_, l)| l.prefix.contains(at.address) && (l.first..=l.last).contains(&at.port));
+        there.min_by_key(|(_, l)| (128 - l.prefix.length, l.last - l.first))
+    }
+
+    pub fn service(&self, at: Endpoint) -> Option<&Service> {
+        self.exact(at).or_else(|| Some(self.wildcard(at)?.0))
+    }
+
+    /// All there are, however they are found.
+    pub fn all_services(&self) -> impl Iterator<Item = &Service> {
+        self.services.iter().chain(self.wide.iter().map(|w| &w.service))
+    }
+
+    /// What a packet from there would be translated back to. What a backend sends from a port that is not its service's
+    /// at the VIP is no reply.
     pub fn reply(&self, from: Endpoint) -> Option<&Reply> {
-        self.replies.iter().find(|r| r.from == from)
+        let asked = |r: &Reply| self.service(Endpoint { address: r.vip, ..from });
+        self.replies.iter().find(|r| !r.wide && r.from == from).or_else(|| {
+            let wide = |r: &&Reply| {
+                self.settings.wildcards
+                    && r.wide
+                    && (r.from.address, r.from.protocol) == (from.address, from.protocol)
+                    && asked(r).is_some_and(|s| s.id == r.service)
+            };
+            self.replies.iter().find(wide)
+        })
     }
 
     pub fn policy(&self, service: u32) -> Policy {

@@ -12,6 +12,7 @@ pub mod counters;
 pub mod netns;
 pub mod objects;
 mod program;
+pub mod wide;
 pub mod wire;
 
 pub use bulk::Mapped;

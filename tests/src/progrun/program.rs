@@ -26,7 +26,7 @@ use sluice::dataplane::decap::Tunnels;
 use sluice::model::Packets;
 
 /// Map sizes of test programs: enough for every table here, small enough to read counters whole.
-const SERVICES: u32 = 96;
+const SERVICES: u32 = 112;
 const BACKENDS: u32 = 96;
 const NEXT_HOPS: u32 = 64;
 const RING_SLOTS: u32 = 128;
@@ -48,6 +48,7 @@ pub struct Settings {
     pub crossing: bool,
     pub tracking: bool,
     pub packets: Packets,
+    pub wildcards: bool,
     pub log: bool,
     pub test_clock: bool,
     /// Of each table of flows whose rows are not steady, and of tracked ones.
@@ -79,6 +80,7 @@ impl Settings {
             crossing: true,
             tracking: true,
             packets: Packets::ALL,
+            wildcards: true,
             log: false,
             test_clock: true,
             room_for_flows: Program::FLOWS,
@@ -199,6 +201,7 @@ impl Program {
             (settings::ECHO, u8::from(settings.packets.echo)),
             (settings::TOO_BIG, u8::from(settings.packets.too_big)),
             (settings::CLAMP, u8::from(settings.packets.clamp)),
+            (settings::WILDCARDS, u8::from(settings.wildcards)),
             (settings::LOG, u8::from(settings.log)),
             (settings::TEST_CLOCK, u8::from(settings.test_clock)),
         ];

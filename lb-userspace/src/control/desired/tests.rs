@@ -431,3 +431,50 @@ fn the_kernels_fib_may_name_any_interface_with_neighbours() {
     }
     assert_eq!(world.compute(&model).tables.devices.len(), MOST_DEVICES);
 }
+
+/// Of a port in a group, as the packet path finds it.
+fn owner(group: &wildcards::Group<u32>, protocol: Protocol, port: u16) -> Option<u32> {
+    let contains = |b: &wildcards::Block| b.protocol == protocol && (port ^ b.port).leading_zeros() >= b.bits.into();
+    group.iter().filter(|(b, _)| contains(b)).max_by_key(|(b, _)| b.bits).map(|(_, service)| *service)
+}
+
+#[test]
+fn services_on_prefixes_and_ranges_have_a_record_each_and_groups_that_name_it() {
+    let file = "  - { name: net, listen: ['203.0.113.0/24:443', '[2001:db8:f::]/64:0'], protocol: [tcp, udp], forward: ipip, health: none, \
+                backends: [{ address: 10.0.0.1 }] }
+  - { name: range, listen: ['203.0.113.10:400-500', '203.0.113.10:443'], health: none, backends: [{ address: 10.0.0.2 }] }
+";
+    let text = format!("version: 1\nnode: {{ interfaces: [eth0], vip_addresses: external }}\nservices:\n{file}");
+    let model = config::parse("test.yaml", &text).unwrap_or_else(|d| panic!("{d}"));
+    assert!(features(&model, &Leaving::default()).wildcards);
+    let mut world = World::new();
+    let tables = world.compute(&model).tables;
+    let id = |name: &str| world.ids.service(name).unwrap();
+    let (net, range) = (id("net"), id("range"));
+    for protocol in [6, 17] {
+        assert_eq!(tables.services4[&Endpoint4::of_service(net, protocol)].id, net);
+        assert_eq!(tables.services6[&Endpoint6::of_service(net, protocol)].id, net);
+    }
+    assert_eq!(tables.services4[&Endpoint4::of_service(range, 6)].forward, FORWARD_NAT);
+    assert_eq!(tables.services4[&Endpoint4::from_host([203, 0, 113, 10], 443, 6)].id, range);
+    assert_eq!((tables.services4.len(), tables.services6.len()), (4, 2));
+    let whole = &tables.prefixes4[&(24, [203, 0, 113, 0])];
+    let one = &tables.prefixes4[&(32, [203, 0, 113, 10])];
+    let [tcp, udp] = [Protocol::Tcp, Protocol::Udp];
+    assert_eq!(
+        [(tcp, 443), (udp, 443), (tcp, 444)].map(|(p, port)| owner(whole, p, port)),
+        [Some(net), Some(net), None]
+    );
+    assert_eq!(
+        [(tcp, 443), (udp, 443), (tcp, 501)].map(|(p, port)| owner(one, p, port)),
+        [Some(range), Some(net), None]
+    );
+    let octets = "2001:db8:f::".parse::<std::net::Ipv6Addr>().unwrap().octets();
+    assert_eq!(owner(&tables.prefixes6[&(64, octets)], udp, 0), Some(net));
+    // Replies: from port 443 as from any endpoint, from others of the range by the address alone.
+    let single = tables.reverse4[&Endpoint4::from_host([10, 0, 0, 2], 443, 6)];
+    let many = tables.reverse4[&Endpoint4::any_port(u32::from_ne_bytes([10, 0, 0, 2]), 6)];
+    assert_eq!((single.port, many.port), (443_u16.to_be(), 0));
+    assert_eq!((single.vip, single.service), (many.vip, many.service));
+    assert_eq!(tables.reverse4.len(), 2);
+}

@@ -65,6 +65,15 @@ fn between(old: &str, new: &str, down: &[&str]) -> Plan {
     )
 }
 
+/// On these ports of one address.
+fn wide(ports: &str) -> String {
+    format!("  - {{ name: wide, listen: 203.0.113.20:{ports}, forward: ipip, health: none, backends: [{A}] }}\n")
+}
+
+fn other(ports: &str) -> String {
+    wide(ports).replace("name: wide", "name: other")
+}
+
 const DNS: &str = "  - { name: dns, listen: 203.0.113.53:53, protocol: udp, backends: [{ address: 10.0.1.1 }] }\n";
 
 #[test]
@@ -127,7 +136,7 @@ fn a_ring_that_grows_counts_the_children_of_rows_that_move() {
 fn connections_that_will_break_are_told_with_the_reason() {
     let two = web("", &format!("{A}, {B}"));
     type Line = (&'static str, String, String, &'static [&'static str], &'static [&'static str]);
-    let table: [Line; 9] = [
+    let table: [Line; 14] = [
         ("nothing", two.clone(), two.clone(), &["b"], &[]),
         ("service removed", two.clone() + DNS, two.clone(), &[], &["dns: all to 203.0.113.53:53/udp"]),
         (
@@ -172,6 +181,33 @@ fn connections_that_will_break_are_told_with_the_reason() {
             web("", A) + "  - { name: new, listen: 203.0.113.11:80, backends: [{ address: 10.0.0.2 }] }\n",
             &[],
             &["web: those on b: replies from 10.0.0.2:80/tcp belong to another service now"],
+        ),
+        (
+            "one port taken out of a range",
+            wide("8000-8100"),
+            wide("8000-8100") + &other("8050"),
+            &[],
+            &[
+                "wide: those to 203.0.113.20:8050/tcp: service other listens there now, and it comes before 203.0.113.20:8000-8100",
+            ],
+        ),
+        ("a range that grows", wide("8000-8050"), wide("8000-8100"), &[], &[]),
+        ("a range around one port", wide("8050"), wide("8050") + &other("8000-8100"), &[], &[]),
+        (
+            "a range given to a wider one",
+            wide("8000-8100") + &other("0"),
+            wide("8000-8050") + &other("0"),
+            &[],
+            &[
+                "wide: those to 203.0.113.20:8000-8100/tcp that it has no more: it is no longer in `listen` or `protocol`, and goes",
+            ],
+        ),
+        (
+            "a range removed beside any port",
+            wide("8000-8100") + &other("0"),
+            other("0"),
+            &[],
+            &["wide: all to 203.0.113.20:8000-8100/tcp: the service is removed, and its address goes to service other"],
         ),
     ];
     for (name, old, new, down, wanted) in table {

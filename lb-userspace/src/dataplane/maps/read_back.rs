@@ -15,6 +15,7 @@ use lb_common::ring::CLASSES;
 use lb_common::route::NextHop;
 use lb_common::service::AFFINITY_SOURCE;
 
+use super::groups::Groups;
 use super::{BACKEND_WORDS, Maps, POLICY_WORDS, Written};
 use crate::dataplane::error::DataplaneError;
 use crate::dataplane::loader::chain;
@@ -28,9 +29,18 @@ impl Maps {
     pub(in crate::dataplane) fn read_back(&mut self, idle: &BTreeMap<RingId, u32>) -> Result<(), DataplaneError> {
         let routes4 = self.routes4.iter().map(|entry| entry.map(|(key, v)| ((key.prefix_len() as u8, key.data()), v)));
         let routes6 = self.routes6.iter().map(|entry| entry.map(|(key, v)| ((key.prefix_len() as u8, key.data()), v)));
+        let prefixes4 =
+            self.prefixes4.iter().map(|entry| entry.map(|(key, group)| ((key.prefix_len() as u8, key.data()), group)));
+        let prefixes6 =
+            self.prefixes6.iter().map(|entry| entry.map(|(key, group)| ((key.prefix_len() as u8, key.data()), group)));
+        let ports =
+            self.ports.iter().map(|entry| entry.map(|(key, service)| ((key.prefix_len(), key.data()), service)));
         let written = Written {
             services4: hash("SERVICES4", &self.services4)?,
             services6: hash("SERVICES6", &self.services6)?,
+            prefixes4: collect("PREFIXES4", prefixes4)?,
+            prefixes6: collect("PREFIXES6", prefixes6)?,
+            groups: Groups::resume(collect("PORTS", ports)?.into_iter()),
             reverse4: hash("REVERSE4", &self.reverse4)?,
             reverse6: hash("REVERSE6", &self.reverse6)?,
             backends: self.stored_backends(),
@@ -46,8 +56,14 @@ impl Maps {
             vlans: hash("VLANS", &self.vlans)?,
             devices: collect("DEVICES", self.devices.keys().map(|key| key.map(|i| (i, ()))))?,
         };
-        let services4 = written.services4.iter().map(|(key, service)| (key.protocol, 4, service));
-        let services6 = written.services6.iter().map(|(key, service)| (key.protocol, 6, service));
+        let services4 = written.services4.iter().map(|(key, service)| {
+            let protocol = key.as_service().map_or(key.protocol, |(_, protocol)| protocol);
+            (protocol, 4, service)
+        });
+        let services6 = written.services6.iter().map(|(key, service)| {
+            let protocol = key.as_service().map_or(key.protocol, |(_, protocol)| protocol);
+            (protocol, 6, service)
+        });
         let mut referred: BTreeMap<RingId, BTreeSet<Referred>> = BTreeMap::new();
         for (protocol, family, service) in services4.chain(services6) {
             // What is there may be anything, if somebody else wrote it.

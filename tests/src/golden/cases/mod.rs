@@ -13,6 +13,7 @@ mod others;
 mod refused;
 mod replies;
 mod rows;
+pub mod services;
 mod slow;
 mod truncated;
 mod tunnel;
@@ -45,6 +46,7 @@ pub fn all(key: &HashKey) -> Vec<Case> {
         icmp::cases(key),
         mss::cases(),
         rows::cases(),
+        services::cases(),
     ]
     .concat()
 }
