@@ -15,7 +15,7 @@ use lb_tests::lab::process::Process;
 use lb_tests::lab::servers;
 use lb_tests::lab::{Lab, VIP};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use sluice::api::types::{BackendStatus, Health, Status};
+use sluice::api::types::{BackendStatus, Event, EventKind, Events, Health, Status};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic_health::ServingStatus;
 
@@ -485,4 +485,81 @@ fn a_certificate_that_is_renewed_is_seen_at_the_next_check_and_a_new_ca_too() {
     daemon.wait("its CA is not known", soon, is(Health::Down, "certificate is of no CA …")).unwrap();
     std::fs::write(lab.dir().join("ca.pem"), ca.pem()).unwrap();
     daemon.wait("it is good", soon, is(Health::Up, "status 200")).unwrap();
+}
+
+/// A port of a backend's host that answers, until it is made not to. The kernel completes handshakes; nobody accepts them.
+struct Mortal<'l> {
+    ns: &'l NetNs,
+    port: u16,
+    listener: Option<TcpListener>,
+}
+
+impl<'l> Mortal<'l> {
+    fn new(ns: &'l NetNs, port: u16) -> Self {
+        let mut mortal = Self { ns, port, listener: None };
+        mortal.revive();
+        mortal
+    }
+
+    fn kill(&mut self) {
+        self.listener = None;
+    }
+
+    fn revive(&mut self) {
+        let port = self.port;
+        self.listener = Some(self.ns.run(move || TcpListener::bind(("::", port))).unwrap().unwrap());
+    }
+}
+
+/// How soon what is waited for has to come.
+const SOON: Duration = Duration::from_secs(10);
+
+fn events(daemon: &Daemon, arguments: &[&str]) -> Vec<Event> {
+    let line = [&["backends", "events", "-o", "json"], arguments].concat();
+    serde_json::from_str::<Events>(&daemon.cli_ok(&line).unwrap()).unwrap().events
+}
+
+#[test]
+#[ignore = "needs root"]
+fn every_change_of_health_is_an_event_and_the_list_says_why() {
+    let lab = Lab::new().unwrap();
+    let mut server = Mortal::new(&lab.backends[0].ns, 7_401);
+    let mut config = Config::new(&lab);
+    config.appendix = format!(
+        "  - name: mortal\n    listen: {}:7401\n    health: {{ tcp: {{}}, interval: 100ms, rise: 2, fall: 2 }}\n    \
+         backends: [{{ name: b, address: {}, port: 7401 }}]\n",
+        VIP.v4, lab.backends[0].address.v4,
+    );
+    let mut daemon = Daemon::start(&lab, Launcher::beside_us().unwrap(), &config.yaml()).unwrap();
+    let is = |health: Health| move |status: &Status| backend(status, "mortal").health == health;
+    daemon.wait("it is up", SOON, is(Health::Up)).unwrap();
+    server.kill();
+    let status = daemon.wait("it is down", SOON, is(Health::Down)).unwrap();
+    assert_eq!(backend(&status, "mortal").transitions, 2);
+    let list = daemon.cli_ok(&["backends", "list", "--service", "mortal"]).unwrap();
+    assert!(list.contains("DOWN") && list.contains("connection refused"), "{list}");
+    server.revive();
+    daemon.wait("it is up again", SOON, is(Health::Up)).unwrap();
+    daemon.cli_ok(&["drain", "mortal/b"]).unwrap();
+
+    let seen = events(&daemon, &["--service", "mortal"]);
+    let told: Vec<_> = seen.iter().map(|e| (e.kind, e.from.as_str(), e.to.as_str(), e.reason.as_str())).collect();
+    let expected = [
+        (EventKind::Health, "checking", "up", "connected"),
+        (EventKind::Health, "up", "down", "connection refused"),
+        (EventKind::Health, "down", "up", "connected"),
+        (EventKind::State, "active", "drain", "by an operator"),
+    ];
+    assert_eq!(told, expected);
+    assert_eq!(seen[2].last_error.as_deref(), Some("connection refused"));
+    assert!(seen[..3].iter().all(|e| e.latency_ms.is_some_and(|ms| ms < 100.0)), "{seen:?}");
+    assert!(seen.windows(2).all(|pair| pair[0].at_ms <= pair[1].at_ms && pair[0].number < pair[1].number), "{seen:?}");
+    let log = daemon.log(100_000);
+    assert!(log.contains("backend is down") && log.contains("connection refused"), "{log}");
+
+    let status = daemon.status().unwrap();
+    let checks = &status.services.iter().find(|s| s.name == "mortal").unwrap().checks;
+    assert!(checks.failed >= 2 && checks.took.count == checks.passed + checks.failed, "{checks:?}");
+    assert_eq!(checks.ejections, 1);
+    assert!(status.checks_late.count > 10, "{:?}", status.checks_late);
 }

@@ -17,6 +17,9 @@ pub struct Status {
     pub interfaces: Vec<InterfaceStatus>,
     /// Packets that are for no service, left to the host untouched.
     pub passed: Traffic,
+    /// How late health checks began, since the daemon started.
+    #[serde(default)]
+    pub checks_late: Histogram,
     pub services: Vec<ServiceStatus>,
     /// What is not as configured, one sentence each; empty when all is well.
     pub degraded: Vec<String>,
@@ -91,7 +94,32 @@ pub struct ServiceStatus {
     /// `null` where the service tracks no flows.
     #[serde(default)]
     pub tracked: Option<TrackedStatus>,
+    /// What became of its health checks.
+    #[serde(default)]
+    pub checks: ChecksStatus,
     pub backends: Vec<BackendStatus>,
+}
+
+/// Health checks of a service since it is there.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ChecksStatus {
+    pub passed: u64,
+    pub failed: u64,
+    /// This host could not make them.
+    pub skipped: u64,
+    /// How long those took that were made.
+    pub took: Histogram,
+    /// How often health took a backend out.
+    pub ejections: u64,
+}
+
+/// Times, counted in buckets.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Histogram {
+    /// Upper bound in seconds, and how many were no longer than that.
+    pub buckets: Vec<(f64, u64)>,
+    pub count: u64,
+    pub sum_seconds: f64,
 }
 
 /// The flows that are written down: those on rows that have not settled.
@@ -216,10 +244,71 @@ pub struct BackendStatus {
     pub warning: Option<String>,
     /// How long the last successful check took.
     pub latency_ms: Option<f64>,
+    /// Since when health is what it is, in seconds since the Unix epoch; before the first check, since when it is awaited.
+    #[serde(default)]
+    pub since: Option<u64>,
+    /// When the last check ended, likewise.
+    #[serde(default)]
+    pub checked: Option<u64>,
+    /// What the last check saw that failed, however long ago.
+    #[serde(default)]
+    pub last_error: Option<String>,
+    /// How often its health changed since this daemon checks it.
+    #[serde(default)]
+    pub transitions: u64,
     /// Share of the ring's rows, 0 to 1: the expected share of new flows.
     pub share: f64,
     pub forwarded: Traffic,
     pub replies: Traffic,
+}
+
+/// What happened to backends, oldest first: as much as the daemon keeps.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Events {
+    pub events: Vec<Event>,
+    /// The number of the newest there is, asked for or not; 0 before the first.
+    pub last: u64,
+}
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Counts from 1 since the daemon started.
+    pub number: u64,
+    /// Milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    pub kind: EventKind,
+    pub service: String,
+    /// `null`: it is about the service as a whole.
+    pub backend: Option<String>,
+    /// Where the backend was checked.
+    pub address: Option<String>,
+    pub from: String,
+    pub to: String,
+    pub reason: String,
+    /// How long the check took that decided; `null` where nobody answered, and where it was no check.
+    pub latency_ms: Option<f64>,
+    /// What the last check saw that failed.
+    pub last_error: Option<String>,
+}
+
+/// What an event is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EventKind {
+    /// A backend's health: `checking`, `up`, `down`.
+    Health,
+    /// What an operator made of a backend: `active`, `drain`.
+    State,
+}
+
+impl EventKind {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Health => "health",
+            Self::State => "state",
+        }
+    }
 }
 
 /// Answer to a reload, and to a rollback.

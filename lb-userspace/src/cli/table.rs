@@ -183,14 +183,11 @@ const WIDE: &[Column] = &[
     right("LATENCY", |b, _| b.latency_ms.map_or("-".to_owned(), |ms| format!("{ms:.2}ms"))),
 ];
 
-fn state(backend: &BackendStatus) -> String {
+pub(super) fn state(backend: &BackendStatus) -> String {
     if backend.leaving {
         return "leaving".to_owned();
     }
-    let state = match backend.state {
-        BackendState::Active => "active",
-        BackendState::Drain => "drain",
-    };
+    let state = backend.state.name();
     if backend.overridden { format!("{state} (override)") } else { state.to_owned() }
 }
 
@@ -369,7 +366,7 @@ fn length(text: &str) -> usize {
 }
 
 /// `3d 4h`, `12m 5s`.
-fn duration(seconds: u64) -> String {
+pub(super) fn duration(seconds: u64) -> String {
     let units = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
     let first = units.iter().position(|(unit, _)| seconds >= *unit).unwrap_or(3);
     let (unit, name) = units[first];

@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 use lb_common::addr::octets6;
 use lb_common::event::{EVENT_WANT_NEIGHBOUR, Event};
 
-use crate::api::types::{Applied, DrainAnswer, DrainProgress, Evicted};
+use crate::api::types::{Applied, DrainAnswer, DrainProgress, EventKind, Evicted};
 use crate::dataplane::events::Listener;
 use crate::dataplane::packet_log::PacketLog;
 use crate::dataplane::{Dataplane, Features, Mode, Options as DataplaneOptions, Sizes, Tunables};
@@ -31,6 +31,7 @@ use crate::systemd::Notify;
 use super::desired::{self, BackendName, Ids, Rings, View};
 use super::handle::Request;
 use super::history::History;
+use super::journal::{Happened, Journal};
 use super::leaving::Leaving;
 use super::reload::{Waiting, unix_now};
 use super::saved::{Before, Saved, Shown};
@@ -51,6 +52,9 @@ pub struct Controller {
     /// Verdicts by backend; absent means not checked yet.
     pub(super) verdicts: HashMap<BackendName, bool>,
     pub(super) overrides: BTreeMap<BackendName, BackendState>,
+    pub(super) journal: Journal,
+    /// How often health took a backend out, by service.
+    pub(super) ejections: BTreeMap<String, u64>,
     pub(super) leaving: Leaving,
     pub(super) sweeps: Sweeps,
     pub(super) ids: Ids,
@@ -148,6 +152,8 @@ impl Controller {
             checker: Checker::new(transitions),
             verdicts: before.verdicts(),
             overrides: before.overrides(),
+            journal: Journal::default(),
+            ejections: BTreeMap::new(),
             leaving,
             sweeps: Sweeps::default(),
             ids: before.ids(sizes, now),
@@ -244,6 +250,9 @@ impl Controller {
             Request::Status(answer) => {
                 let _ = answer.send(status::build(self));
             }
+            Request::Events(after, answer) => {
+                let _ = answer.send(self.journal.after(after));
+            }
             Request::Reload { confirm, answer } => self.reload_in_turn(Waiting { confirm, answer }, notify),
             Request::Rollback(answer) => {
                 let _ = answer.send(self.roll_back(notify));
@@ -325,6 +334,8 @@ impl Controller {
             .collect();
         self.overrides.retain(|name, _| known.contains(name));
         self.verdicts.retain(|name, _| known.contains(name));
+        let model = &self.model;
+        self.ejections.retain(|name, _| model.services.iter().any(|s| s.name == *name));
         self.checker.set_targets(targets(&self.model, self.view()));
         self.forget_moved_verdicts();
 
@@ -466,6 +477,7 @@ impl Controller {
     pub fn health_changed(&mut self, transitions: Vec<Transition>) {
         let mut at_once = self.next_turn().is_none();
         for t in transitions {
+            self.journal.add(Happened::from(&t), t.at);
             let name = (t.key.service, t.key.backend);
             if t.up {
                 // Nobody else is there to serve.
@@ -474,7 +486,11 @@ impl Controller {
             } else {
                 self.rising.remove(&name);
                 if self.is_known(&name) {
-                    at_once |= self.verdicts.insert(name, false) == Some(true);
+                    let service = name.0.clone();
+                    if self.verdicts.insert(name, false) == Some(true) {
+                        at_once = true;
+                        *self.ejections.entry(service).or_default() += 1;
+                    }
                 }
             }
         }
@@ -652,6 +668,20 @@ impl Controller {
                 return Err(failure);
             }
             info!("{service}/{backend} set to {state:?} by an operator");
+            self.journal.add(
+                Happened {
+                    kind: EventKind::State,
+                    service: service.to_owned(),
+                    backend: Some(backend.to_owned()),
+                    address: None,
+                    from: before.unwrap_or(configured).name(),
+                    to: state.name(),
+                    reason: "by an operator".to_owned(),
+                    latency_ms: None,
+                    last_error: None,
+                },
+                Instant::now(),
+            );
         }
         Ok(DrainAnswer { service: service.to_owned(), backend: backend.to_owned(), state, changed })
     }

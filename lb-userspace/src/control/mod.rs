@@ -10,6 +10,7 @@ mod flows;
 pub mod handle;
 mod history;
 pub mod ids;
+mod journal;
 pub mod leaving;
 pub mod plan;
 mod reload;

@@ -6,8 +6,8 @@ use std::time::Instant;
 use lb_common::counters::{BackendCounters, DropReason, FlowCounters, ServiceCounters, TrackedCounters};
 
 use crate::api::types::{
-    BackendStatus, ConfigStatus, FlowsStatus, Health, InterfaceStatus, RingStatus, ServiceState, ServiceStatus, Status,
-    TrackedFamily, TrackedStatus, Traffic,
+    BackendStatus, ChecksStatus, ConfigStatus, FlowsStatus, Health, InterfaceStatus, RingStatus, ServiceState,
+    ServiceStatus, Status, TrackedFamily, TrackedStatus, Traffic,
 };
 use crate::dataplane::Mode;
 use crate::health::Key;
@@ -15,6 +15,7 @@ use crate::model::{Backend, Scheduler, Service};
 
 use super::controller::Controller;
 use super::desired::Family;
+use super::journal::unix_ms;
 
 pub(super) fn build(c: &Controller) -> Status {
     let mut degraded = c.problems.clone();
@@ -66,6 +67,7 @@ pub(super) fn build(c: &Controller) -> Status {
         },
         interfaces,
         passed: Traffic { packets: host.packets, bytes: host.bytes },
+        checks_late: c.checker.late().histogram(),
         services,
         degraded,
     }
@@ -134,7 +136,19 @@ fn service(c: &Controller, service: &Service, degraded: &mut Vec<String>) -> Ser
         drops,
         flows: flows(c, id, degraded),
         tracked: tracked(c, service, id, degraded),
+        checks: checks(c, service),
         backends,
+    }
+}
+
+fn checks(c: &Controller, service: &Service) -> ChecksStatus {
+    let counts = c.checker.counts(&service.name);
+    ChecksStatus {
+        passed: counts.passed,
+        failed: counts.failed,
+        skipped: counts.skipped,
+        took: counts.took.histogram(),
+        ejections: c.ejections.get(&service.name).copied().unwrap_or(0),
     }
 }
 
@@ -210,7 +224,11 @@ fn backend(c: &Controller, service: &Service, backend: &Backend, degraded: &mut 
         },
         reason: snapshot.as_ref().and_then(|s| s.reason.clone()),
         warning: snapshot.as_ref().and_then(|s| s.warning.clone()),
-        latency_ms: snapshot.and_then(|s| s.latency).map(|l| l.as_secs_f64() * 1000.0),
+        latency_ms: snapshot.as_ref().and_then(|s| s.latency).map(|l| l.as_secs_f64() * 1000.0),
+        since: snapshot.as_ref().map(|s| unix_ms(s.since) / 1_000),
+        checked: snapshot.as_ref().and_then(|s| s.checked).map(|at| unix_ms(at) / 1_000),
+        last_error: snapshot.as_ref().and_then(|s| s.last_error.clone()),
+        transitions: snapshot.as_ref().map_or(0, |s| s.transitions),
         share,
         forwarded: Traffic { packets: count.packets, bytes: count.bytes },
         replies: Traffic { packets: count.reply_packets, bytes: count.reply_bytes },

@@ -7,6 +7,8 @@
 pub enum Kind {
     Counter,
     Gauge,
+    /// Buckets with a label `le`, and their sum and count.
+    Histogram,
 }
 
 impl Kind {
@@ -14,6 +16,7 @@ impl Kind {
         match self {
             Self::Counter => "counter",
             Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
         }
     }
 }
@@ -108,6 +111,14 @@ metrics! {
          that limits.flows is too low.";
     SERVICE_RESETS = Counter "sluice_service_resets_total" ["service"]
         "Packets answered with RST because their connection's backend is down (on_backend_down: reset).";
+    SERVICE_CHECKS = Counter "sluice_health_checks_total" ["service", "result"]
+        "Health checks made: passed, failed, and skipped, which this host could not make.";
+    SERVICE_CHECK_DURATION = Histogram "sluice_health_check_duration_seconds" ["service"]
+        "How long health checks took, those that failed or ran out of time included.";
+    SERVICE_EJECTIONS = Counter "sluice_service_ejections_total" ["service"]
+        "How often health took a backend out.";
+    CHECKS_LATE = Histogram "sluice_health_scheduler_lag_seconds" []
+        "How late health checks began; more than some milliseconds mean that this host is too busy for them.";
     RING_ROWS = Gauge "sluice_ring_rows" ["service", "family", "protocol"]
         "Rows in the ring, over which flows are spread.";
     RING_ROWS_MOVING = Gauge "sluice_ring_rows_moving" ["service", "family", "protocol"]
@@ -136,6 +147,8 @@ metrics! {
         "Bytes of IP packets from the backend translated back to the client (forward: nat only).";
     BACKEND_CHECK_LATENCY = Gauge "sluice_backend_check_latency_seconds" ["service", "backend"]
         "How long the last successful health check took; absent before the first.";
+    BACKEND_TRANSITIONS = Counter "sluice_backend_transitions_total" ["service", "backend"]
+        "How often the backend's health changed since the daemon checks it.";
 }
 
 #[cfg(test)]

@@ -380,6 +380,15 @@ pub enum BackendState {
     Drain,
 }
 
+impl BackendState {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Drain => "drain",
+        }
+    }
+}
+
 /// How the health of a service's backends is found out.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HealthCheck {
