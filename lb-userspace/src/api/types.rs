@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{BackendState, Forward, Protocol};
+use crate::model::{BackendState, Forward, Protocol, Subject};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Status {
@@ -20,9 +20,23 @@ pub struct Status {
     /// How late health checks began, since the daemon started.
     #[serde(default)]
     pub checks_late: Histogram,
+    /// What hooks were told.
+    #[serde(default)]
+    pub hooks: Vec<HookStatus>,
     pub services: Vec<ServiceStatus>,
     /// What is not as configured, one sentence each; empty when all is well.
     pub degraded: Vec<String>,
+}
+
+/// What became of the events that a hook was to be told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookStatus {
+    /// Its program or URL.
+    pub hook: String,
+    pub done: u64,
+    pub failed: u64,
+    /// It was too slow for them.
+    pub lost: u64,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -69,7 +83,7 @@ pub struct Traffic {
 pub enum ServiceState {
     /// At least `min_healthy` backends are up.
     Up,
-    /// Some are up, fewer than `min_healthy`.
+    /// Some are up, fewer than `min_healthy`; or some look dead and are used.
     Degraded,
     /// None is up.
     Down,
@@ -83,6 +97,18 @@ pub struct ServiceStatus {
     pub forward: Forward,
     pub scheduler: String,
     pub state: ServiceState,
+    /// Traffic should be sent here: what `/readyz` answers by.
+    #[serde(default)]
+    pub ready: bool,
+    /// More backends look dead than `panic_threshold`: the checks are distrusted, and all are kept.
+    #[serde(default)]
+    pub panic: bool,
+    /// Fallback backends are used.
+    #[serde(default)]
+    pub fallback: bool,
+    /// All backends look dead, and all are used (`on_empty: fail-open`).
+    #[serde(default)]
+    pub fail_open: bool,
     pub rings: Vec<RingStatus>,
     pub forwarded: Traffic,
     pub replies: Traffic,
@@ -237,6 +263,12 @@ pub struct BackendStatus {
     /// True when the file has it no more: it gets no new flows, and is here until it has no old ones either.
     pub leaving: bool,
     pub health: Health,
+    /// It looks dead and takes traffic all the same: `max_ejected`, panic or `fail-open`.
+    #[serde(default)]
+    pub kept: bool,
+    /// It takes new flows only while the others are too few.
+    #[serde(default)]
+    pub fallback: bool,
     /// Why health is what it is: the last check's outcome.
     pub reason: Option<String>,
     /// What will make a check fail one day that passes now: a certificate that expires soon.
@@ -300,6 +332,16 @@ pub enum EventKind {
     Health,
     /// What an operator made of a backend: `active`, `drain`.
     State,
+    /// A backend looks dead and takes traffic all the same, because `max_ejected` are out: `kept`.
+    Kept,
+    /// A service's checks are distrusted: `on`, `off`.
+    Panic,
+    /// A service's fallback backends are used: `on`, `off`.
+    Fallback,
+    /// All backends of a service look dead and are used: `on`, `off`.
+    Open,
+    /// Whether traffic should be sent to this node for the service: `ready`, `unready`.
+    Ready,
 }
 
 impl EventKind {
@@ -307,6 +349,18 @@ impl EventKind {
         match self {
             Self::Health => "health",
             Self::State => "state",
+            Self::Kept => "kept",
+            Self::Panic => "panic",
+            Self::Fallback => "fallback",
+            Self::Open => "open",
+            Self::Ready => "ready",
+        }
+    }
+
+    pub const fn subject(self) -> Subject {
+        match self {
+            Self::Health | Self::State | Self::Kept => Subject::Backend,
+            Self::Panic | Self::Fallback | Self::Open | Self::Ready => Subject::Service,
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::model::BackendState;
 /// The narrowest last column in which a sentence can be read.
 pub(super) const SENTENCE: usize = 24;
 /// The narrowest last column that holds one word of health.
-const WORD: usize = 9;
+const WORD: usize = 10;
 /// Names up to here, an IPv4 address, always get a column; longer ones a line of their own when columns are short.
 const NAME: usize = 15;
 
@@ -188,12 +188,17 @@ pub(super) fn state(backend: &BackendStatus) -> String {
         return "leaving".to_owned();
     }
     let state = backend.state.name();
-    if backend.overridden { format!("{state} (override)") } else { state.to_owned() }
+    match (backend.overridden, backend.fallback) {
+        (true, _) => format!("{state} (override)"),
+        (false, true) => format!("{state} (fallback)"),
+        (false, false) => state.to_owned(),
+    }
 }
 
 /// The word, and the sentence behind it where there is something to say.
 fn health(backend: &BackendStatus, wide: bool) -> (&'static str, Option<String>) {
     let word = match backend.health {
+        Health::Down if backend.kept => "DOWN, kept",
         Health::Down => "DOWN",
         other => other.name(),
     };

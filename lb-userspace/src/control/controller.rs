@@ -21,7 +21,7 @@ use crate::dataplane::packet_log::PacketLog;
 use crate::dataplane::{Dataplane, Features, Mode, Options as DataplaneOptions, Sizes, Tunables};
 use crate::exit::{Exit, Failure};
 use crate::health::{Checker, Key, Target, Transition};
-use crate::model::{Backend, BackendState, Model, OnExit, Service, VipAddresses};
+use crate::model::{Backend, BackendState, Model, OnEmpty, OnExit, Service, VipAddresses};
 use crate::net::neigh::{Keeper, resolve_soon};
 use crate::net::vip::VipManager;
 use crate::net::{NetState, forwarding, vip};
@@ -31,9 +31,12 @@ use crate::systemd::Notify;
 use super::desired::{self, BackendName, Ids, Rings, View};
 use super::handle::Request;
 use super::history::History;
+use super::hooks::Hooks;
 use super::journal::{Happened, Journal};
 use super::leaving::Leaving;
+use super::readiness::{Readiness, Seen};
 use super::reload::{Waiting, unix_now};
+use super::safety::Safety;
 use super::saved::{Before, Saved, Shown};
 use super::sweeps::Sweeps;
 use super::turns::Turns;
@@ -52,6 +55,9 @@ pub struct Controller {
     /// Verdicts by backend; absent means not checked yet.
     pub(super) verdicts: HashMap<BackendName, bool>,
     pub(super) overrides: BTreeMap<BackendName, BackendState>,
+    pub(super) safety: Safety,
+    pub(super) readiness: Readiness,
+    pub(super) hooks: Hooks,
     pub(super) journal: Journal,
     /// How often health took a backend out, by service.
     pub(super) ejections: BTreeMap<String, u64>,
@@ -152,6 +158,9 @@ impl Controller {
             checker: Checker::new(transitions),
             verdicts: before.verdicts(),
             overrides: before.overrides(),
+            safety: before.safety(),
+            readiness: Readiness::default(),
+            hooks: Hooks::default(),
             journal: Journal::default(),
             ejections: BTreeMap::new(),
             leaving,
@@ -202,7 +211,7 @@ impl Controller {
     }
 
     pub(super) fn view(&self) -> View<'_> {
-        View { verdicts: &self.verdicts, overrides: &self.overrides, leaving: &self.leaving }
+        View { verdicts: &self.verdicts, overrides: &self.overrides, leaving: &self.leaving, safety: &self.safety }
     }
 
     /// One line for systemd and the log.
@@ -304,6 +313,7 @@ impl Controller {
         let old_leaving = std::mem::replace(&mut self.leaving, leaving);
         let old = std::mem::replace(&mut self.model, next);
         let before: BTreeSet<u32> = self.dataplane.attached().map(|a| a.ifindex).collect();
+        self.hooks.set(&self.model.hooks);
         let steps = self.apply_tables().and_then(|()| self.apply_vips()).and_then(|()| {
             for (name, ifindex, mode) in &attach {
                 self.attach(name, *ifindex, *mode)?;
@@ -312,6 +322,7 @@ impl Controller {
         });
         if let Err(failure) = steps {
             self.model = old;
+            self.hooks.set(&self.model.hooks);
             self.leaving = old_leaving;
             self.revert(&before);
             return Err(failure);
@@ -423,7 +434,10 @@ impl Controller {
     fn apply_tables(&mut self) -> Result<(), Failure> {
         let now = Instant::now();
         let mut ids = self.ids.clone();
-        let desired = desired::compute(&self.model, self.view(), &self.net, &self.seed, &mut ids, &self.rings, now)?;
+        let mut safety = self.safety.clone();
+        let found = safety.update(&self.model, &self.verdicts, |s, b| self.view().state(s, b), now);
+        let view = View { safety: &safety, ..self.view() };
+        let desired = desired::compute(&self.model, view, &self.net, &self.seed, &mut ids, &self.rings, now)?;
 
         for id in std::mem::take(&mut ids.fresh_services) {
             self.dataplane.reset_service_counters(id)?;
@@ -438,6 +452,11 @@ impl Controller {
         self.dataplane.apply(desired.tables)?;
         desired::release_slots(&mut ids, &desired.rings, now);
         self.ids = ids;
+        self.safety = safety;
+        for service in found.ejected {
+            *self.ejections.entry(service).or_default() += 1;
+        }
+        self.happened(found.happened, now);
         if desired.rings.iter().any(|(key, ring)| self.rings.get(key).is_some_and(|old| ring.moved_since(old) > 0)) {
             self.turns.taken(Instant::now());
         }
@@ -452,7 +471,63 @@ impl Controller {
         if let Err(e) = self.save(&self.ids.clone()) {
             warn!("{e}");
         }
+        self.update_readiness();
         Ok(())
+    }
+
+    /// Writes events down, and tells hooks and the log of them.
+    fn happened(&mut self, happened: Vec<Happened>, at: Instant) {
+        for happened in happened {
+            let Happened { kind, service, backend, to, reason, .. } = &happened;
+            let of = backend.as_ref().map_or_else(String::new, |backend| format!("/{backend}"));
+            match (kind, *to) {
+                // The checker has told it.
+                (EventKind::Health, _) => {}
+                (EventKind::Panic | EventKind::Open, "on") => error!("PANIC: service {service}: {reason}"),
+                (EventKind::Panic | EventKind::Open, _) => info!("service {service}: no panic any more: {reason}"),
+                (EventKind::Fallback, "on") => warn!("service {service}: fallback backends are used: {reason}"),
+                (EventKind::Fallback, _) => {
+                    info!("service {service}: fallback backends are not used any more: {reason}")
+                }
+                (EventKind::Kept, _) => warn!("{service}{of} looks dead and is kept: {reason}"),
+                (EventKind::Ready, "unready") => warn!("service {service} is not ready for traffic: {reason}"),
+                (EventKind::Ready, _) => info!("service {service} is ready for traffic: {reason}"),
+                (EventKind::State, to) => info!("{service}{of} set to {to} {reason}"),
+            }
+            self.hooks.tell(self.journal.add(happened, at));
+        }
+    }
+
+    /// Looks anew at which services are ready for traffic.
+    pub(super) fn update_readiness(&mut self) {
+        let seen = self.model.services.iter().map(|s| (s.name.clone(), self.seen_of(s))).collect();
+        let now = Instant::now();
+        let happened = self.readiness.update(seen, now);
+        self.happened(happened, now);
+    }
+
+    /// How many of a service's backends are healthy, for its readiness.
+    fn seen_of(&self, service: &Service) -> Seen {
+        let verdict = |b: &Backend| match service.health {
+            None => Some(true),
+            Some(_) => self.verdicts.get(&(service.name.clone(), b.name.clone())).copied(),
+        };
+        let (mut up, mut awaited) = (0, 0);
+        for backend in &service.backends {
+            match verdict(backend) {
+                Some(true) => up += 1,
+                None => awaited += 1,
+                Some(false) => {}
+            }
+        }
+        let (all, need) = (service.backends.len(), service.min_healthy.max(1) as usize);
+        if up >= need {
+            Seen::Enough
+        } else if self.safety.unusual(&service.name).panic || up + awaited >= need {
+            Seen::Unknown
+        } else {
+            Seen::TooFew(format!("{up} of {all} backends are up, with min_healthy {}", service.min_healthy))
+        }
     }
 
     /// Keeps what the next controller has to know, if it changed.
@@ -477,7 +552,7 @@ impl Controller {
     pub fn health_changed(&mut self, transitions: Vec<Transition>) {
         let mut at_once = self.next_turn().is_none();
         for t in transitions {
-            self.journal.add(Happened::from(&t), t.at);
+            self.happened(vec![Happened::from(&t)], t.at);
             let name = (t.key.service, t.key.backend);
             if t.up {
                 // Nobody else is there to serve.
@@ -486,17 +561,26 @@ impl Controller {
             } else {
                 self.rising.remove(&name);
                 if self.is_known(&name) {
-                    let service = name.0.clone();
-                    if self.verdicts.insert(name, false) == Some(true) {
-                        at_once = true;
-                        *self.ejections.entry(service).or_default() += 1;
-                    }
+                    let was = self.verdicts.insert(name.clone(), false);
+                    // One that comes up dead may be the last that panic or fail-open waits for.
+                    at_once |= was == Some(true) || was.is_none() && self.acts_on_the_dead(&name.0);
                 }
             }
         }
         if at_once {
             self.rise();
         }
+    }
+
+    /// Whether a service does anything about backends that look dead but leave them out.
+    fn acts_on_the_dead(&self, service: &str) -> bool {
+        let service = self.model.services.iter().find(|s| s.name == service);
+        service.is_some_and(|s| {
+            s.max_ejected < 1.0
+                || s.panic_threshold < 1.0
+                || s.on_empty != OnEmpty::Drop
+                || s.backends.iter().any(|b| b.fallback)
+        })
     }
 
     /// When rings may change next; `None` for now. Who does not wait for it: a death, and an operator's drain.
@@ -667,21 +751,18 @@ impl Controller {
                 };
                 return Err(failure);
             }
-            info!("{service}/{backend} set to {state:?} by an operator");
-            self.journal.add(
-                Happened {
-                    kind: EventKind::State,
-                    service: service.to_owned(),
-                    backend: Some(backend.to_owned()),
-                    address: None,
-                    from: before.unwrap_or(configured).name(),
-                    to: state.name(),
-                    reason: "by an operator".to_owned(),
-                    latency_ms: None,
-                    last_error: None,
-                },
-                Instant::now(),
-            );
+            let happened = Happened {
+                kind: EventKind::State,
+                service: service.to_owned(),
+                backend: Some(backend.to_owned()),
+                address: None,
+                from: before.unwrap_or(configured).name(),
+                to: state.name(),
+                reason: "by an operator".to_owned(),
+                latency_ms: None,
+                last_error: None,
+            };
+            self.happened(vec![happened], Instant::now());
         }
         Ok(DrainAnswer { service: service.to_owned(), backend: backend.to_owned(), state, changed })
     }

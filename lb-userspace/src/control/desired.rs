@@ -34,6 +34,7 @@ use crate::ring::{self, Fingerprint, Member, Seed};
 
 use super::ids::{Exhausted, Pool, Rests, SavedPool};
 use super::leaving::Leaving;
+use super::safety::Safety;
 
 /// A backend of a service, by the names the configuration gives them.
 pub type BackendName = (String, String);
@@ -220,13 +221,23 @@ pub struct View<'a> {
     pub overrides: &'a BTreeMap<BackendName, BackendState>,
     /// Backends that the file has no more, as long as some flow may be theirs.
     pub leaving: &'a Leaving,
+    /// Who takes traffic although it looks dead, and which fallbacks are not used.
+    pub safety: &'a Safety,
 }
 
 impl View<'_> {
-    /// Whether a backend may take traffic, as far as health goes: checked and up, or not checked at all.
+    /// Whether a backend may take traffic, as far as health goes: checked and up, or not checked at all, or kept.
     pub fn is_up(&self, service: &Service, backend: &Backend) -> bool {
         service.health.is_none()
             || self.verdicts.get(&(service.name.clone(), backend.name.clone())).copied().unwrap_or(false)
+            || self.safety.keeps(&service.name, backend)
+    }
+
+    /// Whether it takes new flows: up, active, and no fallback that is not used. The flows of a fallback stay where they are.
+    pub fn takes_flows(&self, service: &Service, backend: &Backend) -> bool {
+        self.is_up(service, backend)
+            && self.state(service, backend) == BackendState::Active
+            && !self.safety.holds_back(&service.name, backend)
     }
 
     /// A service's backends, and then those that are leaving it.
@@ -688,7 +699,7 @@ fn ring_for(
         || now.duration_since(since) >= FIRST_CHECKS
         || of_family().all(|b| view.is_checked(service, b));
     let mut members: Vec<(Member, u16)> = of_family()
-        .filter(|b| whole && view.is_up(service, b) && view.state(service, b) == BackendState::Active)
+        .filter(|b| whole && view.takes_flows(service, b))
         .map(|b| (member(b), ids.backend(service, b).unwrap_or(0)))
         .filter(|(_, id)| !blocked.contains(id))
         .collect();

@@ -199,7 +199,9 @@ impl Controller {
         let mut ids_now = self.ids.clone();
         let runs = compute(&self.model, self.view(), &mut ids_now, &self.rings)?;
         let mut ids_then = ids_now.clone();
-        let view = View { verdicts: &verdicts, overrides: &self.overrides, leaving: &leaving };
+        let mut safety = self.safety.clone();
+        safety.update(&next, &verdicts, |s, b| self.view().state(s, b), now);
+        let view = View { verdicts: &verdicts, overrides: &self.overrides, leaving: &leaving, safety: &safety };
         let would = compute(&next, view, &mut ids_then, &runs.rings)?;
         let old = Side { model: &self.model, view: self.view(), desired: &runs, ids: &ids_now };
         let new = Side { model: &next, view, desired: &would, ids: &ids_then };

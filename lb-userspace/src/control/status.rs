@@ -68,6 +68,7 @@ pub(super) fn build(c: &Controller) -> Status {
         interfaces,
         passed: Traffic { packets: host.packets, bytes: host.bytes },
         checks_late: c.checker.late().histogram(),
+        hooks: c.hooks.status(),
         services,
         degraded,
     }
@@ -85,13 +86,29 @@ fn service(c: &Controller, service: &Service, degraded: &mut Vec<String>) -> Ser
     let id = c.ids.service(&service.name).unwrap_or(0);
     let count: ServiceCounters = counters(c.dataplane.service_counters(id), degraded);
     let mut backends: Vec<BackendStatus> = service.backends.iter().map(|b| backend(c, service, b, degraded)).collect();
+    let unusual = c.safety.unusual(&service.name);
     let healthy = backends.iter().filter(|b| matches!(b.health, Health::Up | Health::Unchecked)).count();
     backends.extend(c.leaving.of(service).map(|b| BackendStatus { leaving: true, ..backend(c, service, b, degraded) }));
     let state = match healthy {
-        0 => ServiceState::Down,
-        n if n < service.min_healthy as usize => ServiceState::Degraded,
+        0 if !unusual.panic && !unusual.open => ServiceState::Down,
+        n if n < (service.min_healthy as usize).max(1) => ServiceState::Degraded,
         _ => ServiceState::Up,
     };
+    for backend in backends.iter().filter(|b| b.kept && !unusual.panic && !unusual.open) {
+        degraded
+            .push(format!("service {}: {} looks dead and is kept: max_ejected are out", service.name, backend.name));
+    }
+    let sentences = [
+        (
+            unusual.panic,
+            "PANIC: more backends look dead than panic_threshold; the checks are distrusted, and all are kept",
+        ),
+        (unusual.open, "every backend looks dead, and all are used (on_empty: fail-open)"),
+        (unusual.fallback, "fallback backends are used: too few of the others are up"),
+    ];
+    for (_, sentence) in sentences.iter().filter(|(is, _)| *is) {
+        degraded.push(format!("service {}: {sentence}", service.name));
+    }
     match state {
         ServiceState::Up => {}
         ServiceState::Degraded => degraded.push(format!(
@@ -115,6 +132,10 @@ fn service(c: &Controller, service: &Service, degraded: &mut Vec<String>) -> Ser
             Scheduler::Maglev => "maglev".to_owned(),
         },
         state,
+        ready: c.readiness.is_ready(&service.name),
+        panic: unusual.panic,
+        fallback: unusual.fallback,
+        fail_open: unusual.open,
         rings: rings
             .map(|(key, ring)| {
                 let kinds = c.dataplane.row_kinds(key.id(id));
@@ -222,6 +243,8 @@ fn backend(c: &Controller, service: &Service, backend: &Backend, degraded: &mut 
             (Some(_), Some(snapshot)) => snapshot.health,
             (Some(_), None) => Health::Checking,
         },
+        kept: c.safety.keeps(&service.name, backend),
+        fallback: backend.fallback,
         reason: snapshot.as_ref().and_then(|s| s.reason.clone()),
         warning: snapshot.as_ref().and_then(|s| s.warning.clone()),
         latency_ms: snapshot.as_ref().and_then(|s| s.latency).map(|l| l.as_secs_f64() * 1000.0),

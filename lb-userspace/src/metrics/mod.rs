@@ -30,6 +30,12 @@ pub fn render(status: &Status) -> String {
     out.family(&names::CONFIG_APPLIED).count(&[], status.config.applied_at);
     out.family(&names::CONFIG_RELOAD_SUCCESS).flag(&[], status.config.last_error.is_none());
 
+    out.family(&names::HOOK_EVENTS);
+    for hook in &status.hooks {
+        for (result, count) in [("done", hook.done), ("failed", hook.failed), ("lost", hook.lost)] {
+            out.count(&[&hook.hook, result], count);
+        }
+    }
     out.family(&names::INTERFACE_XDP_MODE);
     for interface in &status.interfaces {
         for mode in ["native", "generic"] {
@@ -43,6 +49,18 @@ pub fn render(status: &Status) -> String {
     out.family(&names::SERVICE_UP);
     for service in services {
         out.flag(&[&service.name], service.state == ServiceState::Up);
+    }
+    let gauges: [(&'static Metric, OfService); 4] = [
+        (&names::SERVICE_READY, |s| s.ready.into()),
+        (&names::SERVICE_PANIC, |s| (s.panic || s.fail_open).into()),
+        (&names::SERVICE_FALLBACK, |s| s.fallback.into()),
+        (&names::SERVICE_KEPT, |s| s.backends.iter().filter(|b| b.kept).count() as u64),
+    ];
+    for (metric, value) in gauges {
+        out.family(metric);
+        for service in services {
+            out.count(&[&service.name], value(service));
+        }
     }
     type OfService = fn(&ServiceStatus) -> u64;
     let counters: [(&'static Metric, OfService); 6] = [
@@ -386,7 +404,7 @@ mod tests {
     fn values_are_those_of_the_status_in_base_units() {
         let families = read(&render(&fixture::status()));
         type Labels = &'static [(&'static str, &'static str)];
-        let table: [(&str, Labels, Option<f64>); 31] = [
+        let table: [(&str, Labels, Option<f64>); 36] = [
             ("sluice_build_info", &[("version", "0.1.0")], Some(1.0)),
             ("sluice_config_last_reload_success", &[], Some(0.0)),
             ("sluice_interface_xdp_mode", &[("interface", "eth0"), ("mode", "native")], Some(1.0)),
@@ -394,6 +412,11 @@ mod tests {
             ("sluice_interface_xdp_mode", &[("interface", "eth1"), ("mode", "generic")], Some(1.0)),
             ("sluice_service_up", &[("service", "web")], Some(1.0)),
             ("sluice_service_up", &[("service", "dns")], Some(0.0)),
+            ("sluice_service_ready", &[("service", "web")], Some(1.0)),
+            ("sluice_service_fallback", &[("service", "web")], Some(0.0)),
+            ("sluice_service_panic", &[("service", "dns")], Some(0.0)),
+            ("sluice_service_kept_backends", &[("service", "web")], Some(0.0)),
+            ("sluice_hook_events_total", &[("hook", "/usr/local/bin/withdraw-vip"), ("result", "lost")], Some(1.0)),
             ("sluice_service_drops_total", &[("service", "web"), ("reason", "no_neighbour")], Some(12.0)),
             ("sluice_service_drops_total", &[("service", "web"), ("reason", "internal")], Some(0.0)),
             ("sluice_ring_rows", &[("service", "web"), ("family", "ipv6")], Some(16384.0)),

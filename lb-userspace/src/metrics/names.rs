@@ -52,6 +52,8 @@ metrics! {
         "When the running configuration was applied, in seconds since the Unix epoch.";
     CONFIG_RELOAD_SUCCESS = Gauge "sluice_config_last_reload_success" []
         "1 if the last reload was applied, 0 if it was refused and the configuration before it is still in force.";
+    HOOK_EVENTS = Counter "sluice_hook_events_total" ["hook", "result"]
+        "Events that hooks were to be told: done, failed, and lost, for which the hook was too slow.";
     INTERFACE_XDP_MODE = Gauge "sluice_interface_xdp_mode" ["interface", "mode"]
         "1 for the mode the program is attached in, 0 for the other; generic is several times slower than native.";
     PASSED_PACKETS = Counter "sluice_passed_packets_total" []
@@ -60,6 +62,14 @@ metrics! {
         "Bytes of frames that are for no service, link header included.";
     SERVICE_UP = Gauge "sluice_service_up" ["service"]
         "1 if the service has at least min_healthy backends up, else 0.";
+    SERVICE_READY = Gauge "sluice_service_ready" ["service"]
+        "1 if traffic should be sent here, as /readyz has it: enough backends up, and for long enough.";
+    SERVICE_PANIC = Gauge "sluice_service_panic" ["service"]
+        "1 if more backends look dead than panic_threshold, or all with on_empty: fail-open: the dead are used.";
+    SERVICE_FALLBACK = Gauge "sluice_service_fallback" ["service"]
+        "1 if fallback backends are used.";
+    SERVICE_KEPT = Gauge "sluice_service_kept_backends" ["service"]
+        "Backends that look dead and take traffic all the same.";
     SERVICE_PACKETS = Counter "sluice_service_packets_total" ["service"]
         "Packets from clients forwarded to a backend.";
     SERVICE_BYTES = Counter "sluice_service_bytes_total" ["service"]

@@ -123,7 +123,11 @@ fn facts(b: &BackendStatus) -> [String; 6] {
         (Some(port), false) => format!("{}:{port}", b.address),
         (Some(port), true) => format!("[{}]:{port}", b.address),
     };
-    let health = if b.health == Health::Down { "DOWN" } else { b.health.name() };
+    let health = match (b.health, b.kept) {
+        (Health::Down, true) => "DOWN, kept",
+        (Health::Down, false) => "DOWN",
+        (other, _) => other.name(),
+    };
     let latency = b.latency_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.2}ms"));
     [b.name.clone(), address, b.weight.to_string(), table::state(b), health.to_owned(), latency]
 }

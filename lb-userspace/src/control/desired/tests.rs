@@ -20,6 +20,7 @@ struct World {
     verdicts: HashMap<BackendName, bool>,
     overrides: BTreeMap<BackendName, BackendState>,
     leaving: Leaving,
+    safety: Safety,
     net: NetState,
     now: Instant,
 }
@@ -32,6 +33,7 @@ impl World {
             verdicts: HashMap::new(),
             overrides: BTreeMap::new(),
             leaving: Leaving::default(),
+            safety: Safety::default(),
             net: NetState::default(),
             now: Instant::now(),
         }
@@ -47,11 +49,14 @@ impl World {
     }
 
     fn compute(&mut self, model: &Model) -> Desired {
-        let view = View { verdicts: &self.verdicts, overrides: &self.overrides, leaving: &self.leaving };
-        let desired = compute(model, view, &self.net, &Seed([5; 32]), &mut self.ids, &self.rings, self.now)
-            .unwrap_or_else(|f| panic!("{f}"));
-        release_slots(&mut self.ids, &desired.rings, self.now);
-        self.rings = desired.rings.clone();
+        let Self { ids, rings, verdicts, overrides, leaving, safety, net, now } = self;
+        let state =
+            |s: &Service, b: &Backend| overrides.get(&(s.name.clone(), b.name.clone())).copied().unwrap_or(b.state);
+        safety.update(model, verdicts, state, *now);
+        let view = View { verdicts, overrides, leaving, safety };
+        let desired = compute(model, view, net, &Seed([5; 32]), ids, rings, *now).unwrap_or_else(|f| panic!("{f}"));
+        release_slots(ids, &desired.rings, *now);
+        *rings = desired.rings.clone();
         desired
     }
 }
@@ -430,4 +435,27 @@ fn the_kernels_fib_may_name_any_interface_with_neighbours() {
         world.net.insert_link(Link::ethernet(index, &format!("veth{index}"), [2, 0, 0, 0, 1, 0]));
     }
     assert_eq!(world.compute(&model).tables.devices.len(), MOST_DEVICES);
+}
+
+#[test]
+fn a_backend_that_is_kept_has_its_rows_and_a_fallback_that_is_not_used_has_none() {
+    let text = TWO.replace("    backends:", "    panic_threshold: 60%\n    backends:")
+        + "      - { name: d, address: 10.0.0.3, port: 8080, fallback: true }\n";
+    let model = model(&text);
+    let mut world = World::new().all_up(&model);
+    let all = world.compute(&model);
+    assert_eq!(owners(&all, Family::V4).len(), 2, "d is not needed");
+    let id = |world: &World, n: usize| world.ids.backend(&model.services[0], &model.services[0].backends[n]).unwrap();
+    let spare = id(&world, 3);
+    assert!(all.tables.backends[&spare].flags & BACKEND_ALIVE != 0, "what flows it has it keeps");
+    for name in ["a", "b"] {
+        world.verdicts.insert(("web".to_owned(), name.to_owned()), false);
+    }
+    assert_eq!(owners(&world.compute(&model), Family::V4), BTreeSet::from([spare]), "d is up, so it is used");
+    world.verdicts.insert(("web".to_owned(), "d".to_owned()), false);
+    let kept = world.compute(&model);
+    let (a, b) = (id(&world, 0), id(&world, 1));
+    assert_eq!(owners(&kept, Family::V4), BTreeSet::from([a, b]), "nobody is left: the checks are distrusted");
+    assert!(kept.tables.backends[&a].flags & BACKEND_ALIVE != 0);
+    assert!(kept.tables.backends[&spare].flags & BACKEND_ALIVE == 0);
 }
