@@ -16,6 +16,7 @@ use lb_tests::lab::servers;
 use lb_tests::lab::{Lab, VIP};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use sluice::api::types::{BackendStatus, Event, EventKind, Events, Health, Status};
+use sluice::model::BackendState;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic_health::ServingStatus;
 
@@ -731,4 +732,60 @@ fn hooks_are_told_in_order_and_readiness_does_not_flap() {
     let hooks = daemon.status().unwrap().hooks;
     assert!(hooks[0].done >= 3 && hooks[1].done >= 7 && hooks[2].failed >= 10, "{hooks:?}");
     assert!(hooks.iter().all(|hook| hook.lost == 0) && hooks[2].done == 0, "{hooks:?}");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn an_agent_says_how_much_traffic_its_backend_gets() {
+    let lab = Lab::new().unwrap();
+    let b1 = &lab.backends[0].ns;
+    let _servers = [7_701, 7_702].map(|port| Mortal::new(b1, port));
+    let says = std::sync::Arc::new(std::sync::Mutex::new("100%\n".to_owned()));
+    let word = std::sync::Arc::clone(&says);
+    let listener = b1.run(|| TcpListener::bind(("::", 7_799))).unwrap().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.write_all(word.lock().unwrap().as_bytes());
+        }
+    });
+    // The first of two pools has the agent, so that the other shows what the checks alone say.
+    let agent = "    agent: { port: 7799, interval: 100ms }\n";
+    let mut config = Config::new(&lab);
+    config.appendix = pool(&lab, "asked", 7_700, agent, &[(7_701, "")]) + &pool(&lab, "not", 7_710, "", &[(7_702, "")]);
+    let launcher = Launcher::beside_us().unwrap();
+    let mut daemon = Daemon::start(&lab, launcher.clone(), &config.yaml()).unwrap();
+    let table: [(&str, fn(&BackendStatus) -> bool); 7] = [
+        ("75%\n", |b| b.weight == 75 && b.share == 1.0),
+        ("77% maxconn:30\n", |b| b.weight == 75),
+        ("drain\n", |b| b.state == BackendState::Drain && !b.overridden && b.share == 0.0 && b.health == Health::Up),
+        ("ready 20%\n", |b| b.state == BackendState::Active && b.weight == 20),
+        ("down#disk full\n", |b| {
+            b.health == Health::Down && b.reason.as_deref() == Some("its agent says down: disk full")
+        }),
+        ("nonsense\n", |b| b.health == Health::Down),
+        ("up drain 50%\n", |b| b.health == Health::Up && b.state == BackendState::Drain && b.weight == 50),
+    ];
+    for (word, wished) in table {
+        *says.lock().unwrap() = word.to_owned();
+        std::thread::sleep(Duration::from_millis(250));
+        let what = format!("the agent said {word:?}");
+        let status = daemon.wait(&what, SOON, |status| wished(backend(status, "asked"))).unwrap();
+        let other = backend(&status, "not");
+        assert_eq!((other.weight, other.health, other.state), (100, Health::Up, BackendState::Active), "{what}");
+    }
+    let told: Vec<String> = events(&daemon, &["--service", "asked"])
+        .into_iter()
+        .filter(|e| e.kind == EventKind::Agent)
+        .map(|e| e.to)
+        .collect();
+    assert_eq!(told, ["ready 75%", "drain 75%", "ready 20%", "down: disk full", "drain 50%"]);
+    let log = daemon.log(100_000);
+    assert_eq!(log.matches("speaks of maxconn").count(), 1, "{log}");
+
+    // Over a restart it holds, though the agent says nothing new.
+    *says.lock().unwrap() = "nonsense\n".to_owned();
+    daemon.stop().unwrap();
+    let daemon = Daemon::start(&lab, launcher, &config.yaml()).unwrap();
+    let status = daemon.status().unwrap();
+    assert_eq!(backend(&status, "asked").agent.as_deref(), Some("drain 50%"));
 }

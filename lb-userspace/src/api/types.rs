@@ -255,8 +255,9 @@ pub struct BackendStatus {
     pub id: u16,
     pub address: String,
     pub port: Option<u16>,
+    /// The weight in force: the file's, or what its agent made of it.
     pub weight: u32,
-    /// As configured, or as an operator overrode it.
+    /// As configured, or as its agent asked for, or as an operator overrode it.
     pub state: BackendState,
     /// True when `state` comes from `sluice drain` or `undrain`, not from the file.
     pub overridden: bool,
@@ -269,6 +270,9 @@ pub struct BackendStatus {
     /// It takes new flows only while the others are too few.
     #[serde(default)]
     pub fallback: bool,
+    /// What its agent said that holds; `null` where there is none, or before it said anything.
+    #[serde(default)]
+    pub agent: Option<String>,
     /// Why health is what it is: the last check's outcome.
     pub reason: Option<String>,
     /// What will make a check fail one day that passes now: a certificate that expires soon.
@@ -332,6 +336,8 @@ pub enum EventKind {
     Health,
     /// What an operator made of a backend: `active`, `drain`.
     State,
+    /// What a backend's agent said.
+    Agent,
     /// A backend looks dead and takes traffic all the same, because `max_ejected` are out: `kept`.
     Kept,
     /// A service's checks are distrusted: `on`, `off`.
@@ -349,6 +355,7 @@ impl EventKind {
         match self {
             Self::Health => "health",
             Self::State => "state",
+            Self::Agent => "agent",
             Self::Kept => "kept",
             Self::Panic => "panic",
             Self::Fallback => "fallback",
@@ -359,7 +366,7 @@ impl EventKind {
 
     pub const fn subject(self) -> Subject {
         match self {
-            Self::Health | Self::State | Self::Kept => Subject::Backend,
+            Self::Health | Self::State | Self::Agent | Self::Kept => Subject::Backend,
             Self::Panic | Self::Fallback | Self::Open | Self::Ready => Subject::Service,
         }
     }

@@ -188,8 +188,10 @@ pub(super) fn state(backend: &BackendStatus) -> String {
         return "leaving".to_owned();
     }
     let state = backend.state.name();
+    let asked = backend.agent.as_ref().is_some_and(|said| said.starts_with("drain") || said.starts_with("maint"));
     match (backend.overridden, backend.fallback) {
         (true, _) => format!("{state} (override)"),
+        (false, _) if asked => format!("{state} (agent)"),
         (false, true) => format!("{state} (fallback)"),
         (false, false) => state.to_owned(),
     }

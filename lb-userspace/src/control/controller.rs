@@ -20,6 +20,7 @@ use crate::dataplane::events::Listener;
 use crate::dataplane::packet_log::PacketLog;
 use crate::dataplane::{Dataplane, Features, Mode, Options as DataplaneOptions, Sizes, Tunables};
 use crate::exit::{Exit, Failure};
+use crate::health::agent::{self, Agents, Answer, Standing};
 use crate::health::{Checker, Key, Target, Transition};
 use crate::model::{Backend, BackendState, Model, OnEmpty, OnExit, Service, VipAddresses};
 use crate::net::neigh::{Keeper, resolve_soon};
@@ -55,6 +56,11 @@ pub struct Controller {
     /// Verdicts by backend; absent means not checked yet.
     pub(super) verdicts: HashMap<BackendName, bool>,
     pub(super) overrides: BTreeMap<BackendName, BackendState>,
+    agents: Agents,
+    /// What they said.
+    pub(super) standings: BTreeMap<BackendName, Standing>,
+    /// Something they said waits for rings to be allowed to change.
+    pub(super) agents_wait: bool,
     pub(super) safety: Safety,
     pub(super) readiness: Readiness,
     pub(super) hooks: Hooks,
@@ -84,6 +90,13 @@ pub struct Controller {
     key_digest: String,
 }
 
+/// What backends make known, one way or the other.
+#[derive(Debug)]
+pub struct Heard {
+    pub transitions: mpsc::UnboundedReceiver<Transition>,
+    pub answers: mpsc::UnboundedReceiver<Answer>,
+}
+
 impl std::fmt::Debug for Controller {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Controller").field("generation", &self.generation).finish_non_exhaustive()
@@ -97,7 +110,7 @@ impl Controller {
         Options { config: path, log_packets }: Options,
         model: Model,
         net: watch::Receiver<Arc<NetState>>,
-    ) -> Result<(Self, mpsc::UnboundedReceiver<Transition>), Failure> {
+    ) -> Result<(Self, Heard), Failure> {
         let (hash_key, made) = secret::load_or_create(&model.hash_key)?;
         let before = Before::load(&model.node.bpf_dir, &secret::digest(&hash_key)).inspect_err(|_| {
             // Refused for being another one: the place of the lost one stays empty.
@@ -127,7 +140,8 @@ impl Controller {
         let vips = VipManager::open(&model.node.run_dir)?;
         let history = History::load(&model.node.run_dir);
         let keeper = Keeper::start(net.clone())?;
-        let (transitions, heard) = mpsc::unbounded_channel();
+        let (transitions, changes) = mpsc::unbounded_channel();
+        let (answers, said) = mpsc::unbounded_channel();
         let net = net.borrow().clone();
         let key_digest = secret::digest(&hash_key);
         // While the maps change from the old configuration to the new one, both are served.
@@ -158,6 +172,9 @@ impl Controller {
             checker: Checker::new(transitions),
             verdicts: before.verdicts(),
             overrides: before.overrides(),
+            agents: Agents::new(answers),
+            standings: before.agents(),
+            agents_wait: false,
             safety: before.safety(),
             readiness: Readiness::default(),
             hooks: Hooks::default(),
@@ -187,7 +204,7 @@ impl Controller {
             controller.checker.set_targets(targets(&controller.model, controller.view()));
         }
         match controller.transition(model) {
-            Ok(_) => Ok((controller, heard)),
+            Ok(_) => Ok((controller, Heard { transitions: changes, answers: said })),
             Err(failure) => {
                 controller.give_up();
                 Err(failure)
@@ -211,7 +228,13 @@ impl Controller {
     }
 
     pub(super) fn view(&self) -> View<'_> {
-        View { verdicts: &self.verdicts, overrides: &self.overrides, leaving: &self.leaving, safety: &self.safety }
+        View {
+            verdicts: &self.verdicts,
+            overrides: &self.overrides,
+            leaving: &self.leaving,
+            safety: &self.safety,
+            agents: &self.standings,
+        }
     }
 
     /// One line for systemd and the log.
@@ -345,6 +368,7 @@ impl Controller {
             .collect();
         self.overrides.retain(|name, _| known.contains(name));
         self.verdicts.retain(|name, _| known.contains(name));
+        self.ask_agents(&known);
         let model = &self.model;
         self.ejections.retain(|name, _| model.services.iter().any(|s| s.name == *name));
         self.checker.set_targets(targets(&self.model, self.view()));
@@ -435,7 +459,7 @@ impl Controller {
         let now = Instant::now();
         let mut ids = self.ids.clone();
         let mut safety = self.safety.clone();
-        let found = safety.update(&self.model, &self.verdicts, |s, b| self.view().state(s, b), now);
+        let found = safety.update(&self.model, &self.verdicts, |s, b| self.view().is_wanted(s, b), now);
         let view = View { safety: &safety, ..self.view() };
         let desired = desired::compute(&self.model, view, &self.net, &self.seed, &mut ids, &self.rings, now)?;
 
@@ -480,7 +504,7 @@ impl Controller {
         for happened in happened {
             let Happened { kind, service, backend, to, reason, .. } = &happened;
             let of = backend.as_ref().map_or_else(String::new, |backend| format!("/{backend}"));
-            match (kind, *to) {
+            match (kind, &**to) {
                 // The checker has told it.
                 (EventKind::Health, _) => {}
                 (EventKind::Panic | EventKind::Open, "on") => error!("PANIC: service {service}: {reason}"),
@@ -492,6 +516,7 @@ impl Controller {
                 (EventKind::Kept, _) => warn!("{service}{of} looks dead and is kept: {reason}"),
                 (EventKind::Ready, "unready") => warn!("service {service} is not ready for traffic: {reason}"),
                 (EventKind::Ready, _) => info!("service {service} is ready for traffic: {reason}"),
+                (EventKind::Agent, to) => info!("{service}{of}: its agent says {to}"),
                 (EventKind::State, to) => info!("{service}{of} set to {to} {reason}"),
             }
             self.hooks.tell(self.journal.add(happened, at));
@@ -509,6 +534,7 @@ impl Controller {
     /// How many of a service's backends are healthy, for its readiness.
     fn seen_of(&self, service: &Service) -> Seen {
         let verdict = |b: &Backend| match service.health {
+            _ if self.view().is_down_by_agent(service, b) => Some(false),
             None => Some(true),
             Some(_) => self.verdicts.get(&(service.name.clone(), b.name.clone())).copied(),
         };
@@ -583,6 +609,52 @@ impl Controller {
         })
     }
 
+    /// Asks the agents of the running configuration, and forgets what others said.
+    fn ask_agents(&mut self, known: &BTreeSet<BackendName>) {
+        let others = self.agents.set(agent_targets(&self.model));
+        for Key { service, backend } in others {
+            self.standings.remove(&(service, backend));
+        }
+        let model = &self.model;
+        let asks = |name: &str| model.services.iter().any(|s| s.name == name && s.agent.is_some());
+        self.standings.retain(|name, _| known.contains(name) && asks(&name.0));
+    }
+
+    /// What agents said. Who is down or wants no new flows does not wait for a turn.
+    pub fn agents_said(&mut self, answers: Vec<Answer>) {
+        let mut at_once = false;
+        for (Key { service, backend }, reply) in answers {
+            let name = (service, backend);
+            if !self.is_known(&name) {
+                continue;
+            }
+            let standing = self.standings.entry(name.clone()).or_default();
+            let before = standing.clone();
+            standing.hear(&reply);
+            if *standing == before {
+                continue;
+            }
+            at_once |= standing.down().is_some() && before.down().is_none();
+            at_once |= standing.is_draining() && !before.is_draining();
+            let happened = Happened {
+                kind: EventKind::Agent,
+                service: name.0,
+                backend: Some(name.1),
+                address: None,
+                from: before.to_string().into(),
+                to: standing.to_string().into(),
+                reason: "its agent says so".to_owned(),
+                latency_ms: None,
+                last_error: None,
+            };
+            self.agents_wait = true;
+            self.happened(vec![happened], Instant::now());
+        }
+        if self.agents_wait && (at_once || self.next_turn().is_none()) {
+            self.rise();
+        }
+    }
+
     /// When rings may change next; `None` for now. Who does not wait for it: a death, and an operator's drain.
     pub(super) fn next_turn(&self) -> Option<Instant> {
         self.turns.wait(self.model.node.min_ring_interval, Instant::now())
@@ -590,6 +662,7 @@ impl Controller {
 
     /// Backends that came up count as up, and everything that waited for a turn is applied.
     pub(super) fn rise(&mut self) {
+        self.agents_wait = false;
         self.note_risen();
         self.refresh("health changed");
     }
@@ -756,8 +829,8 @@ impl Controller {
                 service: service.to_owned(),
                 backend: Some(backend.to_owned()),
                 address: None,
-                from: before.unwrap_or(configured).name(),
-                to: state.name(),
+                from: before.unwrap_or(configured).name().into(),
+                to: state.name().into(),
                 reason: "by an operator".to_owned(),
                 latency_ms: None,
                 last_error: None,
@@ -786,6 +859,19 @@ pub(super) fn restart_needed(old: &Model, new: &Model) -> Result<(), Failure> {
         Some((what, _)) => Err(Failure::new(Exit::ConfigInvalid, format!("{what} cannot change while sluice runs"))
             .hint("restart sluice to change it, or put the old value back and reload")),
     }
+}
+
+fn agent_targets(model: &Model) -> Vec<agent::Target> {
+    let mut out = Vec::new();
+    for service in &model.services {
+        let Some(agent) = &service.agent else { continue };
+        out.extend(service.backends.iter().map(|backend| agent::Target {
+            key: Key { service: service.name.clone(), backend: backend.name.clone() },
+            backend: SocketAddr::new(backend.address, backend.port.unwrap_or(0)),
+            agent: agent.clone(),
+        }));
+    }
+    out
 }
 
 fn targets(model: &Model, view: View<'_>) -> Vec<Target> {

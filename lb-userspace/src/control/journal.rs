@@ -3,6 +3,7 @@
 //! Each is logged as well, by whoever caused it; the journal is for who asks later, `sluice backends events`. It is
 //! bounded, because a backend that flaps for a week must not take the controller's memory.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -27,8 +28,8 @@ pub(super) struct Happened {
     /// `None`: to the service as a whole.
     pub backend: Option<String>,
     pub address: Option<String>,
-    pub from: &'static str,
-    pub to: &'static str,
+    pub from: Cow<'static, str>,
+    pub to: Cow<'static, str>,
     pub reason: String,
     pub latency_ms: Option<f64>,
     pub last_error: Option<String>,
@@ -41,8 +42,8 @@ impl From<&Transition> for Happened {
             service: t.key.service.clone(),
             backend: Some(t.key.backend.clone()),
             address: Some(t.address.to_string()),
-            from: t.from.name(),
-            to: if t.up { Health::Up } else { Health::Down }.name(),
+            from: t.from.name().into(),
+            to: if t.up { Health::Up } else { Health::Down }.name().into(),
             reason: t.reason.clone(),
             latency_ms: t.latency.map(|latency| latency.as_secs_f64() * 1e3),
             last_error: t.last_error.clone(),
@@ -64,8 +65,8 @@ impl Journal {
             service,
             backend,
             address,
-            from: from.to_owned(),
-            to: to.to_owned(),
+            from: from.into_owned(),
+            to: to.into_owned(),
             reason,
             latency_ms,
             last_error,
@@ -103,8 +104,8 @@ mod tests {
             service: "web".to_owned(),
             backend: Some("one".to_owned()),
             address: None,
-            from: "up",
-            to: "down",
+            from: "up".into(),
+            to: "down".into(),
             reason: reason.to_owned(),
             latency_ms: None,
             last_error: None,

@@ -80,8 +80,8 @@ impl Readiness {
                 service,
                 backend: None,
                 address: None,
-                from: before.map_or("unknown", word),
-                to: word(ready),
+                from: before.map_or("unknown", word).into(),
+                to: word(ready).into(),
                 reason,
                 latency_ms: None,
                 last_error: None,
@@ -102,24 +102,24 @@ mod tests {
     }
 
     /// What is told when a service is seen so, at these seconds after the start.
-    fn told(readiness: &mut Readiness, start: Instant, seconds: u32, seen: Seen) -> Option<&'static str> {
+    fn told(readiness: &mut Readiness, start: Instant, seconds: u32, seen: Seen) -> Option<String> {
         let happened = readiness.update(vec![("web".to_owned(), seen)], start + seconds * SECOND);
-        happened.first().map(|h| h.to)
+        happened.first().map(|h| h.to.to_string())
     }
 
     #[test]
     fn a_service_is_ready_at_its_first_sight_and_after_that_only_when_it_lasts() {
         let (mut readiness, start) = (Readiness::default(), Instant::now());
-        let mut see = |seconds, seen| told(&mut readiness, start, seconds, seen);
-        assert_eq!(see(0, Seen::Unknown), None);
-        assert_eq!(see(1, Seen::Enough), Some("ready"));
-        assert_eq!(see(2, few()), Some("unready"), "at once");
+        let mut told = |seconds, seen| told(&mut readiness, start, seconds, seen);
+        assert_eq!(told(0, Seen::Unknown), None);
+        assert_eq!(told(1, Seen::Enough), Some("ready".to_owned()));
+        assert_eq!(told(2, few()), Some("unready".to_owned()), "at once");
         for flap in 3..20 {
             let seen = if flap % 3 == 0 { few() } else { Seen::Enough };
-            assert_eq!(see(flap, seen), None, "it flaps");
+            assert_eq!(told(flap, seen), None, "it flaps");
         }
-        assert_eq!(see(30, Seen::Enough), Some("ready"), "since 19 s");
-        assert_eq!(see(31, Seen::Enough), None);
+        assert_eq!(told(30, Seen::Enough), Some("ready".to_owned()), "since 19 s");
+        assert_eq!(told(31, Seen::Enough), None);
     }
 
     #[test]
@@ -127,7 +127,11 @@ mod tests {
         let (mut readiness, start) = (Readiness::default(), Instant::now());
         assert!(!readiness.is_ready("web"));
         assert_eq!(told(&mut readiness, start, 0, Seen::Unknown), None);
-        assert_eq!(told(&mut readiness, start, 1, few()), Some("unready"), "an earlier daemon may have said otherwise");
+        assert_eq!(
+            told(&mut readiness, start, 1, few()),
+            Some("unready".to_owned()),
+            "an earlier daemon may have said otherwise"
+        );
         assert_eq!(told(&mut readiness, start, 2, Seen::Enough), None);
         assert!(!readiness.is_due(start + 6 * SECOND));
         assert!(readiness.is_due(start + 7 * SECOND));
@@ -136,7 +140,7 @@ mod tests {
     #[test]
     fn while_the_checks_are_distrusted_it_stays_what_it_was() {
         let (mut readiness, start) = (Readiness::default(), Instant::now());
-        assert_eq!(told(&mut readiness, start, 0, Seen::Enough), Some("ready"));
+        assert_eq!(told(&mut readiness, start, 0, Seen::Enough), Some("ready".to_owned()));
         assert_eq!(told(&mut readiness, start, 1, Seen::Unknown), None);
         assert!(readiness.is_ready("web"));
         readiness.update(vec![], start);

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::desired::BackendName;
 use super::journal::Happened;
 use crate::api::types::EventKind;
-use crate::model::{Backend, BackendState, Model, OnEmpty, Service};
+use crate::model::{Backend, Model, OnEmpty, Service};
 
 /// How long there must have been no reason for panic or fallback before it ends.
 pub const HOLD: Duration = Duration::from_secs(10);
@@ -113,12 +113,13 @@ impl Safety {
         latches.filter_map(|latch| latch.ends()).any(|at| at <= now)
     }
 
-    /// Looks at all services anew. `state` is a backend's state in force.
+    /// Looks at all services anew. `counts` says whether a backend would take traffic if it were up: whom an operator or its
+    /// agent took out is not health's to count.
     pub(super) fn update(
         &mut self,
         model: &Model,
         verdicts: &HashMap<BackendName, bool>,
-        state: impl Fn(&Service, &Backend) -> BackendState,
+        counts: impl Fn(&Service, &Backend) -> bool,
         now: Instant,
     ) -> Findings {
         self.0.retain(|name, _| model.services.iter().any(|s| s.name == *name));
@@ -128,12 +129,7 @@ impl Safety {
                 None => Some(true),
                 Some(_) => verdicts.get(&(service.name.clone(), b.name.clone())).copied(),
             };
-            // Who an operator took out is not health's to count.
-            let counted = || {
-                let members =
-                    service.backends.iter().filter(|b| b.weight > 0 && state(service, b) == BackendState::Active);
-                members.map(|b| (b, verdict(b)))
-            };
+            let counted = || service.backends.iter().filter(|b| counts(service, b)).map(|b| (b, verdict(b)));
             // Whose first check is not over may be up.
             let may_serve = |v6: Option<bool>| {
                 let primaries = counted().filter(|(b, _)| !b.fallback && v6.is_none_or(|v6| b.address.is_ipv6() == v6));
@@ -225,8 +221,8 @@ impl Pool {
                     service: service.name.clone(),
                     backend: None,
                     address: None,
-                    from: words(was),
-                    to: words(is),
+                    from: words(was).into(),
+                    to: words(is).into(),
                     reason: format!("{family}{reason}"),
                     latency_ms: None,
                     last_error: None,
@@ -263,8 +259,8 @@ impl Pool {
                 service: service.name.clone(),
                 backend: Some(name.clone()),
                 address: None,
-                from: "out",
-                to: "kept",
+                from: "out".into(),
+                to: "kept".into(),
                 reason: reason.clone(),
                 latency_ms: None,
                 last_error: None,

@@ -224,6 +224,8 @@ fn backend(c: &Controller, service: &Service, backend: &Backend, degraded: &mut 
     let count: BackendCounters = counters(c.dataplane.backend_counters(id), degraded);
     let key = Key { service: name.0.clone(), backend: name.1.clone() };
     let snapshot = c.checker.snapshot(&key);
+    let agent = c.view().agent(service, backend).cloned();
+    let said = agent.as_ref().and_then(|standing| standing.down().map(str::to_owned));
     // A ring per protocol holds the same rows, so the first that can have the backend stands for all.
     let serves = |family| service.backends_for(family == Family::V6).any(|b| b.address == backend.address);
     let ring = c.rings.iter().find(|(key, _)| key.service == service.name && serves(key.family));
@@ -234,18 +236,23 @@ fn backend(c: &Controller, service: &Service, backend: &Backend, degraded: &mut 
         id,
         address: backend.address.to_string(),
         port: backend.port,
-        weight: backend.weight,
-        state: c.overrides.get(&name).copied().unwrap_or(backend.state),
+        weight: c.view().weight(service, backend),
+        state: c.view().state(service, backend),
         overridden: c.overrides.contains_key(&name),
         leaving: false,
         health: match (&service.health, &snapshot) {
+            _ if said.is_some() => Health::Down,
             (None, _) => Health::Unchecked,
             (Some(_), Some(snapshot)) => snapshot.health,
             (Some(_), None) => Health::Checking,
         },
         kept: c.safety.keeps(&service.name, backend),
         fallback: backend.fallback,
-        reason: snapshot.as_ref().and_then(|s| s.reason.clone()),
+        agent: agent.map(|standing| standing.to_string()),
+        reason: match said {
+            Some(said) => Some(format!("its agent says {said}")),
+            None => snapshot.as_ref().and_then(|s| s.reason.clone()),
+        },
         warning: snapshot.as_ref().and_then(|s| s.warning.clone()),
         latency_ms: snapshot.as_ref().and_then(|s| s.latency).map(|l| l.as_secs_f64() * 1000.0),
         since: snapshot.as_ref().map(|s| unix_ms(s.since) / 1_000),

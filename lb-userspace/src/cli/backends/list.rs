@@ -139,8 +139,11 @@ fn ages(b: &BackendStatus, now: u64) -> [String; 2] {
 
 /// What the last check saw, and what is coming.
 fn why(b: &BackendStatus) -> String {
-    let said: Vec<&str> = b.reason.as_deref().into_iter().chain(b.warning.as_deref()).collect();
-    said.join("; ")
+    let agent =
+        b.agent.as_deref().filter(|said| *said != "ready 100%" && !b.reason.iter().any(|why| why.contains(said)));
+    let agent = agent.map(|said| format!("agent: {said}"));
+    let said = [b.reason.as_deref(), b.warning.as_deref(), agent.as_deref()];
+    said.into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 
 /// The same, and what went wrong last where that is something else.

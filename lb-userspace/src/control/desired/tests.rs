@@ -21,6 +21,7 @@ struct World {
     overrides: BTreeMap<BackendName, BackendState>,
     leaving: Leaving,
     safety: Safety,
+    agents: BTreeMap<BackendName, Standing>,
     net: NetState,
     now: Instant,
 }
@@ -34,6 +35,7 @@ impl World {
             overrides: BTreeMap::new(),
             leaving: Leaving::default(),
             safety: Safety::default(),
+            agents: BTreeMap::new(),
             net: NetState::default(),
             now: Instant::now(),
         }
@@ -49,11 +51,11 @@ impl World {
     }
 
     fn compute(&mut self, model: &Model) -> Desired {
-        let Self { ids, rings, verdicts, overrides, leaving, safety, net, now } = self;
-        let state =
-            |s: &Service, b: &Backend| overrides.get(&(s.name.clone(), b.name.clone())).copied().unwrap_or(b.state);
-        safety.update(model, verdicts, state, *now);
-        let view = View { verdicts, overrides, leaving, safety };
+        let Self { ids, rings, verdicts, overrides, leaving, safety, agents, net, now } = self;
+        let before = safety.clone();
+        let view = View { verdicts, overrides, leaving, safety: &before, agents };
+        safety.update(model, verdicts, |s, b| view.is_wanted(s, b), *now);
+        let view = View { safety, ..view };
         let desired = compute(model, view, net, &Seed([5; 32]), ids, rings, *now).unwrap_or_else(|f| panic!("{f}"));
         release_slots(ids, &desired.rings, *now);
         *rings = desired.rings.clone();
@@ -458,4 +460,32 @@ fn a_backend_that_is_kept_has_its_rows_and_a_fallback_that_is_not_used_has_none(
     assert_eq!(owners(&kept, Family::V4), BTreeSet::from([a, b]), "nobody is left: the checks are distrusted");
     assert!(kept.tables.backends[&a].flags & BACKEND_ALIVE != 0);
     assert!(kept.tables.backends[&spare].flags & BACKEND_ALIVE == 0);
+}
+
+#[test]
+fn what_an_agent_says_changes_weight_and_state_and_an_operators_word_counts_for_more() {
+    use crate::health::agent::Reply;
+
+    let model = model(&TWO.replace("    backends:", "    agent: { port: 9999 }\n    backends:"));
+    let mut world = World::new().all_up(&model);
+    let rows = |world: &World, desired: &Desired, n: usize| {
+        let id = world.ids.backend(&model.services[0], &model.services[0].backends[n]).unwrap();
+        let (_, ring) = desired.rings.iter().find(|(key, _)| key.family == Family::V4).unwrap();
+        ring.rows_of.get(&id).copied().unwrap_or(0) * 100 / ring.len()
+    };
+    let says = |world: &mut World, text: &str| {
+        let name = ("web".to_owned(), "a".to_owned());
+        world.agents.entry(name).or_default().hear(&Reply::parse(text).unwrap());
+        let desired = world.compute(&model);
+        [rows(world, &desired, 0), rows(world, &desired, 1)]
+    };
+    assert_eq!(says(&mut world, "100%"), [50, 50]);
+    assert_eq!(says(&mut world, "50%"), [33, 66]);
+    assert_eq!(says(&mut world, "53%"), [33, 66], "it wavers");
+    assert_eq!(says(&mut world, "drain 100%"), [0, 100]);
+    assert_eq!(says(&mut world, "ready"), [50, 50]);
+    assert_eq!(says(&mut world, "down"), [0, 100]);
+    assert_eq!(says(&mut world, "up drain"), [0, 100]);
+    world.overrides.insert(("web".to_owned(), "a".to_owned()), BackendState::Active);
+    assert_eq!(says(&mut world, "drain"), [50, 50], "an operator put it back");
 }

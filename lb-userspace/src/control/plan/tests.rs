@@ -41,7 +41,8 @@ fn between(old: &str, new: &str, down: &[&str]) -> Plan {
     let overrides = BTreeMap::new();
     let mut leaving = Leaving::default();
     let (none, safety) = (Leaving::default(), Safety::default());
-    let view = View { verdicts: &verdicts, overrides: &overrides, leaving: &none, safety: &safety };
+    let view =
+        View { verdicts: &verdicts, overrides: &overrides, leaving: &none, safety: &safety, agents: &BTreeMap::new() };
     let mut ids = Ids::new(SIZES);
     let compute = |model: &Model, view: View<'_>, ids: &mut Ids, rings: &Rings| {
         desired::compute(model, view, &net, &Seed([5; 32]), ids, rings, now).unwrap_or_else(|f| panic!("{f}"))

@@ -36,11 +36,8 @@ impl World {
 
     fn update(&mut self) -> Findings {
         let drained = &self.drained;
-        let state = |_: &Service, b: &Backend| match drained.contains(&b.name.as_str()) {
-            true => BackendState::Drain,
-            false => BackendState::Active,
-        };
-        self.safety.update(&self.model, &self.verdicts, state, self.now)
+        let counts = |_: &Service, b: &Backend| !drained.contains(&b.name.as_str());
+        self.safety.update(&self.model, &self.verdicts, counts, self.now)
     }
 
     /// These look so from now on, one after the other.
@@ -73,7 +70,7 @@ impl World {
 }
 
 fn told(findings: &Findings) -> Vec<(EventKind, Option<&str>, &str)> {
-    findings.happened.iter().map(|h| (h.kind, h.backend.as_deref(), h.to)).collect()
+    findings.happened.iter().map(|h| (h.kind, h.backend.as_deref(), &*h.to)).collect()
 }
 
 #[test]
