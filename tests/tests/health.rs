@@ -527,7 +527,7 @@ fn every_change_of_health_is_an_event_and_the_list_says_why() {
     let mut server = Mortal::new(&lab.backends[0].ns, 7_401);
     let mut config = Config::new(&lab);
     config.appendix = format!(
-        "  - name: mortal\n    listen: {}:7401\n    health: {{ tcp: {{}}, interval: 100ms, rise: 2, fall: 2 }}\n    \
+        "  - name: mortal\n    listen: {}:7401\n    health: {{ tcp: {{}}, interval: 100ms, timeout: 100ms, rise: 2, fall: 2 }}\n    \
          backends: [{{ name: b, address: {}, port: 7401 }}]\n",
         VIP.v4, lab.backends[0].address.v4,
     );
@@ -571,7 +571,7 @@ fn pool(lab: &Lab, name: &str, port: u16, keys: &str, backends: &[(u16, &str)]) 
         format!("      - {{ name: b{port}, address: {}, port: {port}{keys} }}\n", lab.backends[0].address.v4)
     });
     format!(
-        "  - name: {name}\n    listen: {}:{port}\n    health: {{ tcp: {{}}, interval: 100ms, rise: 2, fall: 2 }}\n{keys}    \
+        "  - name: {name}\n    listen: {}:{port}\n    health: {{ tcp: {{}}, interval: 100ms, timeout: 100ms, rise: 2, fall: 2 }}\n{keys}    \
          backends:\n{}",
         VIP.v4,
         backends.collect::<String>()
@@ -602,12 +602,13 @@ fn what_looks_dead_is_kept_or_replaced_as_the_service_says() {
         pool(&lab, "open", 7_540, "    on_empty: fail-open\n", &[(7_541, ""), (7_542, "")]),
     ]
     .concat();
-    let mut daemon = Daemon::start(&lab, Launcher::beside_us().unwrap(), &config.yaml()).unwrap();
+    // A fallback has no share, so this is not `start`.
+    let mut daemon = Daemon::spawn(&lab, Launcher::beside_us().unwrap(), &config.yaml()).unwrap();
     let status = daemon.wait("all is well", SOON, |status| status.degraded.is_empty()).unwrap();
     assert_eq!(shares(&status, "spared")[2], 0.0, "a fallback waits");
     assert_eq!(daemon.cli(&["status", "--check"]).unwrap().status.code(), Some(0));
 
-    each(&[7_511, 7_512, 7_521, 7_522, 7_531, 7_532, 7_541, 7_542], Mortal::kill);
+    each(&[7_511, 7_512, 7_521, 7_522, 7_531, 7_532, 7_541, 7_542], |server| server.kill());
     let service = |status: &Status, name: &str| status.services.iter().find(|s| s.name == name).unwrap().clone();
     let settled = |status: &Status| {
         let kept = |name| service(status, name).backends.iter().filter(|b| b.kept).count();
@@ -633,7 +634,7 @@ fn what_looks_dead_is_kept_or_replaced_as_the_service_says() {
     let list = daemon.cli_ok(&["backends", "list", "--service", "panicky"]).unwrap();
     assert_eq!(list.matches("DOWN, kept").count(), 2, "{list}");
 
-    each(&[7_511, 7_512, 7_521, 7_522, 7_531, 7_532, 7_541, 7_542], Mortal::revive);
+    each(&[7_511, 7_512, 7_521, 7_522, 7_531, 7_532, 7_541, 7_542], |server| server.revive());
     let back =
         daemon.wait("the dead are back", SOON, |status| shares(status, "careful").iter().all(|share| *share > 0.0));
     let status = back.unwrap();
@@ -785,7 +786,8 @@ fn an_agent_says_how_much_traffic_its_backend_gets() {
     // Over a restart it holds, though the agent says nothing new.
     *says.lock().unwrap() = "nonsense\n".to_owned();
     daemon.stop().unwrap();
-    let daemon = Daemon::start(&lab, launcher, &config.yaml()).unwrap();
-    let status = daemon.status().unwrap();
-    assert_eq!(backend(&status, "asked").agent.as_deref(), Some("drain 50%"));
+    let mut daemon = Daemon::spawn(&lab, launcher, &config.yaml()).unwrap();
+    let drained = |status: &Status| backend(status, "asked").agent.as_deref() == Some("drain 50%");
+    let status = daemon.wait("it is there again", SOON, drained).unwrap();
+    assert_eq!(backend(&status, "asked").share, 0.0);
 }

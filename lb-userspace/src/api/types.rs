@@ -20,6 +20,9 @@ pub struct Status {
     /// How late health checks began, since the daemon started.
     #[serde(default)]
     pub checks_late: Histogram,
+    /// How long it took from a check that found a backend dead until the kernel's rings were without it.
+    #[serde(default)]
+    pub deaths_applied: Histogram,
     /// What hooks were told.
     #[serde(default)]
     pub hooks: Vec<HookStatus>,

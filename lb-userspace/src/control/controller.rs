@@ -21,6 +21,7 @@ use crate::dataplane::packet_log::PacketLog;
 use crate::dataplane::{Dataplane, Features, Mode, Options as DataplaneOptions, Sizes, Tunables};
 use crate::exit::{Exit, Failure};
 use crate::health::agent::{self, Agents, Answer, Standing};
+use crate::health::stats::Times;
 use crate::health::{Checker, Key, Target, Transition};
 use crate::model::{Backend, BackendState, Model, OnEmpty, OnExit, Service, VipAddresses};
 use crate::net::neigh::{Keeper, resolve_soon};
@@ -56,6 +57,8 @@ pub struct Controller {
     /// Verdicts by backend; absent means not checked yet.
     pub(super) verdicts: HashMap<BackendName, bool>,
     pub(super) overrides: BTreeMap<BackendName, BackendState>,
+    /// From a backend's death to the kernel's rings without it.
+    pub(super) deaths_applied: Times,
     agents: Agents,
     /// What they said.
     pub(super) standings: BTreeMap<BackendName, Standing>,
@@ -172,6 +175,7 @@ impl Controller {
             checker: Checker::new(transitions),
             verdicts: before.verdicts(),
             overrides: before.overrides(),
+            deaths_applied: Times::default(),
             agents: Agents::new(answers),
             standings: before.agents(),
             agents_wait: false,
@@ -577,6 +581,7 @@ impl Controller {
 
     pub fn health_changed(&mut self, transitions: Vec<Transition>) {
         let mut at_once = self.next_turn().is_none();
+        let mut deaths = Vec::new();
         for t in transitions {
             self.happened(vec![Happened::from(&t)], t.at);
             let name = (t.key.service, t.key.backend);
@@ -588,7 +593,10 @@ impl Controller {
                 self.rising.remove(&name);
                 if self.is_known(&name) {
                     let was = self.verdicts.insert(name.clone(), false);
-                    // One that comes up dead may be the last that panic or fail-open waits for.
+                    if was == Some(true) {
+                        deaths.push(t.at);
+                    }
+                    // One that looks dead from the start may be the last that panic or fail-open waits for.
                     at_once |= was == Some(true) || was.is_none() && self.acts_on_the_dead(&name.0);
                 }
             }
@@ -596,6 +604,8 @@ impl Controller {
         if at_once {
             self.rise();
         }
+        let now = Instant::now();
+        deaths.into_iter().for_each(|at| self.deaths_applied.add(now.saturating_duration_since(at)));
     }
 
     /// Whether a service does anything about backends that look dead but leave them out.

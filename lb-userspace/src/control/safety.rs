@@ -34,8 +34,6 @@ struct Pool {
     out: Vec<String>,
     /// They look dead and take traffic all the same.
     kept: BTreeSet<String>,
-    /// Who took traffic when this was looked at last, as far as health goes.
-    served: BTreeSet<String>,
     panic: Latch,
     fallback: Latch,
     /// `on_empty: fail-open` is in force.
@@ -190,9 +188,7 @@ impl Pool {
             self.kept = self.out.split_off(stay.min(self.out.len())).into_iter().collect();
         }
 
-        self.served = members.iter().filter(|(_, up)| *up == Some(true)).map(|(b, _)| b.name.clone()).collect();
-        self.served.extend(self.kept.iter().cloned());
-        let ejected = self.out.iter().filter(|name| before.served.contains(*name) && !before.out.contains(name));
+        let ejected = self.out.iter().filter(|name| !before.out.contains(name));
         findings.ejected.extend(ejected.map(|_| service.name.clone()));
         self.tell(&before, service, members, all, many, findings);
     }

@@ -68,6 +68,7 @@ pub(super) fn build(c: &Controller) -> Status {
         interfaces,
         passed: Traffic { packets: host.packets, bytes: host.bytes },
         checks_late: c.checker.late().histogram(),
+        deaths_applied: c.deaths_applied.histogram(),
         hooks: c.hooks.status(),
         services,
         degraded,

@@ -187,6 +187,7 @@ fn checks(out: &mut Exporter, status: &Status) {
         out.count(&[&service.name], service.checks.ejections);
     }
     out.family(&names::CHECKS_LATE).histogram(&[], &status.checks_late);
+    out.family(&names::DEATHS_APPLIED).histogram(&[], &status.deaths_applied);
 }
 
 /// Of the services that track flows.
@@ -404,7 +405,7 @@ mod tests {
     fn values_are_those_of_the_status_in_base_units() {
         let families = read(&render(&fixture::status()));
         type Labels = &'static [(&'static str, &'static str)];
-        let table: [(&str, Labels, Option<f64>); 36] = [
+        let table: [(&str, Labels, Option<f64>); 37] = [
             ("sluice_build_info", &[("version", "0.1.0")], Some(1.0)),
             ("sluice_config_last_reload_success", &[], Some(0.0)),
             ("sluice_interface_xdp_mode", &[("interface", "eth0"), ("mode", "native")], Some(1.0)),
@@ -435,6 +436,7 @@ mod tests {
             ("sluice_health_check_duration_seconds", &[("service", "web"), ("le", "+Inf")], Some(1000.0)),
             ("sluice_health_check_duration_seconds", &[("service", "web"), ("of", "_count")], Some(1000.0)),
             ("sluice_health_check_duration_seconds", &[("service", "web"), ("of", "_sum")], Some(9.75)),
+            ("sluice_health_apply_seconds", &[("of", "_count")], Some(2.0)),
             ("sluice_health_scheduler_lag_seconds", &[("le", "0.005")], Some(1995.0)),
             ("sluice_service_tracked_flows", &[("service", "web"), ("family", "ipv6")], Some(815.0)),
             ("sluice_service_tracked_flows", &[("service", "dns"), ("family", "ipv4")], None),

@@ -126,9 +126,11 @@ metrics! {
     SERVICE_CHECK_DURATION = Histogram "sluice_health_check_duration_seconds" ["service"]
         "How long health checks took, those that failed or ran out of time included.";
     SERVICE_EJECTIONS = Counter "sluice_service_ejections_total" ["service"]
-        "How often health took a backend out.";
+        "How often health took a backend out; one that looks dead from the start counts, too.";
     CHECKS_LATE = Histogram "sluice_health_scheduler_lag_seconds" []
         "How late health checks began; more than some milliseconds mean that this host is too busy for them.";
+    DEATHS_APPLIED = Histogram "sluice_health_apply_seconds" []
+        "How long it took from a check that found a backend dead until the kernel's rings were without it.";
     RING_ROWS = Gauge "sluice_ring_rows" ["service", "family", "protocol"]
         "Rows in the ring, over which flows are spread.";
     RING_ROWS_MOVING = Gauge "sluice_ring_rows_moving" ["service", "family", "protocol"]
