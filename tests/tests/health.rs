@@ -543,7 +543,7 @@ fn every_change_of_health_is_an_event_and_the_list_says_why() {
     daemon.wait("it is up again", SOON, is(Health::Up)).unwrap();
     daemon.cli_ok(&["drain", "mortal/b"]).unwrap();
 
-    let seen = events(&daemon, &["--service", "mortal"]);
+    let seen = events(&daemon, &["--service", "mortal", "--backend", "b"]);
     let told: Vec<_> = seen.iter().map(|e| (e.kind, e.from.as_str(), e.to.as_str(), e.reason.as_str())).collect();
     let expected = [
         (EventKind::Health, "checking", "up", "connected"),
@@ -705,6 +705,7 @@ fn hooks_are_told_in_order_and_readiness_does_not_flap() {
     assert_eq!(readyz(&lab), 200);
     for _ in 0..3 {
         server.kill();
+        daemon.wait("it is down", SOON, |status| backend(status, "mortal").health == Health::Down).unwrap();
         daemon.wait("it is unready", SOON, ready(false)).unwrap();
         assert_eq!(readyz(&lab), 503);
         server.revive();

@@ -285,10 +285,14 @@ impl View<'_> {
 
     /// The state in force: an operator's word counts for more than the agent's, and that for more than the file's.
     pub fn state(&self, service: &Service, backend: &Backend) -> BackendState {
-        let name = (service.name.clone(), backend.name.clone());
+        let overridden = || match self.overrides.is_empty() {
+            // As a rule: nothing is to be allocated for each backend.
+            true => None,
+            false => self.overrides.get(&(service.name.clone(), backend.name.clone())).copied(),
+        };
         let by_agent = || self.agent(service, backend).filter(|standing| standing.is_draining());
         let otherwise = || by_agent().map_or(backend.state, |_| BackendState::Drain);
-        self.overrides.get(&name).copied().unwrap_or_else(otherwise)
+        overridden().unwrap_or_else(otherwise)
     }
 }
 

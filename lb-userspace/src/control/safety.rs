@@ -30,9 +30,11 @@ pub struct Safety(BTreeMap<String, [Pool; 2]>);
 /// The backends of a service of one address family.
 #[derive(Clone, Debug, Default)]
 struct Pool {
-    /// They look dead and are out, in the order in which they went.
-    out: Vec<String>,
-    /// They look dead and take traffic all the same.
+    /// Who looks dead, in the order in which they came to.
+    dead: Vec<String>,
+    /// So many of them are out, from the first on.
+    out: usize,
+    /// The others: they take traffic all the same.
     kept: BTreeSet<String>,
     panic: Latch,
     fallback: Latch,
@@ -127,17 +129,19 @@ impl Safety {
                 None => Some(true),
                 Some(_) => verdicts.get(&(service.name.clone(), b.name.clone())).copied(),
             };
-            let counted = || service.backends.iter().filter(|b| counts(service, b)).map(|b| (b, verdict(b)));
+            let counted: Vec<(&Backend, Option<bool>)> =
+                service.backends.iter().filter(|b| counts(service, b)).map(|b| (b, verdict(b))).collect();
             // Whose first check is not over may be up.
             let may_serve = |v6: Option<bool>| {
-                let primaries = counted().filter(|(b, _)| !b.fallback && v6.is_none_or(|v6| b.address.is_ipv6() == v6));
+                let is_one = |b: &Backend| !b.fallback && v6.is_none_or(|v6| b.address.is_ipv6() == v6);
+                let primaries = counted.iter().filter(|(b, _)| is_one(b));
                 primaries.filter(|(_, up)| *up != Some(false)).count()
             };
             let few = may_serve(None) < service.min_healthy.max(1) as usize;
             let pools = self.0.entry(service.name.clone()).or_default();
             for (pool, v6) in pools.iter_mut().zip([false, true]) {
                 if service.backends.iter().any(|b| b.address.is_ipv6() == v6) {
-                    let members: Vec<_> = counted().filter(|(b, _)| b.address.is_ipv6() == v6).collect();
+                    let members: Vec<_> = counted.iter().filter(|(b, _)| b.address.is_ipv6() == v6).copied().collect();
                     pool.update(service, &members, few || may_serve(Some(v6)) == 0, now, &mut findings);
                 } else {
                     *pool = Pool::default();
@@ -166,12 +170,17 @@ impl Pool {
             self.fallback = Latch::default();
         }
         let primaries: Vec<_> = members.iter().filter(|(b, _)| !b.fallback).collect();
-        let dead: Vec<&String> = primaries.iter().filter(|(_, up)| *up == Some(false)).map(|(b, _)| &b.name).collect();
-        let (all, many) = (primaries.len(), dead.len());
+        let looks_dead: BTreeSet<&str> =
+            primaries.iter().filter(|(_, up)| *up == Some(false)).map(|(b, _)| b.name.as_str()).collect();
+        let (all, many) = (primaries.len(), looks_dead.len());
 
-        self.out.retain(|name| dead.contains(&name));
-        self.out.extend(dead.iter().filter(|name| !before.out.contains(name)).map(|name| (*name).clone()));
-        (self.kept, self.open) = (BTreeSet::new(), false);
+        self.dead.retain(|name| looks_dead.contains(name.as_str()));
+        let known: BTreeSet<&str> = before.dead.iter().map(String::as_str).collect();
+        // In the order of the file, where several come at once.
+        let newly =
+            primaries.iter().map(|(b, _)| b.name.as_str()).filter(|n| looks_dead.contains(n) && !known.contains(n));
+        self.dead.extend(newly.map(str::to_owned));
+        (self.out, self.open) = (many, false);
         if self.fallback.on {
             self.panic = Latch::default();
         } else {
@@ -184,11 +193,11 @@ impl Pool {
             };
             self.open =
                 service.on_empty == OnEmpty::FailOpen && all > 0 && many == all && most >= all && !self.panic.on;
-            let stay = if self.panic.on || self.open { 0 } else { most };
-            self.kept = self.out.split_off(stay.min(self.out.len())).into_iter().collect();
+            self.out = if self.panic.on || self.open { 0 } else { most.min(many) };
         }
-
-        let ejected = self.out.iter().filter(|name| !before.out.contains(name));
+        self.kept = self.dead[self.out..].iter().cloned().collect();
+        let were_out: BTreeSet<&str> = before.dead[..before.out].iter().map(String::as_str).collect();
+        let ejected = self.dead[..self.out].iter().filter(|name| !were_out.contains(name.as_str()));
         findings.ejected.extend(ejected.map(|_| service.name.clone()));
         self.tell(&before, service, members, all, many, findings);
     }
@@ -248,7 +257,7 @@ impl Pool {
         if self.panic.on || self.open {
             return;
         }
-        let reason = format!("max_ejected {} lets {} of {all} be out", percent(service.max_ejected), self.out.len());
+        let reason = format!("max_ejected {} lets {} of {all} be out", percent(service.max_ejected), self.out);
         for name in self.kept.difference(&before.kept) {
             findings.happened.push(Happened {
                 kind: EventKind::Kept,
@@ -271,8 +280,8 @@ impl Pool {
 pub struct SavedPool {
     service: String,
     v6: bool,
-    out: Vec<String>,
-    kept: BTreeSet<String>,
+    dead: Vec<String>,
+    out: usize,
     panic: bool,
     fallback: bool,
 }
@@ -284,20 +293,22 @@ impl Safety {
         let saved = pools.map(|(service, (pool, v6))| SavedPool {
             service: service.clone(),
             v6,
-            out: pool.out.clone(),
-            kept: pool.kept.clone(),
+            dead: pool.dead.clone(),
+            out: pool.out,
             panic: pool.panic.on,
             fallback: pool.fallback.on,
         });
         // Most have nothing to remember.
-        saved.filter(|s| !s.out.is_empty() || !s.kept.is_empty() || s.panic || s.fallback).collect()
+        saved.filter(|s| !s.dead.is_empty() || s.panic || s.fallback).collect()
     }
 
     pub fn restore(saved: &[SavedPool]) -> Self {
         let mut safety = Self::default();
-        for SavedPool { service, v6, out, kept, panic, fallback } in saved.iter().cloned() {
+        for SavedPool { service, v6, dead, out, panic, fallback } in saved.iter().cloned() {
             let latch = |on| Latch { on, calm: None };
-            let pool = Pool { out, kept, panic: latch(panic), fallback: latch(fallback), ..Pool::default() };
+            let out = out.min(dead.len());
+            let kept = dead[out..].iter().cloned().collect();
+            let pool = Pool { dead, out, kept, panic: latch(panic), fallback: latch(fallback), open: false };
             safety.0.entry(service).or_default()[usize::from(v6)] = pool;
         }
         safety

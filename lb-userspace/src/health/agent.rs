@@ -63,7 +63,7 @@ impl Reply {
     /// In words, where no word of it is known.
     pub fn parse(text: &str) -> Result<Self, String> {
         let line = text.split(['\r', '\n', '\0']).next().unwrap_or_default();
-        let (words, about) = line.split_once('#').map_or((line, ""), |(words, about)| (words, about));
+        let (words, about) = line.split_once('#').unwrap_or((line, ""));
         let mut reply = Self::default();
         let mut known = false;
         for word in words.split([' ', '\t', ',']).filter(|word| !word.is_empty()) {

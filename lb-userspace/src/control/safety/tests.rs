@@ -96,12 +96,12 @@ fn no_more_than_the_part_is_out_at_once_and_whoever_died_first_is() {
 #[test]
 fn a_place_that_is_free_again_goes_to_the_one_that_has_waited_longest() {
     let mut world = World::new("max_ejected: 25%,", "");
-    world.set("bcd", false);
-    assert_eq!(world.serving(), "acd", "b was first");
-    let found = world.set("b", true);
+    world.set("dcb", false);
+    assert_eq!(world.serving(), "abc", "d was first");
+    let found = world.set("d", true);
     assert_eq!((world.serving().as_str(), found.ejected.len()), ("abd", 1), "then c");
-    world.set("b", false);
-    assert_eq!(world.serving(), "abd", "b has to wait now");
+    world.set("d", false);
+    assert_eq!(world.serving(), "abd", "d has to wait now");
 }
 
 #[test]
