@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Without `SLUICE_BIN` a debug build is what there is, and a fiftieth of the load is put on it: that it keeps up is all that is
-//! looked at then. CPU time is the controller's own, so that a busy machine lengthens the run and not the figure. Needs root,
-//! as the other tests of the lab do.
+//! looked at then. CPU time is the controller's own, but the way of a verdict is time on the wall: measure on a host that has
+//! nothing else to do. Needs root, as the other tests of the lab do.
 
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -118,10 +118,11 @@ fn ten_thousand_tcp_checks_a_second_cost_little() {
 #[test]
 #[ignore = "needs root"]
 fn a_verdict_is_in_the_kernels_ring_at_once() {
-    const BACKENDS: u16 = 200;
+    let backends: u16 = if is_release() { 200 } else { 20 };
+    let deaths = usize::from(backends) * 3 / 4;
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let lab = Lab::new().unwrap();
-    let ports = 7_000..7_000 + BACKENDS;
+    let ports = 7_000..7_000 + backends;
     let bind = |port: u16| {
         let listener = lab.lb.run(move || TcpListener::bind(("127.0.0.1", port))).unwrap().unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -146,25 +147,25 @@ fn a_verdict_is_in_the_kernels_ring_at_once() {
     );
     let mut daemon = Daemon::start(&lab, Launcher::beside_us().unwrap(), &config.yaml()).unwrap();
     // One after the other, so that each is a change of its own.
-    for i in 0..150 {
+    for i in 0..deaths {
         listeners.lock().unwrap()[i] = None;
         std::thread::sleep(Duration::from_millis(110));
     }
     let dead = |status: &Status| {
         let pool = status.services.iter().find(|s| s.name == "pool").unwrap();
-        pool.backends.iter().filter(|b| b.health == Health::Down && b.share == 0.0).count() >= 150
+        pool.backends.iter().filter(|b| b.health == Health::Down && b.share == 0.0).count() >= deaths
     };
     let status = daemon.wait("they are out", Duration::from_secs(60), dead).unwrap();
     let applied = &status.deaths_applied;
     let within =
         |bound: f64| applied.buckets.iter().find(|(b, _)| *b == bound).unwrap().1 as f64 / applied.count as f64;
     println!(
-        "{} deaths of {BACKENDS} backends: {:.2} ms from verdict to ring on average, {:.1} % within 10 ms, {:.1} % within 50 ms",
+        "{} deaths of {backends} backends: {:.2} ms from verdict to ring on average, {:.1} % within 10 ms, {:.1} % within 50 ms",
         applied.count,
         applied.sum_seconds / applied.count as f64 * 1e3,
         within(0.01) * 100.0,
         within(APPLIED) * 100.0
     );
-    assert!(applied.count >= 150);
+    assert!(applied.count >= deaths as u64);
     assert!(!is_release() || within(APPLIED) >= 0.99, "{applied:?}");
 }
