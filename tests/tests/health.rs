@@ -756,7 +756,8 @@ fn an_agent_says_how_much_traffic_its_backend_gets() {
     config.appendix = pool(&lab, "asked", 7_700, agent, &[(7_701, "")]) + &pool(&lab, "not", 7_710, "", &[(7_702, "")]);
     let launcher = Launcher::beside_us().unwrap();
     let mut daemon = Daemon::start(&lab, launcher.clone(), &config.yaml()).unwrap();
-    let table: [(&str, fn(&BackendStatus) -> bool); 7] = [
+    type Wished = fn(&BackendStatus) -> bool;
+    let table: [(&str, Wished); 7] = [
         ("75%\n", |b| b.weight == 75 && b.share == 1.0),
         ("77% maxconn:30\n", |b| b.weight == 75),
         ("drain\n", |b| b.state == BackendState::Drain && !b.overridden && b.share == 0.0 && b.health == Health::Up),
