@@ -14,6 +14,7 @@ fn main() -> ExitCode {
         Verb::Confirm(confirm) => confirm.execute(),
         Verb::Rollback(rollback) => rollback.execute(),
         Verb::Status(status) => status.execute(),
+        Verb::Backends(backends) => backends.execute(),
         Verb::Drain(drain) => drain.execute(),
         Verb::Undrain(undrain) => undrain.execute(),
         Verb::Flows(flows) => flows.execute(),

@@ -84,6 +84,9 @@ async fn every_refusal_has_its_http_status_and_a_json_body() {
     let (_served, asked) = admin(&socket, status());
     let table = [
         (get("/v1/status"), "200"),
+        (get("/v1/events"), "200"),
+        (get("/v1/events?after=12"), "200"),
+        (get("/v1/events?after=noon"), "400"),
         (post("/v1/reload"), "200"),
         (post("/v1/reload"), "422"),
         (post("/v1/flows"), "200"),

@@ -50,8 +50,9 @@ async fn help_teaches_and_goes_to_stdout() {
 
 #[tokio::test]
 async fn mistakes_on_the_command_line_are_exit_2_and_leave_stdout_empty() {
-    let table: [&[&str]; 14] = [
+    let table: [&[&str]; 15] = [
         &[],
+        &["backends"],
         &["config"],
         &["config", "show"],
         &["config", "show", "-c", "x.yaml", "-o", "table"],
@@ -77,7 +78,10 @@ async fn mistakes_on_the_command_line_are_exit_2_and_leave_stdout_empty() {
 async fn without_a_daemon_every_client_verb_is_exit_4_with_the_socket_and_a_hint() {
     let directory = Directory::new();
     let socket = directory.join("none.sock");
-    let table: [&[&str]; 12] = [
+    let table: [&[&str]; 15] = [
+        &["backends", "list"],
+        &["backends", "list", "--watch"],
+        &["backends", "events", "--follow"],
         &["drops"],
         &["drops", "--watch"],
         &["status"],

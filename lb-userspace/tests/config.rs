@@ -16,10 +16,10 @@ use sluice::config::schema::{self, Absent, Table, Value};
 use sluice::config::{self, Diagnostics};
 use sluice::exit::{Exit, Failure};
 use sluice::model::{
-    Admin, Affinity, Backend, BackendState, Check, CheckKind, DnsCheck, ExecCheck, Forward, GrpcCheck, HealthCheck,
-    HttpCheck, HttpVersion, Interface, Limits, Mac, Model, Need, Node, OnBackendDown, OnExit, Packets, Prefix,
-    Protocol, Rcode, RecordType, Scheduler, Service, ServiceLimits, Timeouts, TlsOptions, Tracking, Tunnel, UdpCheck,
-    UdpMode, VipAddresses, XdpMode,
+    Admin, Affinity, Agent, Backend, BackendState, Call, Check, CheckKind, DnsCheck, ExecCheck, Forward, GrpcCheck,
+    HealthCheck, Hook, HttpCheck, HttpVersion, Interface, Limits, Mac, Model, Need, Node, OnBackendDown, OnEmpty,
+    OnExit, Packets, Prefix, Protocol, Rcode, RecordType, Scheduler, Service, ServiceLimits, Subject, Timeouts,
+    TlsOptions, Tracking, Tunnel, UdpCheck, UdpMode, Url, VipAddresses, XdpMode,
 };
 
 fn corpus() -> PathBuf {
@@ -187,6 +187,7 @@ fn example() -> Model {
         inner_mac: None,
         weight,
         state,
+        fallback: false,
     };
     let seconds = Duration::from_secs;
     Model {
@@ -205,6 +206,7 @@ fn example() -> Model {
         hash_key: "/etc/sluice/hash.key".into(),
         limits: Limits { flows: 1_048_576, services: 1_024, backends: 8_192 },
         packets: Packets { clamp: false, ..Packets::ALL },
+        hooks: vec![],
         services: vec![Service {
             name: "web".to_owned(),
             listen: vec!["203.0.113.10:443".parse::<std::net::SocketAddr>().unwrap().into()],
@@ -247,7 +249,11 @@ fn example() -> Model {
                 fall: 3,
                 jitter: 0.1,
             }),
+            agent: None,
             min_healthy: 1,
+            max_ejected: 1.0,
+            panic_threshold: 1.0,
+            on_empty: OnEmpty::Drop,
             backends: vec![
                 backend("10.0.0.11", "10.0.0.11", None, 100, BackendState::Active),
                 backend("canary", "10.0.0.13", Some(8443), 5, BackendState::Active),
@@ -353,6 +359,9 @@ node:
 admin: { http: off }
 hash_key: /etc/lb/key
 limits: { flows: 2048, services: 13, backends: 65534 }
+hooks:
+  - { on: service, exec: [/usr/local/bin/withdraw, --fast], timeout: 500ms }
+  - { webhook: "http://[2001:db8::9]:9000/sluice?node=a" }
 defaults: { scheduler: maglev, forward: ipip, timeouts: { udp: 1m }, on_backend_down: drop, tracking: full, health: { fall: 5, jitter: 0%, down_interval: 5s } }
 services:
   - name: dns
@@ -367,9 +376,14 @@ services:
     tracking: none
     limits: { flows: 1024, new_flows: 1500/s }
     health: { tcp: { address: 10.0.9.9, port: 5353 }, interval: 500ms, fast_interval: 100ms, down_interval: 1h, timeout: 100ms, rise: 1 }
+    agent: { address: 10.0.9.9, port: 9999, send: 'who\n', interval: 5s, timeout: 250ms }
     min_healthy: 2
+    max_ejected: 50%
+    panic_threshold: 66.5%
+    on_empty: fail-open
     backends:
       - { address: 10.0.0.11, port: 5353, weight: 0, state: active }
+      - { address: 10.0.0.12, port: 5353, fallback: true }
       - { address: 2001:db8:1::11, port: 5353, weight: 65535 }
   - name: web
     listen: 203.0.113.10:80
@@ -490,7 +504,7 @@ fn every_key_there_is_can_be_set() {
     // Tunnels reach backends of the other family, where there are none of their own.
     assert_eq!([false, true].map(|v6| far.backends_for(v6).count()), [2, 2]);
     assert_eq!([false, true].map(|v6| farther.backends_for(v6).count()), [1, 1]);
-    assert_eq!([false, true].map(|v6| dns.backends_for(v6).count()), [1, 1]);
+    assert_eq!([false, true].map(|v6| dns.backends_for(v6).count()), [2, 1]);
     assert_eq!([false, true].map(|v6| web.backends_for(v6).count()), [1, 1]);
     assert_eq!(dns.protocols, [Protocol::Tcp, Protocol::Udp]);
     assert_eq!(dns.timeouts.tcp_established, Duration::from_secs(3600));
@@ -503,6 +517,26 @@ fn every_key_there_is_can_be_set() {
     let limits = ServiceLimits { flows: 512, new_flows: 100_000, tracked_flows: Some(700) };
     assert_eq!(web.limits, limits, "half of what there is without the tracked ones");
     assert_eq!((model.node.min_ring_interval, model.node.weight_hysteresis), (Duration::from_millis(250), 0.05));
+    let agent = Agent {
+        address: Some("10.0.9.9".parse().unwrap()),
+        port: 9999,
+        send: b"who\n".into(),
+        interval: Duration::from_secs(5),
+        timeout: Duration::from_millis(250),
+    };
+    assert_eq!((dns.agent.as_ref(), web.agent.as_ref()), (Some(&agent), None));
+    assert_eq!((dns.max_ejected, dns.panic_threshold, dns.on_empty), (0.5, 0.665, OnEmpty::FailOpen));
+    assert_eq!((web.max_ejected, web.panic_threshold, web.on_empty), (1.0, 1.0, OnEmpty::Drop));
+    assert_eq!(dns.backends.iter().map(|b| b.fallback).collect::<Vec<_>>(), [false, true, false]);
+    let command = ["/usr/local/bin/withdraw", "--fast"].map(Into::into).into();
+    let url = Url { host: "2001:db8::9".into(), port: 9000, path: "/sluice?node=a".into() };
+    let withdraw = Hook { on: vec![Subject::Service], call: Call::Exec(command), timeout: Duration::from_millis(500) };
+    let post = Hook {
+        on: vec![Subject::Backend, Subject::Service],
+        call: Call::Webhook(url),
+        timeout: Duration::from_secs(5),
+    };
+    assert_eq!(model.hooks, [withdraw, post]);
     let check = dns.health.as_ref().unwrap();
     let handshake = Check { kind: CheckKind::Tcp, address: Some("10.0.9.9".parse().unwrap()), port: Some(5353) };
     assert_eq!((check.checks.as_slice(), check.rise, check.fall), ([handshake].as_slice(), 1, 5));
@@ -944,6 +978,7 @@ fn with_key(place: &str, name: &str, value: &str) -> String {
     let top = match place {
         "" => key.clone(),
         "admin" | "limits" | "defaults" => format!("{place}: {{ {key} }}"),
+        "hooks[]" => format!("hooks: [{{ exec: [/bin/true], {key} }}]"),
         "defaults.health" => format!("defaults: {{ health: {{ {key} }} }}"),
         _ => String::new(),
     };
@@ -952,6 +987,8 @@ fn with_key(place: &str, name: &str, value: &str) -> String {
         "services[].timeouts" => format!("timeouts: {{ {key} }}"),
         "services[].limits" => format!("limits: {{ {key} }}"),
         "services[].tunnel" => format!("forward: gue\n    tunnel: {{ {key} }}"),
+        "services[].agent" if name == "port" => format!("agent: {{ {key} }}"),
+        "services[].agent" => format!("agent: {{ port: 9999, {key} }}"),
         "services[].udp" => format!("protocol: udp\n    udp: {{ {key} }}"),
         "services[].health" => format!("health: {{ {key} }}"),
         "services[].health.all[]" => format!("health: {{ all: [{{ {key} }}] }}"),

@@ -295,6 +295,7 @@ fn edges(value: &Value, edges: &mut Vec<String>) {
         Value::StatusCodes => edges.extend(texts(&["99", "100", "599", "600", "100-599", "299-200", "200 - 299"])),
         Value::ServerName => edges.extend(texts(&["a.example", "a.example:443", "10.0.0.11", "a..b", "\"\""])),
         Value::AlpnName => edges.extend(texts(&["h2", "http/1.1", "\"a b\"", "\"\""])),
+        Value::Url => edges.extend(texts(&["http://a", "http://a:0/", "https://a/", "http://[::1]:9/x", "a"])),
         Value::Flag => edges.extend(texts(&["true", "false", "yes", "\"true\""])),
         Value::Text => edges.extend([texts(&["a", "\"\"", "é"]), vec!["a".repeat(4_096), "a".repeat(4_097)]].concat()),
         Value::Pattern => edges.extend(texts(&["a+", "\"(\"", "'(a{1000}){1000}'", "\"[\"", "'\\d'"])),

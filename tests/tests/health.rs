@@ -15,7 +15,8 @@ use lb_tests::lab::process::Process;
 use lb_tests::lab::servers;
 use lb_tests::lab::{Lab, VIP};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use sluice::api::types::{BackendStatus, Health, Status};
+use sluice::api::types::{BackendStatus, Event, EventKind, Events, Health, Status};
+use sluice::model::BackendState;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic_health::ServingStatus;
 
@@ -485,4 +486,310 @@ fn a_certificate_that_is_renewed_is_seen_at_the_next_check_and_a_new_ca_too() {
     daemon.wait("its CA is not known", soon, is(Health::Down, "certificate is of no CA …")).unwrap();
     std::fs::write(lab.dir().join("ca.pem"), ca.pem()).unwrap();
     daemon.wait("it is good", soon, is(Health::Up, "status 200")).unwrap();
+}
+
+/// A port of a backend's host that answers, until it is made not to. The kernel completes handshakes; nobody accepts them.
+struct Mortal<'l> {
+    ns: &'l NetNs,
+    port: u16,
+    listener: Option<TcpListener>,
+}
+
+impl<'l> Mortal<'l> {
+    fn new(ns: &'l NetNs, port: u16) -> Self {
+        let mut mortal = Self { ns, port, listener: None };
+        mortal.revive();
+        mortal
+    }
+
+    fn kill(&mut self) {
+        self.listener = None;
+    }
+
+    fn revive(&mut self) {
+        let port = self.port;
+        self.listener = Some(self.ns.run(move || TcpListener::bind(("::", port))).unwrap().unwrap());
+    }
+}
+
+/// How soon what is waited for has to come.
+const SOON: Duration = Duration::from_secs(10);
+
+fn events(daemon: &Daemon, arguments: &[&str]) -> Vec<Event> {
+    let line = [&["backends", "events", "-o", "json"], arguments].concat();
+    serde_json::from_str::<Events>(&daemon.cli_ok(&line).unwrap()).unwrap().events
+}
+
+#[test]
+#[ignore = "needs root"]
+fn every_change_of_health_is_an_event_and_the_list_says_why() {
+    let lab = Lab::new().unwrap();
+    let mut server = Mortal::new(&lab.backends[0].ns, 7_401);
+    let mut config = Config::new(&lab);
+    config.appendix = format!(
+        "  - name: mortal\n    listen: {}:7401\n    health: {{ tcp: {{}}, interval: 100ms, timeout: 100ms, rise: 2, fall: 2 }}\n    \
+         backends: [{{ name: b, address: {}, port: 7401 }}]\n",
+        VIP.v4, lab.backends[0].address.v4,
+    );
+    let mut daemon = Daemon::start(&lab, Launcher::beside_us().unwrap(), &config.yaml()).unwrap();
+    let is = |health: Health| move |status: &Status| backend(status, "mortal").health == health;
+    daemon.wait("it is up", SOON, is(Health::Up)).unwrap();
+    server.kill();
+    let status = daemon.wait("it is down", SOON, is(Health::Down)).unwrap();
+    assert_eq!(backend(&status, "mortal").transitions, 2);
+    let list = daemon.cli_ok(&["backends", "list", "--service", "mortal"]).unwrap();
+    assert!(list.contains("DOWN") && list.contains("connection refused"), "{list}");
+    server.revive();
+    daemon.wait("it is up again", SOON, is(Health::Up)).unwrap();
+    daemon.cli_ok(&["drain", "mortal/b"]).unwrap();
+
+    let seen = events(&daemon, &["--service", "mortal", "--backend", "b"]);
+    let told: Vec<_> = seen.iter().map(|e| (e.kind, e.from.as_str(), e.to.as_str(), e.reason.as_str())).collect();
+    let expected = [
+        (EventKind::Health, "checking", "up", "connected"),
+        (EventKind::Health, "up", "down", "connection refused"),
+        (EventKind::Health, "down", "up", "connected"),
+        (EventKind::State, "active", "drain", "by an operator"),
+    ];
+    assert_eq!(told, expected);
+    assert_eq!(seen[2].last_error.as_deref(), Some("connection refused"));
+    assert!(seen[..3].iter().all(|e| e.latency_ms.is_some_and(|ms| ms < 100.0)), "{seen:?}");
+    assert!(seen.windows(2).all(|pair| pair[0].at_ms <= pair[1].at_ms && pair[0].number < pair[1].number), "{seen:?}");
+    let log = daemon.log(100_000);
+    assert!(log.contains("backend is down") && log.contains("connection refused"), "{log}");
+
+    let status = daemon.status().unwrap();
+    let checks = &status.services.iter().find(|s| s.name == "mortal").unwrap().checks;
+    assert!(checks.failed >= 2 && checks.took.count == checks.passed + checks.failed, "{checks:?}");
+    assert_eq!(checks.ejections, 1);
+    assert!(status.checks_late.count > 10, "{:?}", status.checks_late);
+}
+
+/// A service whose backends are ports of b1, checked ten times a second. `keys` are its own, each line indented by four.
+fn pool(lab: &Lab, name: &str, port: u16, keys: &str, backends: &[(u16, &str)]) -> String {
+    let backends = backends.iter().map(|(port, keys)| {
+        format!("      - {{ name: b{port}, address: {}, port: {port}{keys} }}\n", lab.backends[0].address.v4)
+    });
+    format!(
+        "  - name: {name}\n    listen: {}:{port}\n    health: {{ tcp: {{}}, interval: 100ms, timeout: 100ms, rise: 2, fall: 2 }}\n{keys}    \
+         backends:\n{}",
+        VIP.v4,
+        backends.collect::<String>()
+    )
+}
+
+/// Shares of new flows, in the order of the file.
+fn shares(status: &Status, service: &str) -> Vec<f64> {
+    status.services.iter().find(|s| s.name == service).unwrap().backends.iter().map(|b| b.share).collect()
+}
+
+#[test]
+#[ignore = "needs root"]
+fn what_looks_dead_is_kept_or_replaced_as_the_service_says() {
+    let lab = Lab::new().unwrap();
+    let b1 = &lab.backends[0].ns;
+    let mut servers: Vec<Mortal<'_>> = [7_511, 7_512, 7_513, 7_521, 7_522, 7_523, 7_531, 7_532, 7_533, 7_541, 7_542]
+        .map(|port| Mortal::new(b1, port))
+        .into();
+    let mut each = |ports: &[u16], act: fn(&mut Mortal<'_>)| {
+        servers.iter_mut().filter(|server| ports.contains(&server.port)).for_each(act);
+    };
+    let mut config = Config::new(&lab);
+    config.appendix = [
+        pool(&lab, "careful", 7_510, "    max_ejected: 34%\n", &[(7_511, ""), (7_512, ""), (7_513, "")]),
+        pool(&lab, "panicky", 7_520, "    panic_threshold: 50%\n", &[(7_521, ""), (7_522, ""), (7_523, "")]),
+        pool(&lab, "spared", 7_530, "", &[(7_531, ""), (7_532, ""), (7_533, ", fallback: true")]),
+        pool(&lab, "open", 7_540, "    on_empty: fail-open\n", &[(7_541, ""), (7_542, "")]),
+    ]
+    .concat();
+    // A fallback has no share, so this is not `start`.
+    let mut daemon = Daemon::spawn(&lab, Launcher::beside_us().unwrap(), &config.yaml()).unwrap();
+    let status = daemon.wait("all is well", SOON, |status| status.degraded.is_empty()).unwrap();
+    assert_eq!(shares(&status, "spared")[2], 0.0, "a fallback waits");
+    assert_eq!(daemon.cli(&["status", "--check"]).unwrap().status.code(), Some(0));
+
+    each(&[7_511, 7_512, 7_521, 7_522, 7_531, 7_532, 7_541, 7_542], |server| server.kill());
+    let service = |status: &Status, name: &str| status.services.iter().find(|s| s.name == name).unwrap().clone();
+    let settled = |status: &Status| {
+        let kept = |name| service(status, name).backends.iter().filter(|b| b.kept).count();
+        (kept("careful"), kept("panicky"), kept("open")) == (1, 2, 2)
+            && shares(status, "spared")[2] == 1.0
+            && service(status, "panicky").panic
+    };
+    let status = daemon.wait("each does as it was told", SOON, settled).unwrap();
+    let zeros = |name| shares(&status, name).iter().filter(|share| **share == 0.0).count();
+    assert_eq!([zeros("careful"), zeros("panicky"), zeros("spared"), zeros("open")], [1, 0, 2, 0]);
+    assert!(service(&status, "open").fail_open && service(&status, "spared").fallback);
+    let ready = ["careful", "panicky", "spared", "open"].map(|name| service(&status, name).ready);
+    assert_eq!(ready, [true, true, true, false]);
+    for words in
+        ["service panicky: PANIC", "service spared: fallback", "service open: every backend", "looks dead and is kept"]
+    {
+        assert!(status.degraded.iter().any(|line| line.contains(words)), "{words}: {:?}", status.degraded);
+    }
+    assert_eq!(daemon.cli(&["status", "--check"]).unwrap().status.code(), Some(5));
+    // The kernel answers for the fallback, and nobody else is there to. A ring's change takes a while for SYNs.
+    let connect = || TcpStream::connect_timeout(&(VIP.v4, 7_530).into(), Duration::from_secs(10));
+    lab.client.run(connect).unwrap().expect("the fallback takes connections");
+    let list = daemon.cli_ok(&["backends", "list", "--service", "panicky"]).unwrap();
+    assert_eq!(list.matches("DOWN, kept").count(), 2, "{list}");
+
+    each(&[7_511, 7_512, 7_521, 7_522, 7_531, 7_532, 7_541, 7_542], |server| server.revive());
+    let back =
+        daemon.wait("the dead are back", SOON, |status| shares(status, "careful").iter().all(|share| *share > 0.0));
+    let status = back.unwrap();
+    assert!(service(&status, "panicky").panic && service(&status, "spared").fallback, "until it has been quiet");
+    let status = daemon.wait("it has been quiet", 2 * SOON, |status| status.degraded.is_empty()).unwrap();
+    assert_eq!(shares(&status, "spared")[2], 0.0);
+    let told: Vec<_> = events(&daemon, &[])
+        .into_iter()
+        .filter(|e| !matches!(e.kind, EventKind::Health | EventKind::Ready))
+        .map(|e| (e.service, e.kind, e.to))
+        .collect();
+    for (name, kind) in [("panicky", EventKind::Panic), ("spared", EventKind::Fallback), ("open", EventKind::Open)] {
+        let of: Vec<_> =
+            told.iter().filter(|(service, ..)| service == name).map(|(_, k, to)| (*k, to.as_str())).collect();
+        assert_eq!(of, [(kind, "on"), (kind, "off")], "{name}: {told:?}");
+    }
+    assert!(told.contains(&("careful".to_owned(), EventKind::Kept, "kept".to_owned())), "{told:?}");
+}
+
+/// The status code of `/readyz`.
+fn readyz(lab: &Lab) -> u16 {
+    let answer = lab.lb.run(|| -> std::io::Result<String> {
+        let mut stream = TcpStream::connect("127.0.0.1:9480")?;
+        stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: sluice\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    });
+    answer.unwrap().unwrap().split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+#[ignore = "needs root"]
+fn hooks_are_told_in_order_and_readiness_does_not_flap() {
+    let lab = Lab::new().unwrap();
+    let mut server = Mortal::new(&lab.backends[0].ns, 7_601);
+    // A receiver on the balancer's host, and a file that `nobody` may write to.
+    let listener = lab.lb.run(|| TcpListener::bind("127.0.0.1:9999")).unwrap().unwrap();
+    let (sent, received) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut request = String::new();
+            let mut chunk = [0; 4096];
+            while !request.ends_with('}') {
+                let Ok(n @ 1..) = stream.read(&mut chunk) else { break };
+                request.push_str(&String::from_utf8_lossy(&chunk[..n]));
+            }
+            let body = request.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+            let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n");
+            if sent.send(serde_json::from_str::<Event>(body).unwrap()).is_err() {
+                return;
+            }
+        }
+    });
+    let file = std::env::temp_dir().join(format!("{}-hook", lab.name()));
+    std::fs::write(&file, "").unwrap();
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
+    let mut config = Config::new(&lab);
+    config.appendix = pool(&lab, "mortal", 7_600, "", &[(7_601, "")])
+        + &format!(
+            "hooks:\n  - {{ on: service, exec: [/bin/sh, -c, 'echo $SLUICE_SERVICE $SLUICE_EVENT $SLUICE_TO >> {}'] }}\n  \
+             - {{ on: backend, webhook: \"http://127.0.0.1:9999/x\" }}\n  - {{ exec: /bin/false }}\n",
+            file.display()
+        );
+    let mut daemon = Daemon::start(&lab, Launcher::beside_us().unwrap(), &config.yaml()).unwrap();
+    let ready = |wanted: bool| move |s: &Status| s.services.iter().any(|s| s.name == "mortal" && s.ready == wanted);
+    daemon.wait("it is ready", SOON, ready(true)).unwrap();
+    assert_eq!(readyz(&lab), 200);
+    for _ in 0..3 {
+        server.kill();
+        daemon.wait("it is down", SOON, |status| backend(status, "mortal").health == Health::Down).unwrap();
+        daemon.wait("it is unready", SOON, ready(false)).unwrap();
+        assert_eq!(readyz(&lab), 503);
+        server.revive();
+        daemon.wait("it is up", SOON, |status| backend(status, "mortal").health == Health::Up).unwrap();
+        assert_eq!(readyz(&lab), 503, "it came up a moment ago");
+    }
+    let up = Instant::now();
+    daemon.wait("it is ready again", SOON, ready(true)).unwrap();
+    assert!(up.elapsed() >= Duration::from_secs(4), "{:?}", up.elapsed());
+    assert_eq!(readyz(&lab), 200);
+
+    let told = || std::fs::read_to_string(&file).unwrap();
+    let expected = ["mortal ready ready", "mortal ready unready", "mortal ready ready"];
+    let deadline = Instant::now() + SOON;
+    while told().lines().filter(|line| line.starts_with("mortal")).count() < expected.len() {
+        assert!(Instant::now() < deadline, "{}", told());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(told().lines().filter(|line| line.starts_with("mortal")).collect::<Vec<_>>(), expected);
+    std::fs::remove_file(&file).unwrap();
+    let mortal: Vec<String> = std::iter::from_fn(|| received.recv_timeout(Duration::from_secs(1)).ok())
+        .filter(|event| event.service == "mortal")
+        .map(|event| event.to)
+        .collect();
+    assert_eq!(mortal, ["up", "down", "up", "down", "up", "down", "up"]);
+    let hooks = daemon.status().unwrap().hooks;
+    assert!(hooks[0].done >= 3 && hooks[1].done >= 7 && hooks[2].failed >= 10, "{hooks:?}");
+    assert!(hooks.iter().all(|hook| hook.lost == 0) && hooks[2].done == 0, "{hooks:?}");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn an_agent_says_how_much_traffic_its_backend_gets() {
+    let lab = Lab::new().unwrap();
+    let b1 = &lab.backends[0].ns;
+    let _servers = [7_701, 7_702].map(|port| Mortal::new(b1, port));
+    let says = std::sync::Arc::new(std::sync::Mutex::new("100%\n".to_owned()));
+    let word = std::sync::Arc::clone(&says);
+    let listener = b1.run(|| TcpListener::bind(("::", 7_799))).unwrap().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.write_all(word.lock().unwrap().as_bytes());
+        }
+    });
+    // The first of two pools has the agent, so that the other shows what the checks alone say.
+    let agent = "    agent: { port: 7799, interval: 100ms }\n";
+    let mut config = Config::new(&lab);
+    config.appendix = pool(&lab, "asked", 7_700, agent, &[(7_701, "")]) + &pool(&lab, "not", 7_710, "", &[(7_702, "")]);
+    let launcher = Launcher::beside_us().unwrap();
+    let mut daemon = Daemon::start(&lab, launcher.clone(), &config.yaml()).unwrap();
+    type Wished = fn(&BackendStatus) -> bool;
+    let table: [(&str, Wished); 7] = [
+        ("75%\n", |b| b.weight == 75 && b.share == 1.0),
+        ("77% maxconn:30\n", |b| b.weight == 75),
+        ("drain\n", |b| b.state == BackendState::Drain && !b.overridden && b.share == 0.0 && b.health == Health::Up),
+        ("ready 20%\n", |b| b.state == BackendState::Active && b.weight == 20),
+        ("down#disk full\n", |b| {
+            b.health == Health::Down && b.reason.as_deref() == Some("its agent says down: disk full")
+        }),
+        ("nonsense\n", |b| b.health == Health::Down),
+        ("up drain 50%\n", |b| b.health == Health::Up && b.state == BackendState::Drain && b.weight == 50),
+    ];
+    for (word, wished) in table {
+        *says.lock().unwrap() = word.to_owned();
+        std::thread::sleep(Duration::from_millis(250));
+        let what = format!("the agent said {word:?}");
+        let status = daemon.wait(&what, SOON, |status| wished(backend(status, "asked"))).unwrap();
+        let other = backend(&status, "not");
+        assert_eq!((other.weight, other.health, other.state), (100, Health::Up, BackendState::Active), "{what}");
+    }
+    let told: Vec<String> = events(&daemon, &["--service", "asked"])
+        .into_iter()
+        .filter(|e| e.kind == EventKind::Agent)
+        .map(|e| e.to)
+        .collect();
+    assert_eq!(told, ["ready 75%", "drain 75%", "ready 20%", "down: disk full", "drain 50%"]);
+    let log = daemon.log(100_000);
+    assert_eq!(log.matches("speaks of maxconn").count(), 1, "{log}");
+
+    // Over a restart it holds, though the agent says nothing new.
+    *says.lock().unwrap() = "nonsense\n".to_owned();
+    daemon.stop().unwrap();
+    let mut daemon = Daemon::spawn(&lab, launcher, &config.yaml()).unwrap();
+    let drained = |status: &Status| backend(status, "asked").agent.as_deref() == Some("drain 50%");
+    let status = daemon.wait("it is there again", SOON, drained).unwrap();
+    assert_eq!(backend(&status, "asked").share, 0.0);
 }

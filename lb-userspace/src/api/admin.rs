@@ -32,8 +32,9 @@ pub(super) async fn answer(handle: &Handle, method: &Method, path: &str, body: &
             return error(StatusCode::BAD_REQUEST, &refused);
         }
         Err(NoRoute::BadQuery) => {
-            let refused = Failure::new(Exit::Usage, "nothing here knows what stands behind the `?`")
-                .hint("a reload knows `?confirm=SECONDS`, the progress of a drain `?idle=SECONDS`");
+            let refused = Failure::new(Exit::Usage, "nothing here knows what stands behind the `?`").hint(
+                "a reload knows `?confirm=SECONDS`, the progress of a drain `?idle=SECONDS`, events `?after=NUMBER`",
+            );
             return error(StatusCode::BAD_REQUEST, &refused);
         }
         Err(NoRoute::WrongMethod(allowed)) => {
@@ -44,7 +45,7 @@ pub(super) async fn answer(handle: &Handle, method: &Method, path: &str, body: &
         }
     };
     match &route {
-        Route::Status | Route::Plan | Route::Flows | Route::DrainProgress { .. } => {}
+        Route::Status | Route::Events { .. } | Route::Plan | Route::Flows | Route::DrainProgress { .. } => {}
         Route::EvictUdp { service, backend } => {
             tracing::info!("eviction of the UDP flows of {service}/{backend} asked for by {peer}");
         }
@@ -59,6 +60,7 @@ pub(super) async fn answer(handle: &Handle, method: &Method, path: &str, body: &
     let names = matches!(route, Route::SetBackendState { .. } | Route::DrainProgress { .. } | Route::EvictUdp { .. });
     let outcome = match route {
         Route::Status => handle.status().await.map(|status| json(StatusCode::OK, &status)),
+        Route::Events { after } => handle.events(after).await.map(|events| json(StatusCode::OK, &events)),
         Route::Reload { confirm } => {
             let confirm = confirm.map(Duration::from_secs);
             handle.reload(confirm).await.map(|applied| json(StatusCode::OK, &applied))

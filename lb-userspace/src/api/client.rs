@@ -14,7 +14,8 @@ use tokio::net::UnixStream;
 
 use crate::api::route::Route;
 use crate::api::types::{
-    ApiError, Applied, Confirmed, DrainAnswer, DrainProgress, Evicted, FlowFilter, Flows, Plan, PlanRequest, Status,
+    ApiError, Applied, Confirmed, DrainAnswer, DrainProgress, Events, Evicted, FlowFilter, Flows, Plan, PlanRequest,
+    Status,
 };
 use crate::exit::{Exit, Failure};
 use crate::model::BackendState;
@@ -40,6 +41,11 @@ impl Client {
 
     pub async fn status(&self) -> Result<Status, Failure> {
         self.call(Route::Status, Bytes::new(), QUESTION).await
+    }
+
+    /// What happened to backends since the event of this number.
+    pub async fn events(&self, after: u64) -> Result<Events, Failure> {
+        self.call(Route::Events { after }, Bytes::new(), QUESTION).await
     }
 
     pub async fn reload(&self, confirm: Option<Duration>) -> Result<Applied, Failure> {

@@ -23,7 +23,7 @@ const INDEX: &str = "\
 sluice
   /metrics  Prometheus metrics
   /healthz  200 while the process is alive
-  /readyz   200 while every service has enough healthy backends, else 503 and the reasons
+  /readyz   200 while every service has enough healthy backends, and has had them for a while; else 503 and the reasons
 ";
 
 pub(super) async fn answer(handle: &Handle, method: &Method, path: &str) -> Response<Full<Bytes>> {
@@ -55,9 +55,12 @@ pub(super) async fn answer(handle: &Handle, method: &Method, path: &str) -> Resp
 /// Why traffic should not be sent here, one line per service; empty when it should.
 fn not_ready(status: &Status) -> String {
     let mut reasons = String::new();
-    for service in status.services.iter().filter(|service| service.state != ServiceState::Up) {
+    for service in status.services.iter().filter(|service| !service.ready) {
         let up = service.backends.iter().filter(|backend| backend.health.takes_traffic()).count();
         reasons.push_str(&format!("service {}: {up} of {} backends up", service.name, service.backends.len()));
+        if service.state == ServiceState::Up {
+            reasons.push_str(", but not for long enough yet");
+        }
         for backend in &service.backends {
             if let (false, Some(reason)) = (backend.health.takes_traffic(), &backend.reason) {
                 reasons.push_str(&format!("; {}: {reason}", backend.name));

@@ -11,6 +11,10 @@ use crate::model::BackendState;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {
     Status,
+    /// What happened to backends since the event of that number.
+    Events {
+        after: u64,
+    },
     Reload {
         /// Go back unless confirmed within so many seconds.
         confirm: Option<u64>,
@@ -52,7 +56,7 @@ pub enum NoRoute {
 }
 
 /// What the API offers, for error messages.
-pub const OFFERED: &str = "GET /v1/status, POST /v1/reload (?confirm=SECONDS), POST /v1/rollback, POST /v1/confirm, POST /v1/plan, POST /v1/flows, POST /v1/services/SERVICE/backends/BACKEND/drain or .../undrain or .../evict-udp, \
+pub const OFFERED: &str = "GET /v1/status, GET /v1/events (?after=NUMBER), POST /v1/reload (?confirm=SECONDS), POST /v1/rollback, POST /v1/confirm, POST /v1/plan, POST /v1/flows, POST /v1/services/SERVICE/backends/BACKEND/drain or .../undrain or .../evict-udp, \
      GET /v1/services/SERVICE/backends/BACKEND/drain (?idle=SECONDS)";
 
 /// How long a configuration may wait to be confirmed, in seconds.
@@ -61,7 +65,7 @@ pub const CONFIRM: std::ops::RangeInclusive<u64> = 1..=86_400;
 impl Route {
     pub fn method(&self) -> Method {
         match self {
-            Self::Status | Self::DrainProgress { .. } => Method::GET,
+            Self::Status | Self::Events { .. } | Self::DrainProgress { .. } => Method::GET,
             Self::Reload { .. }
             | Self::Rollback
             | Self::Confirm
@@ -75,6 +79,8 @@ impl Route {
     pub fn path(&self) -> String {
         match self {
             Self::Status => "/v1/status".to_owned(),
+            Self::Events { after: 0 } => "/v1/events".to_owned(),
+            Self::Events { after } => format!("/v1/events?after={after}"),
             Self::Reload { confirm: None } => "/v1/reload".to_owned(),
             Self::Reload { confirm: Some(seconds) } => format!("/v1/reload?confirm={seconds}"),
             Self::Rollback => "/v1/rollback".to_owned(),
@@ -104,6 +110,7 @@ impl Route {
         let parts: Vec<&str> = path.strip_prefix('/').ok_or(NoRoute::Unknown)?.split('/').collect();
         let route = match parts[..] {
             ["v1", "status"] => Self::Status,
+            ["v1", "events"] => Self::Events { after: 0 },
             ["v1", "reload"] => Self::Reload { confirm: None },
             ["v1", "rollback"] => Self::Rollback,
             ["v1", "confirm"] => Self::Confirm,
@@ -134,6 +141,10 @@ impl Route {
             (Self::DrainProgress { service, backend, .. }, Some(query)) => {
                 let seconds = query.strip_prefix("idle=").and_then(|s| s.parse().ok());
                 Self::DrainProgress { service, backend, idle: Some(seconds.ok_or(NoRoute::BadQuery)?) }
+            }
+            (Self::Events { .. }, Some(query)) => {
+                let after = query.strip_prefix("after=").and_then(|number| number.parse().ok());
+                Self::Events { after: after.ok_or(NoRoute::BadQuery)? }
             }
             (Self::Reload { .. }, Some(query)) => {
                 let seconds = query.strip_prefix("confirm=").and_then(|s| s.parse().ok());
@@ -181,6 +192,7 @@ mod tests {
     #[test]
     fn every_route_is_understood_as_it_was_meant() {
         let mut routes = vec![Route::Status, Route::Plan, Route::Flows, Route::Rollback, Route::Confirm];
+        routes.extend([0, 1, u64::MAX].map(|after| Route::Events { after }));
         routes.extend([None, Some(1), Some(86_400)].map(|confirm| Route::Reload { confirm }));
         for name in ["10.0.0.11", "[2001:db8::1]:80", "a/b?c#d%20", "ünïcode name"] {
             for state in [BackendState::Drain, BackendState::Active] {
@@ -216,6 +228,8 @@ mod tests {
             (Method::POST, "/v1/reload?confirm=86401", NoRoute::BadQuery),
             (Method::POST, "/v1/reload?cofirm=60", NoRoute::BadQuery),
             (Method::GET, "/v1/status?all", NoRoute::BadQuery),
+            (Method::GET, "/v1/events?after=-1", NoRoute::BadQuery),
+            (Method::POST, "/v1/events", NoRoute::WrongMethod("GET")),
             (Method::GET, "/v1/services/web/backends/b/drain?idle=long", NoRoute::BadQuery),
             (Method::GET, "/v1/services/web/backends/b/evict-udp", NoRoute::WrongMethod("POST")),
             (Method::HEAD, "/v1/reload", NoRoute::WrongMethod("POST")),

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{BackendState, Forward, Protocol};
+use crate::model::{BackendState, Forward, Protocol, Subject};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Status {
@@ -17,9 +17,29 @@ pub struct Status {
     pub interfaces: Vec<InterfaceStatus>,
     /// Packets that are for no service, left to the host untouched.
     pub passed: Traffic,
+    /// How late health checks began, since the daemon started.
+    #[serde(default)]
+    pub checks_late: Histogram,
+    /// How long it took from a check that found a backend dead until the kernel's rings were without it.
+    #[serde(default)]
+    pub deaths_applied: Histogram,
+    /// What hooks were told.
+    #[serde(default)]
+    pub hooks: Vec<HookStatus>,
     pub services: Vec<ServiceStatus>,
     /// What is not as configured, one sentence each; empty when all is well.
     pub degraded: Vec<String>,
+}
+
+/// What became of the events that a hook was to be told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookStatus {
+    /// Its program or URL.
+    pub hook: String,
+    pub done: u64,
+    pub failed: u64,
+    /// It was too slow for them.
+    pub lost: u64,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -66,7 +86,7 @@ pub struct Traffic {
 pub enum ServiceState {
     /// At least `min_healthy` backends are up.
     Up,
-    /// Some are up, fewer than `min_healthy`.
+    /// Some are up, fewer than `min_healthy`; or some look dead and are used.
     Degraded,
     /// None is up.
     Down,
@@ -80,6 +100,18 @@ pub struct ServiceStatus {
     pub forward: Forward,
     pub scheduler: String,
     pub state: ServiceState,
+    /// Traffic should be sent here: what `/readyz` answers by.
+    #[serde(default)]
+    pub ready: bool,
+    /// More backends look dead than `panic_threshold`: the checks are distrusted, and all are kept.
+    #[serde(default)]
+    pub panic: bool,
+    /// Fallback backends are used.
+    #[serde(default)]
+    pub fallback: bool,
+    /// All backends look dead, and all are used (`on_empty: fail-open`).
+    #[serde(default)]
+    pub fail_open: bool,
     pub rings: Vec<RingStatus>,
     pub forwarded: Traffic,
     pub replies: Traffic,
@@ -99,7 +131,32 @@ pub struct ServiceStatus {
     /// `null` where the service tracks no flows.
     #[serde(default)]
     pub tracked: Option<TrackedStatus>,
+    /// What became of its health checks.
+    #[serde(default)]
+    pub checks: ChecksStatus,
     pub backends: Vec<BackendStatus>,
+}
+
+/// Health checks of a service since it is there.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ChecksStatus {
+    pub passed: u64,
+    pub failed: u64,
+    /// This host could not make them.
+    pub skipped: u64,
+    /// How long those took that were made.
+    pub took: Histogram,
+    /// How often health took a backend out.
+    pub ejections: u64,
+}
+
+/// Times, counted in buckets.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Histogram {
+    /// Upper bound in seconds, and how many were no longer than that.
+    pub buckets: Vec<(f64, u64)>,
+    pub count: u64,
+    pub sum_seconds: f64,
 }
 
 /// The flows that are written down: those on rows that have not settled.
@@ -218,14 +275,24 @@ pub struct BackendStatus {
     pub id: u16,
     pub address: String,
     pub port: Option<u16>,
+    /// The weight in force: the file's, or what its agent made of it.
     pub weight: u32,
-    /// As configured, or as an operator overrode it.
+    /// As configured, or as its agent asked for, or as an operator overrode it.
     pub state: BackendState,
     /// True when `state` comes from `sluice drain` or `undrain`, not from the file.
     pub overridden: bool,
     /// True when the file has it no more: it gets no new flows, and is here until it has no old ones either.
     pub leaving: bool,
     pub health: Health,
+    /// It looks dead and takes traffic all the same: `max_ejected`, panic or `fail-open`.
+    #[serde(default)]
+    pub kept: bool,
+    /// It takes new flows only while the others are too few.
+    #[serde(default)]
+    pub fallback: bool,
+    /// What its agent said that holds; `null` where there is none, or before it said anything.
+    #[serde(default)]
+    pub agent: Option<String>,
     /// Why health is what it is: the last check's outcome.
     pub reason: Option<String>,
     /// What will make a check fail one day that passes now: a certificate that expires soon.
@@ -233,10 +300,96 @@ pub struct BackendStatus {
     pub warning: Option<String>,
     /// How long the last successful check took.
     pub latency_ms: Option<f64>,
+    /// Since when health is what it is, in seconds since the Unix epoch; before the first check, since when it is awaited.
+    #[serde(default)]
+    pub since: Option<u64>,
+    /// When the last check ended, likewise.
+    #[serde(default)]
+    pub checked: Option<u64>,
+    /// What the last check saw that failed, however long ago.
+    #[serde(default)]
+    pub last_error: Option<String>,
+    /// How often its health changed since this daemon checks it.
+    #[serde(default)]
+    pub transitions: u64,
     /// Share of the ring's rows, 0 to 1: the expected share of new flows.
     pub share: f64,
     pub forwarded: Traffic,
     pub replies: Traffic,
+}
+
+/// What happened to backends, oldest first: as much as the daemon keeps.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Events {
+    pub events: Vec<Event>,
+    /// The number of the newest there is, asked for or not; 0 before the first.
+    pub last: u64,
+}
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Counts from 1 since the daemon started.
+    pub number: u64,
+    /// Milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    pub kind: EventKind,
+    pub service: String,
+    /// `null`: it is about the service as a whole.
+    pub backend: Option<String>,
+    /// Where the backend was checked.
+    pub address: Option<String>,
+    pub from: String,
+    pub to: String,
+    pub reason: String,
+    /// How long the check took that decided; `null` where nobody answered, and where it was no check.
+    pub latency_ms: Option<f64>,
+    /// What the last check saw that failed.
+    pub last_error: Option<String>,
+}
+
+/// What an event is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EventKind {
+    /// A backend's health: `checking`, `up`, `down`.
+    Health,
+    /// What an operator made of a backend: `active`, `drain`.
+    State,
+    /// What a backend's agent said.
+    Agent,
+    /// A backend looks dead and takes traffic all the same, because `max_ejected` are out: `kept`.
+    Kept,
+    /// A service's checks are distrusted: `on`, `off`.
+    Panic,
+    /// A service's fallback backends are used: `on`, `off`.
+    Fallback,
+    /// All backends of a service look dead and are used: `on`, `off`.
+    Open,
+    /// Whether traffic should be sent to this node for the service: `ready`, `unready`.
+    Ready,
+}
+
+impl EventKind {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Health => "health",
+            Self::State => "state",
+            Self::Agent => "agent",
+            Self::Kept => "kept",
+            Self::Panic => "panic",
+            Self::Fallback => "fallback",
+            Self::Open => "open",
+            Self::Ready => "ready",
+        }
+    }
+
+    pub const fn subject(self) -> Subject {
+        match self {
+            Self::Health | Self::State | Self::Agent | Self::Kept => Subject::Backend,
+            Self::Panic | Self::Fallback | Self::Open | Self::Ready => Subject::Service,
+        }
+    }
 }
 
 /// Answer to a reload, and to a rollback.

@@ -3,7 +3,9 @@
 //! stdout is data, stderr is talk. A verb parses its arguments into types here, does its work, and returns how the
 //! process ends; only `main` exits.
 
+pub mod backends;
 pub mod check;
+pub mod columns;
 pub mod config;
 pub mod confirm;
 pub mod connection;
@@ -43,6 +45,7 @@ pub type Ended = Result<Exit, Failure>;
         sluice check -c sluice.yaml        is the file right? what will it need?\n  \
         sudo sluice run -c sluice.yaml     balance until told to stop\n  \
         sluice status --watch              in another terminal: who gets what, who is down\n  \
+        sluice backends events             which backend went down or up, when, and why\n  \
         sluice drops                       what was dropped, and why\n  \
         sluice drain web/10.0.0.11         no new connections for one backend\n  \
         sluice plan -c sluice.yaml         after editing the file: what would change, and what would break?\n  \
@@ -63,6 +66,7 @@ pub enum Verb {
     Confirm(confirm::Confirm),
     Rollback(rollback::Rollback),
     Status(status::StatusVerb),
+    Backends(backends::Backends),
     Drain(drain::Drain),
     Undrain(undrain::Undrain),
     Flows(flows::FlowsVerb),

@@ -10,7 +10,7 @@ use crate::model::BackendState;
 /// The narrowest last column in which a sentence can be read.
 pub(super) const SENTENCE: usize = 24;
 /// The narrowest last column that holds one word of health.
-const WORD: usize = 9;
+const WORD: usize = 10;
 /// Names up to here, an IPv4 address, always get a column; longer ones a line of their own when columns are short.
 const NAME: usize = 15;
 
@@ -187,20 +187,24 @@ const WIDE: &[Column] = &[
     right("LATENCY", |b, _| b.latency_ms.map_or("-".to_owned(), |ms| format!("{ms:.2}ms"))),
 ];
 
-fn state(backend: &BackendStatus) -> String {
+pub(super) fn state(backend: &BackendStatus) -> String {
     if backend.leaving {
         return "leaving".to_owned();
     }
-    let state = match backend.state {
-        BackendState::Active => "active",
-        BackendState::Drain => "drain",
-    };
-    if backend.overridden { format!("{state} (override)") } else { state.to_owned() }
+    let state = backend.state.name();
+    let asked = backend.agent.as_ref().is_some_and(|said| said.starts_with("drain") || said.starts_with("maint"));
+    match (backend.overridden, backend.fallback) {
+        (true, _) => format!("{state} (override)"),
+        (false, _) if asked => format!("{state} (agent)"),
+        (false, true) => format!("{state} (fallback)"),
+        (false, false) => state.to_owned(),
+    }
 }
 
 /// The word, and the sentence behind it where there is something to say.
 fn health(backend: &BackendStatus, wide: bool) -> (&'static str, Option<String>) {
     let word = match backend.health {
+        Health::Down if backend.kept => "DOWN, kept",
         Health::Down => "DOWN",
         other => other.name(),
     };
@@ -373,7 +377,7 @@ fn length(text: &str) -> usize {
 }
 
 /// `3d 4h`, `12m 5s`.
-fn duration(seconds: u64) -> String {
+pub(super) fn duration(seconds: u64) -> String {
     let units = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
     let first = units.iter().position(|(unit, _)| seconds >= *unit).unwrap_or(3);
     let (unit, name) = units[first];

@@ -20,9 +20,9 @@ use super::schema::{self, Absent, ELSEWHERE, Entry, Key, Status, TABLES, Table, 
 use super::tree::{self, Kind, Node};
 use super::values;
 use crate::model::{
-    Affinity, BackendState, Check, CheckKind, DnsCheck, ExecCheck, Forward, GrpcCheck, HttpCheck, HttpsCheck, Listen,
-    Mac, Need, OnBackendDown, OnExit, Prefix, Protocol, Rcode, Scheduler, Switch, TlsCheck, TlsOptions, Tracking,
-    UdpCheck, UdpMode, VipAddresses, XdpMode,
+    Affinity, BackendState, Call, Check, CheckKind, DnsCheck, ExecCheck, Forward, GrpcCheck, HttpCheck, HttpsCheck,
+    Listen, Mac, Need, OnBackendDown, OnEmpty, OnExit, Prefix, Protocol, Rcode, Scheduler, Subject, Switch, TlsCheck,
+    TlsOptions, Tracking, UdpCheck, UdpMode, VipAddresses, XdpMode,
 };
 
 /// Most checks of a service: each is made for each backend.
@@ -60,6 +60,7 @@ pub(super) struct Raw {
     pub hash_key: Option<Spanned<PathBuf>>,
     pub limits: RawLimits,
     pub packets: RawPackets,
+    pub hooks: Vec<RawHook>,
     pub defaults: RawDefaults,
     pub services: Vec<RawService>,
 }
@@ -99,6 +100,18 @@ pub(super) struct RawLimits {
     pub flows: Option<Spanned<u32>>,
     pub services: Option<Spanned<u32>>,
     pub backends: Option<Spanned<u32>>,
+}
+
+#[derive(Debug)]
+pub(super) struct RawHook {
+    pub index: usize,
+    pub span: Span,
+    pub on: Option<List<Subject>>,
+    /// `None` also where it was refused.
+    pub call: Option<Call>,
+    /// Whether the file says what to call.
+    pub named: bool,
+    pub timeout: Option<Spanned<Duration>>,
 }
 
 #[derive(Debug, Default)]
@@ -164,11 +177,24 @@ pub(super) struct RawService {
     pub tracking: Option<Spanned<Tracking>>,
     pub limits: RawServiceLimits,
     pub health: RawHealth,
+    pub agent: Option<RawAgent>,
     pub min_healthy: Option<Spanned<u32>>,
+    pub max_ejected: Option<Spanned<f64>>,
+    pub panic_threshold: Option<Spanned<f64>>,
+    pub on_empty: Option<Spanned<OnEmpty>>,
     pub backends: Vec<RawBackend>,
     /// As [`List::complete`].
     pub backends_complete: bool,
     pub backends_span: Span,
+}
+
+#[derive(Debug)]
+pub(super) struct RawAgent {
+    pub address: Option<Spanned<IpAddr>>,
+    pub port: Option<Spanned<u16>>,
+    pub send: Option<Vec<u8>>,
+    pub interval: Option<Spanned<Duration>>,
+    pub timeout: Option<Spanned<Duration>>,
 }
 
 #[derive(Debug)]
@@ -216,6 +242,7 @@ pub(super) struct RawBackend {
     pub complete: bool,
     pub weight: Option<u32>,
     pub state: BackendState,
+    pub fallback: Option<Spanned<bool>>,
 }
 
 /// Reads the tree. `None` when there is no telling what the file is.
@@ -247,6 +274,14 @@ pub(super) fn decode(root: &Node<'_>, problems: &mut Problems<'_>) -> Option<Raw
     let hash_key = fields.get("hash_key").and_then(|f| d.path(&f));
     let limits = fields.get("limits").map_or_else(RawLimits::default, |f| d.limits(&f));
     let packets = fields.get("packets").map_or_else(RawPackets::default, |f| d.packets(&f));
+    let mut hooks = Vec::new();
+    if let Some(f) = fields.get("hooks")
+        && let Some(items) = d.sequence(&f, "a list of hooks", "start each entry with `- exec: …` or `- webhook: …`")
+    {
+        for (index, item) in items.iter().enumerate() {
+            hooks.extend(d.hook(index, item, &f.at.item(index, None)));
+        }
+    }
     let defaults = fields.get("defaults").map_or_else(RawDefaults::default, |f| d.defaults(&f));
     let mut services = Vec::new();
     if let Some(f) = fields.get("services")
@@ -256,7 +291,7 @@ pub(super) fn decode(root: &Node<'_>, problems: &mut Problems<'_>) -> Option<Raw
             services.extend(d.service(index, item, &f.at.item(index, peek(item, "name"))));
         }
     }
-    Some(Raw { node, admin, hash_key, limits, packets, defaults, services })
+    Some(Raw { node, admin, hash_key, limits, packets, hooks, defaults, services })
 }
 
 /// The text under `key`, if there is one; for labels only.
@@ -745,7 +780,11 @@ impl Decoder<'_, '_> {
             })
         });
         let health = fields.get("health").map_or(RawHealth::Absent, |f| self.health(&f));
+        let agent = fields.get("agent").and_then(|f| self.agent(&f));
         let min_healthy = fields.get("min_healthy").and_then(|f| self.integer(&f));
+        let max_ejected = fields.get("max_ejected").and_then(|f| self.percent(&f));
+        let panic_threshold = fields.get("panic_threshold").and_then(|f| self.percent(&f));
+        let on_empty = fields.get("on_empty").and_then(|f| self.choice::<OnEmpty>(&f));
 
         let mut backends = Vec::new();
         let mut backends_complete = false;
@@ -785,10 +824,40 @@ impl Decoder<'_, '_> {
             tracking,
             limits: limits.unwrap_or_default(),
             health,
+            agent,
             min_healthy,
+            max_ejected,
+            panic_threshold,
+            on_empty,
             backends,
             backends_complete,
             backends_span,
+        })
+    }
+
+    fn hook(&mut self, index: usize, node: &Node<'_>, at: &At<'_>) -> Option<RawHook> {
+        let fields = self.fields(node, at, &schema::HOOK)?;
+        self.at_most_one(&fields, "a hook is one call", "make two hooks of them");
+        let on = fields.get("on").map(|f| self.one_or_many(&f, |d, f| d.choice::<Subject>(f)));
+        let exec = self.command(&fields, "exec").map(Call::Exec);
+        let hint = "such as `http://127.0.0.1:9000/sluice`";
+        let webhook = self.value(&fields, "webhook", "a URL", hint, values::url).map(Call::Webhook);
+        let named = fields.get("exec").is_some() || fields.get("webhook").is_some();
+        let timeout = fields.get("timeout").and_then(|f| self.duration(&f));
+        Some(RawHook { index, span: node.span, on, call: exec.or(webhook), named, timeout })
+    }
+
+    fn agent(&mut self, f: &Field<'_, '_>) -> Option<RawAgent> {
+        let fields = self.fields(f.node, &f.at, &schema::AGENT)?;
+        let address = fields
+            .get("address")
+            .and_then(|f| self.parsed(f.node, &f.at, "an IP address", "such as `10.0.0.11`", values::address));
+        Some(RawAgent {
+            address,
+            port: fields.get("port").and_then(|f| self.port(&f)),
+            send: self.bytes(&fields, "send"),
+            interval: fields.get("interval").and_then(|f| self.duration(&f)),
+            timeout: fields.get("timeout").and_then(|f| self.duration(&f)),
         })
     }
 
@@ -956,7 +1025,7 @@ impl Decoder<'_, '_> {
                 });
                 CheckKind::Grpc(GrpcCheck { service: service.unwrap_or_default(), host, tls })
             }
-            "exec" => CheckKind::Exec(ExecCheck { command: self.command(&inner)? }),
+            "exec" => CheckKind::Exec(ExecCheck { command: self.command(&inner, "command")? }),
             other => unreachable!("`{other}` is a check nobody reads"),
         };
         Some(Check { kind, address: address.map(|a| a.value), port: port.map(|p| p.value) })
@@ -990,8 +1059,8 @@ impl Decoder<'_, '_> {
     }
 
     /// A program and its arguments.
-    fn command(&mut self, fields: &Fields<'_, '_>) -> Option<Vec<String>> {
-        let f = fields.get("command")?;
+    fn command(&mut self, fields: &Fields<'_, '_>, name: &'static str) -> Option<Vec<String>> {
+        let f = fields.get(name)?;
         let hint = "write the program by its path, and its arguments: `[/usr/local/bin/check, --deep]`";
         let list = self.one_or_many(&f, |d, f| d.parsed(f.node, &f.at, "a text", hint, values::text));
         let first = list.items.first()?;
@@ -1134,6 +1203,9 @@ impl Decoder<'_, '_> {
             && mac_field.is_some() == inner_mac.is_some();
         let weight = fields.get("weight").and_then(|f| self.integer(&f));
         let state = fields.get("state").and_then(|f| self.choice::<BackendState>(&f));
+        let fallback = fields
+            .get("fallback")
+            .and_then(|f| self.parsed(f.node, &f.at, "true or false", "write `true` or `false`", values::flag));
         Some(RawBackend {
             index,
             span: node.span,
@@ -1144,6 +1216,7 @@ impl Decoder<'_, '_> {
             complete,
             weight: weight.map(|w| w.value),
             state: state.map(|s| s.value).unwrap_or_default(),
+            fallback,
         })
     }
 }
@@ -1229,6 +1302,8 @@ mod tests {
                         "protocol" => d.choice::<Protocol>(&f).is_some(),
                         "state" => d.choice::<BackendState>(&f).is_some(),
                         "on_backend_down" => d.choice::<OnBackendDown>(&f).is_some(),
+                        "on_empty" => d.choice::<OnEmpty>(&f).is_some(),
+                        "on" => d.choice::<Subject>(&f).is_some(),
                         "over" => d.choice::<Protocol>(&f).is_some(),
                         "type" => d.choice::<RecordType>(&f).is_some(),
                         "rcode" => d.choice::<Rcode>(&f).is_some(),

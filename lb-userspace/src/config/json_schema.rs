@@ -145,7 +145,7 @@ fn text_schema(value: &Value) -> (String, Json) {
         Value::Rate(..) => ("rate", text("[0-9]+[kM]?/s".to_owned()), "such as `500/s`, `10k/s` or `2M/s`"),
         Value::Percent(most) => {
             // Whole tens below the bound, and the bound itself.
-            assert!(most % 10 == 0 && (10..100).contains(most), "the pattern is made for such bounds");
+            assert!(most % 10 == 0 && (10..=100).contains(most), "the pattern is made for such bounds");
             let below = format!("[1-{}]?[0-9]", most / 10 - 1);
             let pattern = format!(r"0*({most}(\.0+)?|{below}(\.[0-9]+)?)%");
             return (
@@ -231,6 +231,11 @@ fn text_schema(value: &Value) -> (String, Json) {
             "bytes",
             any(r"([^\\\n\r]|\\[nrt\\]|\\x[0-9A-Fa-f]{2}){1,4096}".to_owned()),
             "a text in which `\\n`, `\\r`, `\\t`, `\\\\` and `\\x00` stand for bytes",
+        ),
+        Value::Url => (
+            "url",
+            text("http://([0-9A-Za-z_.-]+|\\[[0-9A-Fa-f:.]+\\])(:[0-9]{1,5})?(/[!-\"$-~]*)?".to_owned()),
+            "such as `http://127.0.0.1:9000/sluice`",
         ),
         Value::GrpcService => ("grpc-service", any("[!-~]{1,127}".to_owned()), "such as `shop.v1.Cart`"),
         other => unreachable!("{other:?} is no text"),

@@ -112,6 +112,8 @@ pub enum Value {
     Bytes,
     /// What a gRPC health service calls a service.
     GrpcService,
+    /// Where a request goes: `http://…`.
+    Url,
     Choice(&'static Choice),
     /// Exactly this text.
     Word(&'static str),
@@ -184,6 +186,15 @@ static ON_BACKEND_DOWN: Choice =
     Choice { what: "an answer to a dead backend", words: &[word("reselect"), word("drop"), word("reset")] };
 static UDP_MODE: Choice = Choice { what: "a UDP mode", words: &[word("flow"), word("oneshot")] };
 static SWITCH: Choice = Choice { what: "a switch", words: &[word("on"), word("off")] };
+static ON_EMPTY: Choice = Choice {
+    what: "an answer to a pool without a healthy backend",
+    words: &[
+        word("drop"),
+        word("fail-open"),
+        later_word("reset", "use `drop`, or `fail-open`, whose dead backends reset connections themselves if they can"),
+    ],
+};
+static SUBJECT: Choice = Choice { what: "what a hook is told of", words: &[word("backend"), word("service")] };
 static AFFINITY: Choice = Choice { what: "an affinity", words: &[word("flow"), word("source")] };
 static TRACKING: Choice = Choice { what: "a tracking mode", words: &[word("auto"), word("full"), word("none")] };
 static OVER: Choice = Choice { what: "a transport of DNS", words: &[word("udp"), word("tcp")] };
@@ -262,6 +273,12 @@ pub static TOP: Table = table(
         ),
         key("limits", Value::Table(&LIMITS), Nothing, "room in the kernel's maps"),
         key("packets", Value::Table(&PACKETS), Nothing, "kinds of packets to know"),
+        key(
+            "hooks",
+            List(0, &Value::Table(&HOOK)),
+            Nothing,
+            "list of hooks, which are told of what happens to backends and services",
+        ),
         key("defaults", Value::Table(&DEFAULTS), Nothing, "defaults for all services"),
         key(
             "services",
@@ -463,6 +480,39 @@ pub static PACKETS: Table = table(
     ],
 );
 
+pub static HOOK: Table = Table {
+    place: "hooks[]",
+    keys: &[
+        key(
+            "on",
+            OneOrMany(&Value::Choice(&SUBJECT)),
+            Depends("`[backend, service]`"),
+            "what it is told of. `backend`: a backend's health, and what an operator or its agent made of it. `service`: a \
+             service that is ready for traffic or not any more, panic, fallback",
+        ),
+        key(
+            "exec",
+            OneOrMany(&Value::Text),
+            Nothing,
+            "list of a program, by its absolute path, and its arguments: run for each event, without a shell, as `nobody` and \
+             without capabilities, with the event in its environment",
+        ),
+        key(
+            "webhook",
+            Value::Url,
+            Nothing,
+            "`http://` URL that each event is sent to as JSON, by POST; any status from 200 to 299 will do",
+        ),
+        key(
+            "timeout",
+            Value::Duration(Duration::from_millis(100), Duration::from_secs(60)),
+            Is("5s"),
+            "what takes longer is ended, and has failed, 100 ms to 60 s",
+        ),
+    ],
+    at_most_one: &["exec", "webhook"],
+};
+
 pub static DEFAULTS: Table = table(
     "defaults",
     &[
@@ -560,11 +610,38 @@ pub static SERVICE: Table = table(
             "the health check, or `none`",
         ),
         key(
+            "agent",
+            Value::Table(&AGENT),
+            Depends("backends are not asked"),
+            "a program on each backend that says how much traffic it wants",
+        ),
+        key(
             "min_healthy",
             Integer(0, MOST_BACKENDS),
             Is("1"),
-            "with fewer healthy backends the service is reported as degraded, and `/readyz` answers 503. It changes \
-             nothing for packets",
+            "with fewer healthy backends the service is reported as degraded, `/readyz` answers 503, and backends with \
+             `fallback: true` are used",
+        ),
+        key(
+            "max_ejected",
+            Value::Percent(100),
+            Is("100%"),
+            "part of the backends of an address family that health may take out at once, rounded down, but one at least; 0 % \
+             takes out none. Further ones that look dead are kept",
+        ),
+        key(
+            "panic_threshold",
+            Value::Percent(100),
+            Is("100%"),
+            "when more than this part of the backends of an address family look dead at once, the checks are distrusted and \
+             all are kept, until no more than that have looked dead for 10 s; 100 %: never",
+        ),
+        key(
+            "on_empty",
+            Value::Choice(&ON_EMPTY),
+            Is("drop"),
+            "what becomes of packets when every backend of an address family looks dead. `drop`: they are dropped as \
+             `no_backend`. `fail-open`: they go to all of them, as if they were up",
         ),
         key(
             "backends",
@@ -575,6 +652,22 @@ pub static SERVICE: Table = table(
         ),
         later("deny", "remove it; meanwhile, deny sources in the firewall of the backends"),
         later("allow", "remove it; meanwhile, allow sources in the firewall of the backends"),
+    ],
+);
+
+pub static AGENT: Table = table(
+    "services[].agent",
+    &[
+        CHECK_ADDRESS,
+        key("port", PORT, Refused("write the port it listens on, such as `port: 9999`"), "port to connect to"),
+        key("send", Value::Bytes, Nothing, "what to say first, with escapes as in the UDP check"),
+        key("interval", PACE, Is("2s"), "time between two questions to a backend, 10 ms to 1 h"),
+        key(
+            "timeout",
+            PACE,
+            Depends("`1s`, or the interval if shorter"),
+            "how long an answer may take; at most the interval. No answer changes nothing",
+        ),
     ],
 );
 
@@ -981,11 +1074,17 @@ pub static BACKEND: Table = table(
             "share of new flows relative to the others of its family, 0 to 65,535; 0 takes none",
         ),
         key("state", Value::Choice(&BACKEND_STATE), Is("active"), "`drain`: in the file, checked, but out of the ring"),
+        key(
+            "fallback",
+            Value::Flag,
+            Is("false"),
+            "`true`: it takes new flows only while fewer others than `min_healthy` are healthy, or none of its address family",
+        ),
     ],
 );
 
 /// Every mapping of the schema.
-pub static TABLES: [&Table; 27] = [
+pub static TABLES: [&Table; 29] = [
     &TOP,
     &NODE,
     &INTERFACE,
@@ -993,8 +1092,10 @@ pub static TABLES: [&Table; 27] = [
     &ADMIN,
     &LIMITS,
     &PACKETS,
+    &HOOK,
     &DEFAULTS,
     &SERVICE,
+    &AGENT,
     &TUNNEL,
     &TIMEOUTS,
     &UDP,
@@ -1080,6 +1181,12 @@ pub(super) const ELSEWHERE: &[(&str, &str)] = &[
     ("healthy_threshold", "rise"),
     ("up", "rise"),
     ("upstreams", "backends"),
+    ("agent_check", "agent"),
+    ("agent_port", "port"),
+    ("backup", "fallback"),
+    ("max_ejection_percent", "max_ejected"),
+    ("notify", "hooks"),
+    ("sorry_server", "fallback"),
     ("uri", "path"),
     ("url", "path"),
     ("vip", "listen"),

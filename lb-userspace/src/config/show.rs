@@ -10,8 +10,8 @@ use serde_json::{Map, Value, json};
 
 use super::values::{show_bytes, show_duration, show_percent, show_rate};
 use crate::model::{
-    Backend, Check, CheckKind, Forward, HealthCheck, HttpCheck, Mac, Model, Need, Prefix, Protocol, Service, Switch,
-    TlsOptions,
+    Agent, Backend, Call, Check, CheckKind, Forward, HealthCheck, Hook, HttpCheck, Mac, Model, Need, Prefix, Protocol,
+    Service, Switch, TlsOptions,
 };
 
 /// The file, its keys in the order of the documentation.
@@ -50,6 +50,7 @@ pub fn show(model: &Model) -> Value {
             "echo": Switch::from(model.packets.echo),
             "too_big": Switch::from(model.packets.too_big),
         },
+        "hooks": model.hooks.iter().map(hook).collect::<Vec<_>>(),
         "services": model.services.iter().map(service).collect::<Vec<_>>(),
     })
 }
@@ -79,6 +80,7 @@ fn service(s: &Service) -> Value {
     ]);
     // Each is refused where its protocol is not there.
     let has = |protocol| s.protocols.contains(&protocol);
+    let checked = s.health.is_some();
     mapping([
         ("name", word(&s.name)),
         ("listen", word(listen)),
@@ -94,8 +96,30 @@ fn service(s: &Service) -> Value {
         ("tracking", word(s.tracking)),
         ("limits", Some(limits)),
         ("health", Some(s.health.as_ref().map_or_else(|| json!("none"), health))),
+        ("agent", s.agent.as_ref().map(agent)),
         ("min_healthy", word(s.min_healthy)),
+        ("max_ejected", word(show_percent(s.max_ejected)).filter(|_| checked)),
+        ("panic_threshold", word(show_percent(s.panic_threshold)).filter(|_| checked)),
+        ("on_empty", word(s.on_empty).filter(|_| checked)),
         ("backends", Some(s.backends.iter().map(backend).collect())),
+    ])
+}
+
+fn hook(h: &Hook) -> Value {
+    let (exec, webhook) = match &h.call {
+        Call::Exec(command) => (word(command), None),
+        Call::Webhook(url) => (None, word(url.to_string())),
+    };
+    mapping([("on", word(&h.on)), ("exec", exec), ("webhook", webhook), ("timeout", word(show_duration(h.timeout)))])
+}
+
+fn agent(a: &Agent) -> Value {
+    mapping([
+        ("address", a.address.map(|a| json!(a))),
+        ("port", word(a.port)),
+        ("send", Some(json!(show_bytes(&a.send))).filter(|_| !a.send.is_empty())),
+        ("interval", word(show_duration(a.interval))),
+        ("timeout", word(show_duration(a.timeout))),
     ])
 }
 
@@ -200,5 +224,6 @@ fn backend(b: &Backend) -> Value {
         ("inner_mac", b.inner_mac.map(mac)),
         ("weight", word(b.weight)),
         ("state", word(b.state)),
+        ("fallback", word(b.fallback)),
     ])
 }

@@ -11,15 +11,17 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::decode::{Item, Raw, RawAdmin, RawBackend, RawHealth, RawNode, RawService, RawTimeouts, RawTiming, Spanned};
+use super::decode::{
+    Item, Raw, RawAdmin, RawBackend, RawHealth, RawHook, RawNode, RawService, RawTimeouts, RawTiming, Spanned,
+};
 use super::diagnose::{At, Problems, Span};
 use super::values::show_duration;
 use crate::dataplane::loader::BLOCKS_PER_SERVICE;
 use crate::model::listen::first_of;
 use crate::model::{
-    Admin, Backend, Check, CheckKind, Forward, HealthCheck, Interface, Limits, Listen, Model, Need, Node,
-    OnBackendDown, Packets, Ports, Prefix, Protocol, Service, ServiceLimits, Switch, Timeouts, Tracking, Tunnel,
-    VipAddresses, wildcards,
+    Admin, Agent, Backend, Check, CheckKind, Forward, HealthCheck, Hook, Interface, Limits, Listen, Model, Need, Node,
+    OnBackendDown, Packets, Ports, Prefix, Protocol, Service, ServiceLimits, Subject, Switch, Timeouts, Tracking,
+    Tunnel, VipAddresses, wildcards,
 };
 
 /// `sun_path` holds 108 bytes with the closing NUL (unix(7)).
@@ -40,6 +42,7 @@ pub(super) fn validate(raw: &Raw, problems: &mut Problems<'_>) -> Option<Model> 
     if !v.room(raw, limits) {
         return None;
     }
+    let hooks: Vec<_> = raw.hooks.iter().map(|h| v.hook(h)).collect();
     let on = |given: &Option<Spanned<Switch>>| or(given, Switch::On) == Switch::On;
     let packets = Packets {
         vlan: on(&raw.packets.vlan_tags),
@@ -62,7 +65,16 @@ pub(super) fn validate(raw: &Raw, problems: &mut Problems<'_>) -> Option<Model> 
         return None;
     }
     let hash_key = or(&raw.hash_key, PathBuf::from("/etc/sluice/hash.key"));
-    Some(Model { node, admin, hash_key, limits, packets, services: services.into_iter().collect::<Option<_>>()? })
+    let hooks = hooks.into_iter().collect::<Option<_>>()?;
+    Some(Model {
+        node,
+        admin,
+        hash_key,
+        limits,
+        packets,
+        hooks,
+        services: services.into_iter().collect::<Option<_>>()?,
+    })
 }
 
 fn or<T: Clone>(given: &Option<Spanned<T>>, default: T) -> T {
@@ -174,6 +186,35 @@ impl Validator<'_, '_> {
         Admin { socket, http }
     }
 
+    fn hook(&mut self, raw: &RawHook) -> Option<Hook> {
+        let at = At::TOP.key("hooks");
+        let at = at.item(raw.index, None);
+        if !raw.named {
+            let hint = "add `exec: [/usr/local/bin/on-change]`, or `webhook: http://127.0.0.1:9000/sluice`";
+            self.problems.add(raw.span, &at, "the hook does not say what to call", hint);
+        }
+        let on = match &raw.on {
+            None => vec![Subject::Backend, Subject::Service],
+            Some(list) => {
+                let place = at.key("on");
+                let mut on: Vec<Subject> = Vec::new();
+                for item in &list.items {
+                    if on.contains(&item.value) {
+                        self.problems.add(
+                            item.span,
+                            &place.entry(item.index),
+                            "it is listed twice",
+                            "keep one of the two",
+                        );
+                    }
+                    on.push(item.value);
+                }
+                on
+            }
+        };
+        Some(Hook { on, call: raw.call.clone()?, timeout: or(&raw.timeout, Duration::from_secs(5)) })
+    }
+
     /// `tracked`: the part of the flows that is for tracked ones.
     fn service(&mut self, s: &RawService, raw: &Raw, limits: Limits, tracked: u32) -> Option<Service> {
         s.with_at(|at| {
@@ -198,6 +239,8 @@ impl Validator<'_, '_> {
                 let hint = "the service would always be degraded: lower it, or add backends";
                 self.problems.add(wanted.span, &at.key("min_healthy"), message, hint);
             }
+            self.safety(s, health.is_some(), at);
+            let agent = self.agent(s, at);
             Some(Service {
                 name: s.name.as_ref()?.value.clone(),
                 listen: s.listen.items.iter().map(|l| l.value).collect(),
@@ -217,9 +260,62 @@ impl Validator<'_, '_> {
                 tracking: s.tracking(raw),
                 limits,
                 health,
+                agent: if s.agent.is_some() { Some(agent?) } else { None },
                 min_healthy: or(&s.min_healthy, 1),
+                max_ejected: or(&s.max_ejected, 1.0),
+                panic_threshold: or(&s.panic_threshold, 1.0),
+                on_empty: or(&s.on_empty, Default::default()),
                 backends: backends?,
             })
+        })
+    }
+
+    /// What holds health back has a meaning only where there is a check; and fallback, where there is something to fall
+    /// back from.
+    fn safety(&mut self, s: &RawService, checked: bool, at: &At<'_>) {
+        let keys = [
+            (s.max_ejected.as_ref().map(|v| v.span), "max_ejected"),
+            (s.panic_threshold.as_ref().map(|v| v.span), "panic_threshold"),
+            (s.on_empty.as_ref().map(|v| v.span), "on_empty"),
+        ];
+        for (span, key) in keys.into_iter().filter_map(|(span, key)| Some((span?, key))).filter(|_| !checked) {
+            let message =
+                format!("`{key}` has no meaning here: the service has no health check that could take backends out");
+            self.problems.add(span, &at.key(key), message, "remove it, or add a `health` check");
+        }
+        let fallback = |b: &RawBackend| b.fallback.as_ref().is_some_and(|f| f.value);
+        if let Some(given) = s.backends.first().and_then(|b| b.fallback.as_ref())
+            && s.backends_complete
+            && s.backends.iter().all(fallback)
+        {
+            let message = "every backend is a fallback, and there is none to fall back from";
+            self.problems.add(
+                given.span,
+                &at.key("backends"),
+                message,
+                "leave `fallback` out where traffic goes first",
+            );
+        }
+    }
+
+    fn agent(&mut self, s: &RawService, at: &At<'_>) -> Option<Agent> {
+        let raw = s.agent.as_ref()?;
+        let interval = or(&raw.interval, Duration::from_secs(2));
+        let timeout = or(&raw.timeout, interval.min(Duration::from_secs(1)));
+        if let Some(given) = raw.timeout.as_ref().filter(|given| given.value > interval) {
+            let (timeout, interval) = (show_duration(given.value), show_duration(interval));
+            let message = format!(
+                "an answer may take {timeout} (`timeout`), but the next is asked for after {interval} (`interval`)"
+            );
+            let hint = format!("lower `timeout` to at most {interval}, or raise `interval`");
+            self.problems.add(given.span, &at.key("agent").key("timeout"), message, hint);
+        }
+        Some(Agent {
+            address: raw.address.as_ref().map(|a| a.value),
+            port: raw.port.as_ref()?.value,
+            send: raw.send.clone().unwrap_or_default(),
+            interval,
+            timeout,
         })
     }
 
@@ -519,7 +615,8 @@ impl Validator<'_, '_> {
             };
             let weight = b.weight.unwrap_or(100);
             let inner_mac = b.inner_mac.as_ref().map(|mac| mac.value).or(tunnel.inner_mac);
-            backends.push(Backend { name, address: address.value, port, inner_mac, weight, state: b.state });
+            let fallback = or(&b.fallback, false);
+            backends.push(Backend { name, address: address.value, port, inner_mac, weight, state: b.state, fallback });
         }
         Some(backends)
     }

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use super::diagnose::{Complaint, excerpt, quote};
-use crate::model::{Listen, Mac, Pattern, Ports, Prefix};
+use crate::model::{Listen, Mac, Pattern, Ports, Prefix, Url};
 use hickory_proto::rr::Name;
 
 type Parsed<T> = Result<T, Complaint>;
@@ -442,6 +442,45 @@ pub(super) fn alpn_name(text: &str) -> Parsed<String> {
     Err(Complaint::new(format!("{} is not a protocol's name", quote(text)), "write one such as `h2` or `http/1.1`"))
 }
 
+/// `http://127.0.0.1:9000/sluice`: where a request goes.
+pub(super) fn url(text: &str) -> Parsed<Url> {
+    let refused = |why: &str| {
+        Complaint::new(format!("{} {why}", quote(text)), "write one such as `http://127.0.0.1:9000/sluice`")
+    };
+    if text.starts_with("https://") {
+        let message = "requests of hooks are made in the clear, without TLS";
+        return Err(Complaint::new(
+            message,
+            "write `http://…`, to a receiver on this host that passes them on; or use `exec`",
+        ));
+    }
+    let rest = text.strip_prefix("http://").ok_or_else(|| refused("is no `http://` URL"))?;
+    let (authority, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(v6) => {
+            let (host, port) = v6.split_once(']').ok_or_else(|| refused("has a bracket that is not closed"))?;
+            host.parse::<Ipv6Addr>().map_err(|_| refused("has no IPv6 address in its brackets"))?;
+            (host, port)
+        }
+        None => authority.find(':').map_or((authority, ""), |at| authority.split_at(at)),
+    };
+    let is_name = |c: char| c.is_ascii_alphanumeric() || "-._:".contains(c);
+    if host.is_empty() || !host.chars().all(is_name) {
+        return Err(refused("has no host to send to"));
+    }
+    let port = match port.strip_prefix(':') {
+        None if port.is_empty() => Some(80),
+        digits => {
+            digits.filter(|d| d.bytes().all(|b| b.is_ascii_digit())).and_then(|d| d.parse().ok()).filter(|p| *p > 0)
+        }
+    };
+    let port = port.ok_or_else(|| refused("has no port after its colon"))?;
+    if path.bytes().any(|b| !b.is_ascii_graphic() || b == b'#') {
+        return Err(refused("has a path with a character that must be percent-encoded"));
+    }
+    Ok(Url { host: host.to_owned(), port, path: path.to_owned() })
+}
+
 /// `true` or `false`, as YAML 1.2 has them.
 pub(super) fn flag(text: &str) -> Parsed<bool> {
     text.parse()
@@ -540,6 +579,33 @@ pub(super) fn is_token(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_url_is_taken_apart_and_put_together() {
+        for (text, shown) in [
+            ("http://127.0.0.1:9000/sluice?a=b", "http://127.0.0.1:9000/sluice?a=b"),
+            ("http://hooks.example", "http://hooks.example:80/"),
+            ("http://[2001:db8::1]:81/x", "http://[2001:db8::1]:81/x"),
+        ] {
+            assert_eq!(url(text).unwrap().to_string(), shown);
+        }
+        for bad in [
+            "",
+            "http://",
+            "https://a/",
+            "ftp://a/",
+            "http://a:0/",
+            "http://a:x/",
+            "http://[::1/",
+            "http://[a]/",
+            "http://u@a/",
+            "http://a/ b",
+            "http://a/#b",
+            "http://a:/",
+        ] {
+            assert!(url(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn durations_are_a_number_and_a_unit() {

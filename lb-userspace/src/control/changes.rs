@@ -28,6 +28,9 @@ pub fn describe(old: &Model, new: &Model) -> Vec<String> {
     if old.packets != new.packets {
         out.push(format!("packets: {:?} → {:?}", old.packets, new.packets));
     }
+    if old.hooks != new.hooks {
+        out.push(format!("hooks: {} → {}", old.hooks.len(), new.hooks.len()));
+    }
     let by_name =
         |m: &Model| -> BTreeMap<String, Service> { m.services.iter().map(|s| (s.name.clone(), s.clone())).collect() };
     let (before, after) = (by_name(old), by_name(new));
@@ -63,7 +66,11 @@ fn service_changes(old: &Service, new: &Service, out: &mut Vec<String>) {
     field("tracking", old.tracking != new.tracking);
     field("limits", old.limits != new.limits);
     field("health", old.health != new.health);
+    field("agent", old.agent != new.agent);
     field("min_healthy", old.min_healthy != new.min_healthy);
+    field("max_ejected", old.max_ejected != new.max_ejected);
+    field("panic_threshold", old.panic_threshold != new.panic_threshold);
+    field("on_empty", old.on_empty != new.on_empty);
     for gone in old.backends.iter().filter(|b| !new.backends.iter().any(|n| n.name == b.name)) {
         out.push(format!("service {name}: backend {} removed", gone.name));
     }
@@ -80,6 +87,10 @@ fn service_changes(old: &Service, new: &Service, out: &mut Vec<String>) {
                 format!("service {name}: backend {} {:?} → {:?}", backend.name, before.state, backend.state)
                     .to_lowercase(),
             );
+        }
+        if before.fallback != backend.fallback {
+            let what = if backend.fallback { "is a fallback now" } else { "is no fallback any more" };
+            out.push(format!("service {name}: backend {} {what}", backend.name));
         }
         if (before.address, before.port) != (backend.address, backend.port) {
             out.push(format!("service {name}: backend {} has another address or port", backend.name));

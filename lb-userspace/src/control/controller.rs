@@ -15,13 +15,15 @@ use tracing::{error, info, warn};
 use lb_common::addr::octets6;
 use lb_common::event::{EVENT_WANT_NEIGHBOUR, Event};
 
-use crate::api::types::{Applied, DrainAnswer, DrainProgress, Evicted};
+use crate::api::types::{Applied, DrainAnswer, DrainProgress, EventKind, Evicted};
 use crate::dataplane::events::Listener;
 use crate::dataplane::packet_log::PacketLog;
 use crate::dataplane::{Dataplane, Features, Mode, Options as DataplaneOptions, Sizes, Tunables};
 use crate::exit::{Exit, Failure};
+use crate::health::agent::{self, Agents, Answer, Standing};
+use crate::health::stats::Times;
 use crate::health::{Checker, Key, Target, Transition};
-use crate::model::{Backend, BackendState, Listen, Model, OnExit, Service, VipAddresses};
+use crate::model::{Backend, BackendState, Listen, Model, OnEmpty, OnExit, Service, VipAddresses};
 use crate::net::neigh::{Keeper, resolve_soon};
 use crate::net::vip::VipManager;
 use crate::net::{NetState, forwarding, vip};
@@ -31,8 +33,12 @@ use crate::systemd::Notify;
 use super::desired::{self, BackendName, Ids, Rings, View};
 use super::handle::Request;
 use super::history::History;
+use super::hooks::Hooks;
+use super::journal::{Happened, Journal};
 use super::leaving::Leaving;
+use super::readiness::{Readiness, Seen};
 use super::reload::{Waiting, unix_now};
+use super::safety::Safety;
 use super::saved::{Before, Saved, Shown};
 use super::sweeps::Sweeps;
 use super::turns::Turns;
@@ -51,6 +57,19 @@ pub struct Controller {
     /// Verdicts by backend; absent means not checked yet.
     pub(super) verdicts: HashMap<BackendName, bool>,
     pub(super) overrides: BTreeMap<BackendName, BackendState>,
+    /// From a backend's death to the kernel's rings without it.
+    pub(super) deaths_applied: Times,
+    agents: Agents,
+    /// What they said.
+    pub(super) standings: BTreeMap<BackendName, Standing>,
+    /// Something they said waits for rings to be allowed to change.
+    pub(super) agents_wait: bool,
+    pub(super) safety: Safety,
+    pub(super) readiness: Readiness,
+    pub(super) hooks: Hooks,
+    pub(super) journal: Journal,
+    /// How often health took a backend out, by service.
+    pub(super) ejections: BTreeMap<String, u64>,
     pub(super) leaving: Leaving,
     pub(super) sweeps: Sweeps,
     pub(super) ids: Ids,
@@ -74,6 +93,13 @@ pub struct Controller {
     key_digest: String,
 }
 
+/// What backends make known, one way or the other.
+#[derive(Debug)]
+pub struct Heard {
+    pub transitions: mpsc::UnboundedReceiver<Transition>,
+    pub answers: mpsc::UnboundedReceiver<Answer>,
+}
+
 impl std::fmt::Debug for Controller {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Controller").field("generation", &self.generation).finish_non_exhaustive()
@@ -87,7 +113,7 @@ impl Controller {
         Options { config: path, log_packets }: Options,
         model: Model,
         net: watch::Receiver<Arc<NetState>>,
-    ) -> Result<(Self, mpsc::UnboundedReceiver<Transition>), Failure> {
+    ) -> Result<(Self, Heard), Failure> {
         let (hash_key, made) = secret::load_or_create(&model.hash_key)?;
         let before = Before::load(&model.node.bpf_dir, &secret::digest(&hash_key)).inspect_err(|_| {
             // Refused for being another one: the place of the lost one stays empty.
@@ -117,7 +143,8 @@ impl Controller {
         let vips = VipManager::open(&model.node.run_dir)?;
         let history = History::load(&model.node.run_dir);
         let keeper = Keeper::start(net.clone())?;
-        let (transitions, heard) = mpsc::unbounded_channel();
+        let (transitions, changes) = mpsc::unbounded_channel();
+        let (answers, said) = mpsc::unbounded_channel();
         let net = net.borrow().clone();
         let key_digest = secret::digest(&hash_key);
         // While the maps change from the old configuration to the new one, both are served.
@@ -148,6 +175,15 @@ impl Controller {
             checker: Checker::new(transitions),
             verdicts: before.verdicts(),
             overrides: before.overrides(),
+            deaths_applied: Times::default(),
+            agents: Agents::new(answers),
+            standings: before.agents(),
+            agents_wait: false,
+            safety: before.safety(),
+            readiness: Readiness::default(),
+            hooks: Hooks::default(),
+            journal: Journal::default(),
+            ejections: BTreeMap::new(),
             leaving,
             sweeps: Sweeps::default(),
             ids: before.ids(sizes, now),
@@ -172,7 +208,7 @@ impl Controller {
             controller.checker.set_targets(targets(&controller.model, controller.view()));
         }
         match controller.transition(model) {
-            Ok(_) => Ok((controller, heard)),
+            Ok(_) => Ok((controller, Heard { transitions: changes, answers: said })),
             Err(failure) => {
                 controller.give_up();
                 Err(failure)
@@ -196,7 +232,13 @@ impl Controller {
     }
 
     pub(super) fn view(&self) -> View<'_> {
-        View { verdicts: &self.verdicts, overrides: &self.overrides, leaving: &self.leaving }
+        View {
+            verdicts: &self.verdicts,
+            overrides: &self.overrides,
+            leaving: &self.leaving,
+            safety: &self.safety,
+            agents: &self.standings,
+        }
     }
 
     /// One line for systemd and the log.
@@ -243,6 +285,9 @@ impl Controller {
         match request {
             Request::Status(answer) => {
                 let _ = answer.send(status::build(self));
+            }
+            Request::Events(after, answer) => {
+                let _ = answer.send(self.journal.after(after));
             }
             Request::Reload { confirm, answer } => self.reload_in_turn(Waiting { confirm, answer }, notify),
             Request::Rollback(answer) => {
@@ -295,6 +340,7 @@ impl Controller {
         let old_leaving = std::mem::replace(&mut self.leaving, leaving);
         let old = std::mem::replace(&mut self.model, next);
         let before: BTreeSet<u32> = self.dataplane.attached().map(|a| a.ifindex).collect();
+        self.hooks.set(&self.model.hooks);
         let steps = self.apply_tables().and_then(|()| self.apply_vips()).and_then(|()| {
             for (name, ifindex, mode) in &attach {
                 self.attach(name, *ifindex, *mode)?;
@@ -303,6 +349,7 @@ impl Controller {
         });
         if let Err(failure) = steps {
             self.model = old;
+            self.hooks.set(&self.model.hooks);
             self.leaving = old_leaving;
             self.revert(&before);
             return Err(failure);
@@ -325,6 +372,9 @@ impl Controller {
             .collect();
         self.overrides.retain(|name, _| known.contains(name));
         self.verdicts.retain(|name, _| known.contains(name));
+        self.ask_agents(&known);
+        let model = &self.model;
+        self.ejections.retain(|name, _| model.services.iter().any(|s| s.name == *name));
         self.checker.set_targets(targets(&self.model, self.view()));
         self.forget_moved_verdicts();
 
@@ -412,7 +462,10 @@ impl Controller {
     fn apply_tables(&mut self) -> Result<(), Failure> {
         let now = Instant::now();
         let mut ids = self.ids.clone();
-        let desired = desired::compute(&self.model, self.view(), &self.net, &self.seed, &mut ids, &self.rings, now)?;
+        let mut safety = self.safety.clone();
+        let found = safety.update(&self.model, &self.verdicts, |s, b| self.view().is_wanted(s, b), now);
+        let view = View { safety: &safety, ..self.view() };
+        let desired = desired::compute(&self.model, view, &self.net, &self.seed, &mut ids, &self.rings, now)?;
 
         for id in std::mem::take(&mut ids.fresh_services) {
             self.dataplane.reset_service_counters(id)?;
@@ -427,6 +480,11 @@ impl Controller {
         self.dataplane.apply(desired.tables)?;
         desired::release_slots(&mut ids, &desired.rings, now);
         self.ids = ids;
+        self.safety = safety;
+        for service in found.ejected {
+            *self.ejections.entry(service).or_default() += 1;
+        }
+        self.happened(found.happened, now);
         if desired.rings.iter().any(|(key, ring)| self.rings.get(key).is_some_and(|old| ring.moved_since(old) > 0)) {
             self.turns.taken(Instant::now());
         }
@@ -441,7 +499,65 @@ impl Controller {
         if let Err(e) = self.save(&self.ids.clone()) {
             warn!("{e}");
         }
+        self.update_readiness();
         Ok(())
+    }
+
+    /// Writes events down, and tells hooks and the log of them.
+    fn happened(&mut self, happened: Vec<Happened>, at: Instant) {
+        for happened in happened {
+            let Happened { kind, service, backend, to, reason, .. } = &happened;
+            let of = backend.as_ref().map_or_else(String::new, |backend| format!("/{backend}"));
+            match (kind, &**to) {
+                // The checker has told it.
+                (EventKind::Health, _) => {}
+                (EventKind::Panic | EventKind::Open, "on") => error!("PANIC: service {service}: {reason}"),
+                (EventKind::Panic | EventKind::Open, _) => info!("service {service}: no panic any more: {reason}"),
+                (EventKind::Fallback, "on") => warn!("service {service}: fallback backends are used: {reason}"),
+                (EventKind::Fallback, _) => {
+                    info!("service {service}: fallback backends are not used any more: {reason}")
+                }
+                (EventKind::Kept, _) => warn!("{service}{of} looks dead and is kept: {reason}"),
+                (EventKind::Ready, "unready") => warn!("service {service} is not ready for traffic: {reason}"),
+                (EventKind::Ready, _) => info!("service {service} is ready for traffic: {reason}"),
+                (EventKind::Agent, to) => info!("{service}{of}: its agent says {to}"),
+                (EventKind::State, to) => info!("{service}{of} set to {to} {reason}"),
+            }
+            self.hooks.tell(self.journal.add(happened, at));
+        }
+    }
+
+    /// Looks anew at which services are ready for traffic.
+    pub(super) fn update_readiness(&mut self) {
+        let seen = self.model.services.iter().map(|s| (s.name.clone(), self.seen_of(s))).collect();
+        let now = Instant::now();
+        let happened = self.readiness.update(seen, now);
+        self.happened(happened, now);
+    }
+
+    /// How many of a service's backends are healthy, for its readiness.
+    fn seen_of(&self, service: &Service) -> Seen {
+        let verdict = |b: &Backend| match service.health {
+            _ if self.view().is_down_by_agent(service, b) => Some(false),
+            None => Some(true),
+            Some(_) => self.verdicts.get(&(service.name.clone(), b.name.clone())).copied(),
+        };
+        let (mut up, mut awaited) = (0, 0);
+        for backend in &service.backends {
+            match verdict(backend) {
+                Some(true) => up += 1,
+                None => awaited += 1,
+                Some(false) => {}
+            }
+        }
+        let (all, need) = (service.backends.len(), service.min_healthy.max(1) as usize);
+        if up >= need {
+            Seen::Enough
+        } else if self.safety.unusual(&service.name).panic || up + awaited >= need {
+            Seen::Unknown
+        } else {
+            Seen::TooFew(format!("{up} of {all} backends are up, with min_healthy {}", service.min_healthy))
+        }
     }
 
     /// Keeps what the next controller has to know, if it changed.
@@ -465,7 +581,9 @@ impl Controller {
 
     pub fn health_changed(&mut self, transitions: Vec<Transition>) {
         let mut at_once = self.next_turn().is_none();
+        let mut deaths = Vec::new();
         for t in transitions {
+            self.happened(vec![Happened::from(&t)], t.at);
             let name = (t.key.service, t.key.backend);
             if t.up {
                 // Nobody else is there to serve.
@@ -474,11 +592,75 @@ impl Controller {
             } else {
                 self.rising.remove(&name);
                 if self.is_known(&name) {
-                    at_once |= self.verdicts.insert(name, false) == Some(true);
+                    let was = self.verdicts.insert(name.clone(), false);
+                    if was == Some(true) {
+                        deaths.push(t.at);
+                    }
+                    // One that looks dead from the start may be the last that panic or fail-open waits for.
+                    at_once |= was == Some(true) || was.is_none() && self.acts_on_the_dead(&name.0);
                 }
             }
         }
         if at_once {
+            self.rise();
+        }
+        let now = Instant::now();
+        deaths.into_iter().for_each(|at| self.deaths_applied.add(now.saturating_duration_since(at)));
+    }
+
+    /// Whether a service does anything about backends that look dead but leave them out.
+    fn acts_on_the_dead(&self, service: &str) -> bool {
+        let service = self.model.services.iter().find(|s| s.name == service);
+        service.is_some_and(|s| {
+            s.max_ejected < 1.0
+                || s.panic_threshold < 1.0
+                || s.on_empty != OnEmpty::Drop
+                || s.backends.iter().any(|b| b.fallback)
+        })
+    }
+
+    /// Asks the agents of the running configuration, and forgets what others said.
+    fn ask_agents(&mut self, known: &BTreeSet<BackendName>) {
+        let others = self.agents.set(agent_targets(&self.model));
+        for Key { service, backend } in others {
+            self.standings.remove(&(service, backend));
+        }
+        let model = &self.model;
+        let asks = |name: &str| model.services.iter().any(|s| s.name == name && s.agent.is_some());
+        self.standings.retain(|name, _| known.contains(name) && asks(&name.0));
+    }
+
+    /// What agents said. Who is down or wants no new flows does not wait for a turn.
+    pub fn agents_said(&mut self, answers: Vec<Answer>) {
+        let mut at_once = false;
+        for (Key { service, backend }, reply) in answers {
+            let name = (service, backend);
+            if !self.is_known(&name) {
+                continue;
+            }
+            let standing = self.standings.entry(name.clone()).or_default();
+            let before = standing.clone();
+            standing.hear(&reply);
+            if *standing == before {
+                continue;
+            }
+            at_once |= standing.down().is_some() && before.down().is_none();
+            at_once |= standing.is_draining() && !before.is_draining();
+            let happened = Happened {
+                kind: EventKind::Agent,
+                service: name.0,
+                backend: Some(name.1),
+                address: None,
+                from: before.to_string().into(),
+                to: standing.to_string().into(),
+                reason: "its agent says so".to_owned(),
+                latency_ms: None,
+                last_error: None,
+            };
+            self.agents_wait = true;
+            self.happened(vec![happened], Instant::now());
+        }
+        if self.agents_wait && (at_once || self.next_turn().is_none()) {
             self.rise();
         }
     }
@@ -490,6 +672,7 @@ impl Controller {
 
     /// Backends that came up count as up, and everything that waited for a turn is applied.
     pub(super) fn rise(&mut self) {
+        self.agents_wait = false;
         self.note_risen();
         self.refresh("health changed");
     }
@@ -651,7 +834,18 @@ impl Controller {
                 };
                 return Err(failure);
             }
-            info!("{service}/{backend} set to {state:?} by an operator");
+            let happened = Happened {
+                kind: EventKind::State,
+                service: service.to_owned(),
+                backend: Some(backend.to_owned()),
+                address: None,
+                from: before.unwrap_or(configured).name().into(),
+                to: state.name().into(),
+                reason: "by an operator".to_owned(),
+                latency_ms: None,
+                last_error: None,
+            };
+            self.happened(vec![happened], Instant::now());
         }
         Ok(DrainAnswer { service: service.to_owned(), backend: backend.to_owned(), state, changed })
     }
@@ -675,6 +869,19 @@ pub(super) fn restart_needed(old: &Model, new: &Model) -> Result<(), Failure> {
         Some((what, _)) => Err(Failure::new(Exit::ConfigInvalid, format!("{what} cannot change while sluice runs"))
             .hint("restart sluice to change it, or put the old value back and reload")),
     }
+}
+
+fn agent_targets(model: &Model) -> Vec<agent::Target> {
+    let mut out = Vec::new();
+    for service in &model.services {
+        let Some(agent) = &service.agent else { continue };
+        out.extend(service.backends.iter().map(|backend| agent::Target {
+            key: Key { service: service.name.clone(), backend: backend.name.clone() },
+            backend: SocketAddr::new(backend.address, backend.port.unwrap_or(0)),
+            agent: agent.clone(),
+        }));
+    }
+    out
 }
 
 fn targets(model: &Model, view: View<'_>) -> Vec<Target> {

@@ -27,6 +27,7 @@ use crate::dataplane::tables::{
 };
 use crate::dataplane::{Features, Sizes};
 use crate::exit::{Exit, Failure};
+use crate::health::agent::Standing;
 use crate::model::{
     Affinity, Backend, BackendState, Forward, Listen, Model, OnBackendDown, Packets, Prefix, Protocol, Service,
     UdpMode, wildcards,
@@ -37,6 +38,7 @@ use crate::ring::{self, Fingerprint, Member, Seed};
 
 use super::ids::{Exhausted, Pool, Rests, SavedPool};
 use super::leaving::Leaving;
+use super::safety::Safety;
 
 /// A backend of a service, by the names the configuration gives them.
 pub type BackendName = (String, String);
@@ -223,13 +225,52 @@ pub struct View<'a> {
     pub overrides: &'a BTreeMap<BackendName, BackendState>,
     /// Backends that the file has no more, as long as some flow may be theirs.
     pub leaving: &'a Leaving,
+    /// Who takes traffic although it looks dead, and which fallbacks are not used.
+    pub safety: &'a Safety,
+    /// What backends' agents said; absent means nothing yet.
+    pub agents: &'a BTreeMap<BackendName, Standing>,
 }
 
 impl View<'_> {
-    /// Whether a backend may take traffic, as far as health goes: checked and up, or not checked at all.
+    /// Whether a backend may take traffic, as far as health goes: checked and up, or not checked at all, or kept.
     pub fn is_up(&self, service: &Service, backend: &Backend) -> bool {
-        service.health.is_none()
+        let looks_up = service.health.is_none()
             || self.verdicts.get(&(service.name.clone(), backend.name.clone())).copied().unwrap_or(false)
+            || self.safety.keeps(&service.name, backend);
+        looks_up && !self.is_down_by_agent(service, backend)
+    }
+
+    /// It says itself that it is down.
+    pub fn is_down_by_agent(&self, service: &Service, backend: &Backend) -> bool {
+        self.agent(service, backend).is_some_and(|standing| standing.down().is_some())
+    }
+
+    /// What its agent said.
+    pub fn agent(&self, service: &Service, backend: &Backend) -> Option<&Standing> {
+        // Nearly no service has any.
+        if self.agents.is_empty() || service.agent.is_none() {
+            return None;
+        }
+        self.agents.get(&(service.name.clone(), backend.name.clone()))
+    }
+
+    /// The weight in force.
+    pub fn weight(&self, service: &Service, backend: &Backend) -> u32 {
+        self.agent(service, backend).map_or(backend.weight, |standing| standing.weight(backend.weight))
+    }
+
+    /// Whether it would take traffic if checks found it up.
+    pub fn is_wanted(&self, service: &Service, backend: &Backend) -> bool {
+        self.weight(service, backend) > 0
+            && self.state(service, backend) == BackendState::Active
+            && !self.is_down_by_agent(service, backend)
+    }
+
+    /// Whether it takes new flows: up, active, and no fallback that is not used. The flows of a fallback stay where they are.
+    pub fn takes_flows(&self, service: &Service, backend: &Backend) -> bool {
+        self.is_up(service, backend)
+            && self.state(service, backend) == BackendState::Active
+            && !self.safety.holds_back(&service.name, backend)
     }
 
     /// A service's backends, and then those that are leaving it.
@@ -245,9 +286,16 @@ impl View<'_> {
         service.health.is_none() || self.verdicts.contains_key(&(service.name.clone(), backend.name.clone()))
     }
 
-    /// The state in force.
+    /// The state in force: an operator's word counts for more than the agent's, and that for more than the file's.
     pub fn state(&self, service: &Service, backend: &Backend) -> BackendState {
-        self.overrides.get(&(service.name.clone(), backend.name.clone())).copied().unwrap_or(backend.state)
+        let overridden = || match self.overrides.is_empty() {
+            // As a rule: nothing is to be allocated for each backend.
+            true => None,
+            false => self.overrides.get(&(service.name.clone(), backend.name.clone())).copied(),
+        };
+        let by_agent = || self.agent(service, backend).filter(|standing| standing.is_draining());
+        let otherwise = || by_agent().map_or(backend.state, |_| BackendState::Drain);
+        overridden().unwrap_or_else(otherwise)
     }
 }
 
@@ -759,8 +807,11 @@ fn ring_for(
         || now.duration_since(since) >= FIRST_CHECKS
         || of_family().all(|b| view.is_checked(service, b));
     let mut members: Vec<(Member, u16)> = of_family()
-        .filter(|b| whole && view.is_up(service, b) && view.state(service, b) == BackendState::Active)
-        .map(|b| (member(b), ids.backend(service, b).unwrap_or(0)))
+        .filter(|b| whole && view.takes_flows(service, b))
+        .map(|b| {
+            let member = Member::new(b.address, b.port.unwrap_or(0), view.weight(service, b));
+            (member, ids.backend(service, b).unwrap_or(0))
+        })
         .filter(|(_, id)| !blocked.contains(id))
         .collect();
     // The ring does not depend on their order; recognising an unchanged one does.

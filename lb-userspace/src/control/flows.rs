@@ -124,6 +124,7 @@ mod tests {
             address: [10, 0, 0, 1].into(),
             port: None,
             inner_mac: None,
+            fallback: false,
             weight: 100,
             state: BackendState::Active,
         };

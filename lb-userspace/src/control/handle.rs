@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::api::types::{
-    Applied, Confirmed, DrainAnswer, DrainProgress, Evicted, FlowFilter, Flows, Plan, PlanRequest, Status,
+    Applied, Confirmed, DrainAnswer, DrainProgress, Events, Evicted, FlowFilter, Flows, Plan, PlanRequest, Status,
 };
 use crate::exit::{Exit, Failure};
 use crate::model::BackendState;
@@ -14,6 +14,8 @@ use crate::model::BackendState;
 #[derive(Debug)]
 pub enum Request {
     Status(oneshot::Sender<Status>),
+    /// What happened to backends since the event of this number.
+    Events(u64, oneshot::Sender<Events>),
     /// Read the file again and apply it whole, or refuse it whole.
     Reload {
         /// Go back unless confirmed within this time.
@@ -64,6 +66,10 @@ impl Handle {
 
     pub async fn status(&self) -> Result<Status, Failure> {
         self.ask(Request::Status).await
+    }
+
+    pub async fn events(&self, after: u64) -> Result<Events, Failure> {
+        self.ask(|answer| Request::Events(after, answer)).await
     }
 
     pub async fn reload(&self, confirm: Option<Duration>) -> Result<Applied, Failure> {

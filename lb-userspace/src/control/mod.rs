@@ -9,10 +9,14 @@ pub mod desired;
 mod flows;
 pub mod handle;
 mod history;
+mod hooks;
 pub mod ids;
+mod journal;
 pub mod leaving;
 pub mod plan;
+mod readiness;
 mod reload;
+pub mod safety;
 mod saved;
 mod secret;
 mod status;
@@ -35,7 +39,7 @@ use crate::exit::{Exit, Failure};
 use crate::net::watch::Watcher;
 use crate::systemd::Notify;
 
-use controller::Controller;
+use controller::{Controller, Heard};
 use handle::Handle;
 
 /// What `sluice run` was told on the command line.
@@ -71,7 +75,7 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     let mut terminate = listen(SignalKind::terminate())?;
     let mut interrupt = listen(SignalKind::interrupt())?;
 
-    let (mut controller, mut transitions) = Controller::start(options, model, net.clone())?;
+    let (mut controller, Heard { mut transitions, mut answers }) = Controller::start(options, model, net.clone())?;
     controller.started(text);
     let mut events = match controller.events() {
         Ok(events) => events,
@@ -104,6 +108,14 @@ pub async fn run(options: Options) -> Result<(), Failure> {
                     batch.push(next);
                 }
                 controller.health_changed(batch);
+                notify.status(&controller.summary());
+            }
+            Some(first) = answers.recv() => {
+                let mut batch = vec![first];
+                while let Ok(next) = answers.try_recv() {
+                    batch.push(next);
+                }
+                controller.agents_said(batch);
                 notify.status(&controller.summary());
             }
             () = alarm(controller.next_alarm()) => controller.alarm(&notify),

@@ -57,7 +57,7 @@ impl Controller {
 
     /// When [`Controller::alarm`] wants to be called, if nothing else happens.
     pub fn next_alarm(&self) -> Option<Instant> {
-        let turn = (!self.reloads.is_empty() || !self.rising.is_empty())
+        let turn = (!self.reloads.is_empty() || !self.rising.is_empty() || self.agents_wait)
             .then(|| self.next_turn().unwrap_or_else(Instant::now));
         turn.into_iter().chain(self.confirm_by).min()
     }
@@ -81,7 +81,7 @@ impl Controller {
         for Waiting { confirm, answer } in reloads {
             let _ = answer.send(self.reload(confirm, notify));
         }
-        if !self.rising.is_empty() {
+        if !self.rising.is_empty() || self.agents_wait {
             self.rise();
             notify.status(&self.summary());
         }
@@ -200,7 +200,10 @@ impl Controller {
         let mut ids_now = self.ids.clone();
         let runs = compute(&self.model, self.view(), &mut ids_now, &self.rings)?;
         let mut ids_then = ids_now.clone();
-        let view = View { verdicts: &verdicts, overrides: &self.overrides, leaving: &leaving };
+        let mut safety = self.safety.clone();
+        let before = View { verdicts: &verdicts, leaving: &leaving, ..self.view() };
+        safety.update(&next, &verdicts, |s, b| before.is_wanted(s, b), now);
+        let view = View { safety: &safety, ..before };
         let would = compute(&next, view, &mut ids_then, &runs.rings)?;
         let old = Side { model: &self.model, view: self.view(), desired: &runs, ids: &ids_now };
         let new = Side { model: &next, view, desired: &would, ids: &ids_then };

@@ -16,10 +16,12 @@ use crate::config;
 use crate::dataplane::tables::RingId;
 use crate::dataplane::{Inherit, Inherited, Sizes, state};
 use crate::exit::{Exit, Failure};
+use crate::health::agent::Standing;
 use crate::model::{BackendState, Model};
 
 use super::desired::{BackendName, Ids, SavedIds, View};
 use super::leaving::{Leaving, SavedLeaver};
+use super::safety::{Safety, SavedPool};
 
 /// As JSON: what a later version adds must not keep an earlier one from reading the rest.
 #[derive(Debug, Serialize, Deserialize)]
@@ -33,6 +35,10 @@ pub struct Saved {
     ids: SavedIds,
     verdicts: Vec<(String, String, bool)>,
     overrides: Vec<(String, String, BackendState)>,
+    #[serde(default)]
+    agents: Vec<(String, String, Standing)>,
+    #[serde(default)]
+    safety: Vec<SavedPool>,
     #[serde(default)]
     leaving: Vec<SavedLeaver>,
     /// Service id, protocol, family, and the idle timeout that its moving rows were written with, in seconds.
@@ -51,6 +57,8 @@ impl Saved {
             ids: ids.save(),
             verdicts,
             idle: idle.iter().map(|(id, seconds)| (id.service, id.protocol, id.family, *seconds)).collect(),
+            agents: view.agents.iter().map(|((s, b), said)| (s.clone(), b.clone(), said.clone())).collect(),
+            safety: view.safety.save(),
             leaving: view.leaving.save(),
             overrides: view.overrides.iter().map(|((s, b), state)| (s.clone(), b.clone(), *state)).collect(),
         }
@@ -181,6 +189,15 @@ impl Before {
 
     pub fn leaving(&self, now: Instant) -> Leaving {
         self.saved.as_ref().map_or_else(Leaving::default, |saved| Leaving::restore(&saved.leaving, now))
+    }
+
+    pub fn agents(&self) -> BTreeMap<BackendName, Standing> {
+        let saved = self.saved.iter().flat_map(|s| &s.agents);
+        saved.map(|(service, backend, said)| ((service.clone(), backend.clone()), said.clone())).collect()
+    }
+
+    pub fn safety(&self) -> Safety {
+        self.saved.as_ref().map_or_else(Safety::default, |saved| Safety::restore(&saved.safety))
     }
 
     pub fn ids(&self, sizes: Sizes, now: Instant) -> Ids {

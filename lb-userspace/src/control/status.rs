@@ -6,8 +6,8 @@ use std::time::Instant;
 use lb_common::counters::{BackendCounters, DropReason, FlowCounters, ServiceCounters, TrackedCounters};
 
 use crate::api::types::{
-    AnswersStatus, BackendStatus, ConfigStatus, FlowsStatus, Health, InterfaceStatus, RingStatus, ServiceState,
-    ServiceStatus, Status, TrackedFamily, TrackedStatus, Traffic,
+    AnswersStatus, BackendStatus, ChecksStatus, ConfigStatus, FlowsStatus, Health, InterfaceStatus, RingStatus,
+    ServiceState, ServiceStatus, Status, TrackedFamily, TrackedStatus, Traffic,
 };
 use crate::dataplane::Mode;
 use crate::health::Key;
@@ -15,6 +15,7 @@ use crate::model::{Backend, Scheduler, Service};
 
 use super::controller::Controller;
 use super::desired::{Family, rings_of};
+use super::journal::unix_ms;
 
 pub(super) fn build(c: &Controller) -> Status {
     let mut degraded = c.problems.clone();
@@ -66,6 +67,9 @@ pub(super) fn build(c: &Controller) -> Status {
         },
         interfaces,
         passed: Traffic { packets: host.packets, bytes: host.bytes },
+        checks_late: c.checker.late().histogram(),
+        deaths_applied: c.deaths_applied.histogram(),
+        hooks: c.hooks.status(),
         services,
         degraded,
     }
@@ -83,13 +87,29 @@ fn service(c: &Controller, service: &Service, degraded: &mut Vec<String>) -> Ser
     let id = c.ids.service(&service.name).unwrap_or(0);
     let count: ServiceCounters = counters(c.dataplane.service_counters(id), degraded);
     let mut backends: Vec<BackendStatus> = service.backends.iter().map(|b| backend(c, service, b, degraded)).collect();
+    let unusual = c.safety.unusual(&service.name);
     let healthy = backends.iter().filter(|b| matches!(b.health, Health::Up | Health::Unchecked)).count();
     backends.extend(c.leaving.of(service).map(|b| BackendStatus { leaving: true, ..backend(c, service, b, degraded) }));
     let state = match healthy {
-        0 => ServiceState::Down,
-        n if n < service.min_healthy as usize => ServiceState::Degraded,
+        0 if !unusual.panic && !unusual.open => ServiceState::Down,
+        n if n < (service.min_healthy as usize).max(1) => ServiceState::Degraded,
         _ => ServiceState::Up,
     };
+    for backend in backends.iter().filter(|b| b.kept && !unusual.panic && !unusual.open) {
+        degraded
+            .push(format!("service {}: {} looks dead and is kept: max_ejected are out", service.name, backend.name));
+    }
+    let sentences = [
+        (
+            unusual.panic,
+            "PANIC: more backends look dead than panic_threshold; the checks are distrusted, and all are kept",
+        ),
+        (unusual.open, "every backend looks dead, and all are used (on_empty: fail-open)"),
+        (unusual.fallback, "fallback backends are used: too few of the others are up"),
+    ];
+    for (_, sentence) in sentences.iter().filter(|(is, _)| *is) {
+        degraded.push(format!("service {}: {sentence}", service.name));
+    }
     match state {
         ServiceState::Up => {}
         ServiceState::Degraded => degraded.push(format!(
@@ -113,6 +133,10 @@ fn service(c: &Controller, service: &Service, degraded: &mut Vec<String>) -> Ser
             Scheduler::Maglev => "maglev".to_owned(),
         },
         state,
+        ready: c.readiness.is_ready(&service.name),
+        panic: unusual.panic,
+        fallback: unusual.fallback,
+        fail_open: unusual.open,
         rings: rings
             .map(|(key, ring)| {
                 let kinds = c.dataplane.row_kinds(key.id(id));
@@ -137,7 +161,19 @@ fn service(c: &Controller, service: &Service, degraded: &mut Vec<String>) -> Ser
         drops,
         flows: flows(c, id, degraded),
         tracked: tracked(c, service, id, degraded),
+        checks: checks(c, service),
         backends,
+    }
+}
+
+fn checks(c: &Controller, service: &Service) -> ChecksStatus {
+    let counts = c.checker.counts(&service.name);
+    ChecksStatus {
+        passed: counts.passed,
+        failed: counts.failed,
+        skipped: counts.skipped,
+        took: counts.took.histogram(),
+        ejections: c.ejections.get(&service.name).copied().unwrap_or(0),
     }
 }
 
@@ -197,6 +233,8 @@ fn backend(c: &Controller, service: &Service, backend: &Backend, degraded: &mut 
     let count: BackendCounters = counters(c.dataplane.backend_counters(id), degraded);
     let key = Key { service: name.0.clone(), backend: name.1.clone() };
     let snapshot = c.checker.snapshot(&key);
+    let agent = c.view().agent(service, backend).cloned();
+    let said = agent.as_ref().and_then(|standing| standing.down().map(str::to_owned));
     // A ring per protocol holds the same rows, so the first that can have the backend stands for all.
     let serves = |family| service.backends_for(family == Family::V6).any(|b| b.address == backend.address);
     let ring = rings_of(&c.rings, &service.name).find(|(key, _)| serves(key.family));
@@ -207,18 +245,29 @@ fn backend(c: &Controller, service: &Service, backend: &Backend, degraded: &mut 
         id,
         address: backend.address.to_string(),
         port: backend.port,
-        weight: backend.weight,
-        state: c.overrides.get(&name).copied().unwrap_or(backend.state),
+        weight: c.view().weight(service, backend),
+        state: c.view().state(service, backend),
         overridden: c.overrides.contains_key(&name),
         leaving: false,
         health: match (&service.health, &snapshot) {
+            _ if said.is_some() => Health::Down,
             (None, _) => Health::Unchecked,
             (Some(_), Some(snapshot)) => snapshot.health,
             (Some(_), None) => Health::Checking,
         },
-        reason: snapshot.as_ref().and_then(|s| s.reason.clone()),
+        kept: c.safety.keeps(&service.name, backend),
+        fallback: backend.fallback,
+        agent: agent.map(|standing| standing.to_string()),
+        reason: match said {
+            Some(said) => Some(format!("its agent says {said}")),
+            None => snapshot.as_ref().and_then(|s| s.reason.clone()),
+        },
         warning: snapshot.as_ref().and_then(|s| s.warning.clone()),
-        latency_ms: snapshot.and_then(|s| s.latency).map(|l| l.as_secs_f64() * 1000.0),
+        latency_ms: snapshot.as_ref().and_then(|s| s.latency).map(|l| l.as_secs_f64() * 1000.0),
+        since: snapshot.as_ref().map(|s| unix_ms(s.since) / 1_000),
+        checked: snapshot.as_ref().and_then(|s| s.checked).map(|at| unix_ms(at) / 1_000),
+        last_error: snapshot.as_ref().and_then(|s| s.last_error.clone()),
+        transitions: snapshot.as_ref().map_or(0, |s| s.transitions),
         share,
         forwarded: Traffic { packets: count.packets, bytes: count.bytes },
         replies: Traffic { packets: count.reply_packets, bytes: count.reply_bytes },

@@ -70,6 +70,13 @@ impl Controller {
         if self.rings.values().any(BuiltRing::waits) {
             self.refresh("first checks were waited for");
         }
+        let now = Instant::now();
+        if self.safety.is_due(now) {
+            self.refresh("it has been quiet");
+        }
+        if self.readiness.is_due(now) {
+            self.update_readiness();
+        }
         let due = self.sweeps.began.is_none_or(|began| began.elapsed() >= self.pace());
         let wanted = !self.sweeps.watched.is_empty()
             || self.dataplane.wants_sweep()

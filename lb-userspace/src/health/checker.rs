@@ -21,6 +21,7 @@ use tokio::task::AbortHandle;
 use super::probe::Probe;
 use super::schedule::{Random, Schedule};
 use super::state::{Change, Machine, Outcome, Pace};
+use super::stats::{Counts, Times};
 use crate::api::types::Health;
 use crate::model::HealthCheck;
 
@@ -57,11 +58,14 @@ impl Target {
 pub struct Transition {
     pub key: Key,
     pub address: SocketAddr,
+    pub from: Health,
     pub up: bool,
     /// What the check that decided saw.
     pub reason: String,
     /// How long that check took; `None` when nobody answered.
     pub latency: Option<Duration>,
+    /// What the last check saw that failed, this one or an earlier one.
+    pub last_error: Option<String>,
     pub at: Instant,
 }
 
@@ -80,6 +84,10 @@ pub struct Snapshot {
     pub since: Instant,
     /// When the last result came.
     pub checked: Option<Instant>,
+    /// What the last check saw that failed.
+    pub last_error: Option<String>,
+    /// How often its health changed since it is checked here.
+    pub transitions: u64,
 }
 
 pub(super) type MakeCheck = dyn Fn(Arc<Target>) -> BoxFuture<'static, Outcome> + Send + Sync;
@@ -115,6 +123,10 @@ struct Table {
     skipped_logged: Option<Instant>,
     /// Verdicts of before a restart, for targets that are new to us.
     assumed: HashMap<Key, bool>,
+    /// Of each service.
+    counts: HashMap<String, Counts>,
+    /// How late checks began.
+    late: Times,
 }
 
 struct Entry {
@@ -198,6 +210,8 @@ impl Checker {
             }
         }
         table.assumed.clear();
+        let services: HashSet<&str> = table.targets.keys().map(|key| key.service.as_str()).collect();
+        table.counts.retain(|service, _| services.contains(service.as_str()));
         // Stale times would otherwise pile up under many reloads with long intervals.
         let targets = &table.targets;
         table.due.retain(|Reverse((_, run, key))| targets.get(key).is_some_and(|entry| entry.run == *run));
@@ -215,7 +229,19 @@ impl Checker {
             latency: machine.latency(),
             since: machine.since(),
             checked: machine.checked(),
+            last_error: machine.last_error().map(str::to_owned),
+            transitions: machine.changes(),
         })
+    }
+
+    /// What became of a service's checks.
+    pub fn counts(&self, service: &str) -> Counts {
+        self.shared.lock().counts.get(service).cloned().unwrap_or_default()
+    }
+
+    /// How late checks began: what they waited for since they were due.
+    pub fn late(&self) -> Times {
+        self.shared.lock().late.clone()
     }
 }
 
@@ -265,12 +291,14 @@ impl Shared {
             if *due > now {
                 return Some(*due);
             }
-            let Some(Reverse((_, run, key))) = table.due.pop() else { break };
+            let Some(Reverse((due, run, key))) = table.due.pop() else { break };
             let Some(entry) = table.targets.get_mut(&key).filter(|entry| entry.run == run) else { continue };
+            table.late.add(now.saturating_duration_since(due));
             let (shared, target) = (Arc::clone(self), Arc::clone(&entry.target));
             let check = tokio::spawn(async move {
+                let began = self::now();
                 let outcome = (shared.probe)(Arc::clone(&target)).await;
-                shared.finish(&target, run, outcome);
+                shared.finish(&target, run, began, outcome);
             });
             entry.in_flight = Some(check.abort_handle());
         }
@@ -278,12 +306,17 @@ impl Shared {
     }
 
     /// Counts a result and sets the target's next time.
-    fn finish(&self, target: &Target, run: u64, outcome: Outcome) {
+    fn finish(&self, target: &Target, run: u64, began: Instant, outcome: Outcome) {
         let mut table = self.lock();
         let table = &mut *table;
         let now = now();
         let Some(entry) = table.targets.get_mut(&target.key).filter(|entry| entry.run == run) else { return };
         entry.in_flight = None;
+        let took = now.saturating_duration_since(began);
+        match table.counts.get_mut(&target.key.service) {
+            Some(counts) => counts.add(&outcome, took),
+            None => table.counts.entry(target.key.service.clone()).or_default().add(&outcome, took),
+        }
         if let Outcome::Skipped { reason } = &outcome
             && table.skipped_logged.is_none_or(|at| now.duration_since(at) >= SKIPPED_LOG_PACE)
         {
@@ -322,20 +355,31 @@ impl Shared {
 
     fn tell(&self, target: &Target, change: Change) {
         let Key { service, backend } = &target.key;
-        let Change { up, reason, latency, at } = change;
+        let Change { from, up, reason, latency, last_error, at } = change;
+        let from = Health::from(from);
         // Of several checks the reason names the one that decided.
         let address = match target.check.checks.as_slice() {
             [only] => only.endpoint(target.address),
             _ => target.address,
         };
         let latency_ms = latency.map(|l| l.as_secs_f64() * 1e3);
+        let was = from.name();
         if up {
-            tracing::info!(service, backend, %address, reason, latency_ms, "backend is up");
+            tracing::info!(service, backend, %address, was, reason, latency_ms, last_error, "backend is up");
         } else {
-            tracing::warn!(service, backend, %address, reason, latency_ms, "backend is down");
+            tracing::warn!(service, backend, %address, was, reason, latency_ms, "backend is down");
         }
         // Nobody listens any more only while the process is stopping.
-        let _ = self.transitions.send(Transition { key: target.key.clone(), address, up, reason, latency, at });
+        let _ = self.transitions.send(Transition {
+            key: target.key.clone(),
+            address,
+            from,
+            up,
+            reason,
+            latency,
+            last_error,
+            at,
+        });
     }
 }
 

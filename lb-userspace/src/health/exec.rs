@@ -15,7 +15,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, ChildStdout, Command};
-use tokio::time::{timeout, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Outcome;
 use super::probe::Attempt;
@@ -35,23 +35,42 @@ const LINE: usize = 120;
 
 /// One check; the attempt's address is told to the program.
 pub async fn check(attempt: Attempt, check: &ExecCheck) -> Outcome {
-    let command = command(attempt, check);
+    let environment =
+        [("SLUICE_ADDRESS", attempt.address.ip().to_string()), ("SLUICE_PORT", attempt.address.port().to_string())];
+    match run(&check.command, &environment, attempt.deadline()).await {
+        Ok(Some((status, output))) => judge(attempt, status, &output),
+        Ok(None) => Outcome::Failed { reason: format!("it did not end within {:?}", attempt.limit), latency: None },
+        Err(reason) => Outcome::Skipped { reason },
+    }
+}
+
+/// Runs a program, and its arguments, to its end: how it ended, and the beginning of its output. `None` when it was
+/// killed at the deadline, with everything it started.
+///
+/// # Errors
+/// In words, when it cannot be run.
+pub(crate) async fn run(
+    words: &[String],
+    environment: &[(&str, String)],
+    deadline: Instant,
+) -> Result<Option<(ExitStatus, Vec<u8>)>, String> {
+    let command = command(words, environment);
     let handle = tokio::runtime::Handle::current();
     // The runtime is entered for the child's pipes, and left before anything is waited for.
     let spawned = tokio::task::spawn_blocking(move || {
         let _inside = handle.enter();
         Group::spawn(command)
     });
-    let program = check.command.first().map_or("", String::as_str);
+    let program = words.first().map_or("", String::as_str);
     let mut group = match spawned.await {
         Ok(Ok(group)) => group,
-        Ok(Err(error)) => return Outcome::Skipped { reason: format!("{program} cannot be run: {error}") },
-        Err(_) => return Outcome::Skipped { reason: format!("{program} was not run: the process is stopping") },
+        Ok(Err(error)) => return Err(format!("{program} cannot be run: {error}")),
+        Err(_) => return Err(format!("{program} was not run: the process is stopping")),
     };
-    match timeout_at(attempt.deadline(), group.run()).await {
-        Ok(Ok((status, output))) => judge(attempt, status, &output),
-        Ok(Err(error)) => Outcome::Skipped { reason: format!("{program} cannot be waited for: {error}") },
-        Err(_) => Outcome::Failed { reason: format!("it did not end within {:?}", attempt.limit), latency: None },
+    match timeout_at(deadline, group.run()).await {
+        Ok(Ok(ended)) => Ok(Some(ended)),
+        Ok(Err(error)) => Err(format!("{program} cannot be waited for: {error}")),
+        Err(_) => Ok(None),
     }
 }
 
@@ -74,16 +93,15 @@ fn first_line(output: &[u8]) -> Option<String> {
     Some(line.trim().to_owned()).filter(|line| !line.is_empty())
 }
 
-fn command(attempt: Attempt, check: &ExecCheck) -> Command {
-    let mut words = check.command.iter();
+fn command(words: &[String], environment: &[(&str, String)]) -> Command {
+    let mut words = words.iter();
     let mut command = Command::new(words.next().map_or("", String::as_str));
     command
         .args(words)
         .current_dir("/")
         .env_clear()
         .env("PATH", "/usr/local/bin:/usr/bin:/bin")
-        .env("SLUICE_ADDRESS", attempt.address.ip().to_string())
-        .env("SLUICE_PORT", attempt.address.port().to_string())
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

@@ -81,10 +81,13 @@ pub enum Pace {
 /// The verdict changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
+    pub from: Verdict,
     pub up: bool,
     /// Of the check that decided.
     pub reason: String,
     pub latency: Option<Duration>,
+    /// What the last check saw that failed, this one or an earlier one.
+    pub last_error: Option<String>,
     pub at: Instant,
 }
 
@@ -99,7 +102,10 @@ pub struct Machine {
     since: Instant,
     checked: Option<Instant>,
     last: Option<Outcome>,
+    last_error: Option<String>,
     latency: Option<Duration>,
+    /// How often the verdict changed.
+    changes: u64,
 }
 
 impl Machine {
@@ -113,7 +119,9 @@ impl Machine {
             since: now,
             checked: None,
             last: None,
+            last_error: None,
             latency: None,
+            changes: 0,
         }
     }
 
@@ -141,17 +149,28 @@ impl Machine {
                 self.latency = Some(latency);
                 (true, self.rise)
             }
-            Outcome::Failed { .. } => (false, self.fall),
+            Outcome::Failed { ref reason, .. } => {
+                self.last_error = Some(reason.clone());
+                (false, self.fall)
+            }
         };
         self.checked = Some(now);
         let verdict = if passed { Verdict::Up } else { Verdict::Down };
         self.contrary = if verdict == self.verdict { 0 } else { self.contrary + 1 };
         let decides = self.contrary >= threshold || self.verdict == Verdict::Checking;
         let change = (verdict != self.verdict && decides).then(|| {
-            self.verdict = verdict;
+            let from = std::mem::replace(&mut self.verdict, verdict);
             self.contrary = 0;
             self.since = now;
-            Change { up: passed, reason: outcome.reason().to_owned(), latency: outcome.latency(), at: now }
+            self.changes += 1;
+            Change {
+                from,
+                up: passed,
+                reason: outcome.reason().to_owned(),
+                latency: outcome.latency(),
+                last_error: self.last_error.clone(),
+                at: now,
+            }
         });
         self.last = Some(outcome);
         change
@@ -183,6 +202,16 @@ impl Machine {
     /// How long the last successful check took.
     pub fn latency(&self) -> Option<Duration> {
         self.latency
+    }
+
+    /// What the last check saw that failed.
+    pub fn last_error(&self) -> Option<&str> {
+        self.last_error.as_deref()
+    }
+
+    /// How often the verdict changed; the first one counts.
+    pub fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// What the last successful check saw coming; nothing while the last one failed, which has worse to say.
@@ -233,7 +262,14 @@ mod tests {
             let start = Instant::now();
             let mut machine = Machine::new(5, 5, start);
             let change = machine.observe(outcome.clone(), at(start, 1)).expect("a verdict");
-            let expected = Change { up, reason: outcome.reason().into(), latency: outcome.latency(), at: at(start, 1) };
+            let expected = Change {
+                from: Verdict::Checking,
+                up,
+                reason: outcome.reason().into(),
+                latency: outcome.latency(),
+                last_error: (!up).then(|| outcome.reason().into()),
+                at: at(start, 1),
+            };
             assert_eq!(change, expected);
             assert_eq!(machine.since(), at(start, 1));
         }
@@ -268,6 +304,22 @@ mod tests {
         assert_eq!(machine.reason().unwrap(), "status 200 (1 of 2 before it counts as up)");
         machine.observe(skipped(), now);
         assert_eq!(machine.reason().unwrap(), "not checked: too many open files");
+    }
+
+    #[test]
+    fn a_change_tells_where_it_came_from_and_what_went_wrong_last() {
+        let now = Instant::now();
+        let mut machine = Machine::new(1, 2, now);
+        machine.observe(passed(), now);
+        assert_eq!((machine.changes(), machine.last_error()), (1, None));
+        machine.observe(failed(), now);
+        assert_eq!((machine.changes(), machine.last_error()), (1, Some("connection refused")));
+        let down = machine.observe(failed(), now).expect("two in a row");
+        assert_eq!((down.from, down.up), (Verdict::Up, false));
+        let up = machine.observe(passed(), now).expect("one is enough");
+        assert_eq!((up.from, up.reason.as_str()), (Verdict::Down, "status 200"));
+        assert_eq!(up.last_error.as_deref(), Some("connection refused"), "what kept it down until now");
+        assert_eq!(machine.changes(), 3);
     }
 
     #[test]

@@ -410,6 +410,121 @@ mod on_a_stopped_clock {
         assert!(high - low > 0.15, "no jitter: {:.3} s", high - low);
     }
 
+    /// One target's checks, without keeping them all: how many, and how far the earliest and the latest strayed from a
+    /// grid of one second.
+    #[derive(Clone, Copy, Debug)]
+    struct Strayed {
+        checks: u32,
+        low: f64,
+        high: f64,
+    }
+
+    /// `targets` that are checked every second for `seconds`, and one among them whose checks take two and a half. Stated
+    /// bounds: every other target has one check a second, none of them strays from its grid by more than its jitter of
+    /// 10 % to either side, and no tenth of a second has more checks than the average by six standard deviations of
+    /// checks that know nothing of each other.
+    async fn neither_drift_nor_bursts(targets: usize, seconds: u64) {
+        let start = Instant::now();
+        let strayed = Arc::new(Mutex::new(vec![Strayed { checks: 0, low: f64::MAX, high: f64::MIN }; targets]));
+        let tenths = Arc::new(Mutex::new(vec![0u32; 10 * (seconds as usize + 1)]));
+        let (sender, _transitions) = mpsc::unbounded_channel();
+        let (each, all) = (Arc::clone(&strayed), Arc::clone(&tenths));
+        let mut checker = Checker::with_probe(sender, move |target| {
+            let (each, all) = (Arc::clone(&each), Arc::clone(&all));
+            Box::pin(async move {
+                let at = start.elapsed();
+                let i: usize = target.key.backend.parse().unwrap();
+                {
+                    let one = &mut each.lock().unwrap()[i];
+                    // The first comes as soon as it can, the grid begins with the second.
+                    if one.checks > 0 {
+                        let off = at.as_secs_f64() - f64::from(one.checks);
+                        (one.low, one.high) = (one.low.min(off), one.high.max(off));
+                    }
+                    one.checks += 1;
+                }
+                if let Some(tenth) = all.lock().unwrap().get_mut(at.as_millis() as usize / 100) {
+                    *tenth += 1;
+                }
+                if i == 0 {
+                    sleep(Duration::from_millis(2_500)).await;
+                }
+                passed()
+            })
+        });
+        checker.set_targets((0..targets).map(|i| target(i.to_string())).collect());
+        sleep(SECOND * seconds as u32).await;
+
+        let strayed = strayed.lock().unwrap();
+        // 0.2 s of jitter, and the timer's millisecond.
+        let bad = strayed[1..]
+            .iter()
+            .filter(|one| !(seconds..=seconds + 2).contains(&u64::from(one.checks)) || one.high - one.low > 0.202);
+        assert_eq!(bad.clone().count(), 0, "{:?} of {targets} targets", bad.take(3).collect::<Vec<_>>());
+        let expected = seconds as f64 / 3.0;
+        let slow = f64::from(strayed[0].checks);
+        assert!((expected * 0.8..expected * 1.2 + 2.0).contains(&slow), "{slow} checks of the slow one");
+        // Until the grids have begun, everybody is looked at as soon as can be.
+        let tenths = &tenths.lock().unwrap()[20..10 * seconds as usize];
+        let average = targets as f64 / 10.0;
+        let bound = average + 6.0 * average.sqrt();
+        let most = tenths.iter().copied().max().unwrap();
+        assert!(f64::from(most) <= bound, "{most} checks in a tenth of a second, {bound:.0} are allowed");
+        println!("{targets} targets, {seconds} s: at most {most} checks in a tenth of a second, {average} on average");
+    }
+
+    /// A minute of two thousand targets. An hour of ten thousand is 36 million checks:
+    /// `SLUICE_DRIFT=10000x3600 cargo test --release -p lb-userspace neither_drift -- --nocapture`.
+    #[tokio::test(start_paused = true)]
+    async fn checks_neither_drift_nor_burst_nor_wait_for_a_slow_one() {
+        let size = std::env::var("SLUICE_DRIFT").unwrap_or_else(|_| "2000x60".to_owned());
+        let (targets, seconds) = size.split_once('x').expect("SLUICE_DRIFT is TARGETSxSECONDS");
+        neither_drift_nor_bursts(targets.parse().unwrap(), seconds.parse().unwrap()).await;
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
+        /// A backend that flaps in any pattern, through the checker. The model knows no counters: a verdict changes with a
+        /// run of equal results that is as long as it takes, and with the very first result.
+        #[test]
+        fn a_backend_that_flaps_is_told_of_as_its_runs_say(
+            rise in 1u32..5,
+            fall in 1u32..5,
+            runs in proptest::collection::vec((proptest::bool::ANY, 1usize..7), 1..14),
+        ) {
+            let results: Vec<bool> = runs.iter().flat_map(|&(up, n)| std::iter::repeat_n(up, n)).collect();
+            let mut expected = vec![results[0]];
+            for run in results.chunk_by(|a, b| a == b) {
+                let enough = if run[0] { rise } else { fall } as usize;
+                if expected.last() != Some(&run[0]) && run.len() >= enough {
+                    expected.push(run[0]);
+                }
+            }
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+            let told = runtime.block_on(async {
+                let next = Arc::new(Mutex::new(results.into_iter()));
+                let (done, mut all_done) = mpsc::unbounded_channel();
+                let (mut checker, mut transitions, _) = checker(|_| Duration::from_millis(1), move |_| {
+                    match next.lock().unwrap().next() {
+                        Some(true) => passed(),
+                        Some(false) => failed(),
+                        None => {
+                            let _ = done.send(());
+                            Outcome::Skipped { reason: "it is over".into() }
+                        }
+                    }
+                });
+                let mut target = target("flaps");
+                (target.check.rise, target.check.fall) = (rise, fall);
+                checker.set_targets(vec![target]);
+                all_done.recv().await;
+                std::iter::from_fn(|| transitions.try_recv().ok()).map(|t| t.up).collect::<Vec<_>>()
+            });
+            proptest::prop_assert_eq!(told, expected);
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_slow_backend_delays_no_other_and_is_checked_once_at_a_time() {
         let takes = |name: &str| if name == "slow" { Duration::from_millis(3_500) } else { Duration::ZERO };

@@ -10,7 +10,9 @@ use std::fmt::Write as _;
 
 use lb_common::counters::DropReason;
 
-use crate::api::types::{BackendStatus, RingStatus, ServiceState, ServiceStatus, Status, TrackedFamily, TrackedStatus};
+use crate::api::types::{
+    BackendStatus, Histogram, RingStatus, ServiceState, ServiceStatus, Status, TrackedFamily, TrackedStatus,
+};
 use crate::model::BackendState;
 use names::Metric;
 
@@ -28,6 +30,12 @@ pub fn render(status: &Status) -> String {
     out.family(&names::CONFIG_APPLIED).count(&[], status.config.applied_at);
     out.family(&names::CONFIG_RELOAD_SUCCESS).flag(&[], status.config.last_error.is_none());
 
+    out.family(&names::HOOK_EVENTS);
+    for hook in &status.hooks {
+        for (result, count) in [("done", hook.done), ("failed", hook.failed), ("lost", hook.lost)] {
+            out.count(&[&hook.hook, result], count);
+        }
+    }
     out.family(&names::INTERFACE_XDP_MODE);
     for interface in &status.interfaces {
         for mode in ["native", "generic"] {
@@ -41,6 +49,18 @@ pub fn render(status: &Status) -> String {
     out.family(&names::SERVICE_UP);
     for service in services {
         out.flag(&[&service.name], service.state == ServiceState::Up);
+    }
+    let gauges: [(&'static Metric, OfService); 4] = [
+        (&names::SERVICE_READY, |s| s.ready.into()),
+        (&names::SERVICE_PANIC, |s| (s.panic || s.fail_open).into()),
+        (&names::SERVICE_FALLBACK, |s| s.fallback.into()),
+        (&names::SERVICE_KEPT, |s| s.backends.iter().filter(|b| b.kept).count() as u64),
+    ];
+    for (metric, value) in gauges {
+        out.family(metric);
+        for service in services {
+            out.count(&[&service.name], value(service));
+        }
     }
     type OfService = fn(&ServiceStatus) -> u64;
     let counters: [(&'static Metric, OfService); 10] = [
@@ -98,6 +118,8 @@ pub fn render(status: &Status) -> String {
         out.count(&[&service.name], service.flows.resets);
     }
 
+    checks(&mut out, status);
+
     let rings = || services.iter().flat_map(|service| service.rings.iter().map(move |ring| (service, ring)));
     type OfRing = fn(&RingStatus) -> u32;
     let of_rings: [(&'static Metric, OfRing); 3] = [
@@ -127,7 +149,7 @@ pub fn render(status: &Status) -> String {
         out.count(&[service, &backend.name, &address], 1);
     }
     type OfBackend = fn(&BackendStatus) -> Option<f64>;
-    let values: [(&'static Metric, OfBackend); 9] = [
+    let values: [(&'static Metric, OfBackend); 10] = [
         (&names::BACKEND_UP, |b| Some(f64::from(u8::from(b.health.takes_traffic())))),
         (&names::BACKEND_DRAINING, |b| Some(f64::from(u8::from(b.state == BackendState::Drain)))),
         (&names::BACKEND_WEIGHT, |b| Some(f64::from(b.weight))),
@@ -137,6 +159,7 @@ pub fn render(status: &Status) -> String {
         (&names::BACKEND_REPLY_PACKETS, |b| Some(b.replies.packets as f64)),
         (&names::BACKEND_REPLY_BYTES, |b| Some(b.replies.bytes as f64)),
         (&names::BACKEND_CHECK_LATENCY, |b| b.latency_ms.map(|ms| ms / 1e3)),
+        (&names::BACKEND_TRANSITIONS, |b| Some(b.transitions as f64)),
     ];
     for (metric, value) in values {
         out.family(metric);
@@ -147,6 +170,28 @@ pub fn render(status: &Status) -> String {
         }
     }
     out.text
+}
+
+/// Of health checks.
+fn checks(out: &mut Exporter, status: &Status) {
+    let services = &status.services;
+    out.family(&names::SERVICE_CHECKS);
+    for service in services {
+        let c = &service.checks;
+        for (result, count) in [("passed", c.passed), ("failed", c.failed), ("skipped", c.skipped)] {
+            out.count(&[&service.name, result], count);
+        }
+    }
+    out.family(&names::SERVICE_CHECK_DURATION);
+    for service in services {
+        out.histogram(&[&service.name], &service.checks.took);
+    }
+    out.family(&names::SERVICE_EJECTIONS);
+    for service in services {
+        out.count(&[&service.name], service.checks.ejections);
+    }
+    out.family(&names::CHECKS_LATE).histogram(&[], &status.checks_late);
+    out.family(&names::DEATHS_APPLIED).histogram(&[], &status.deaths_applied);
 }
 
 /// Of the services that track flows.
@@ -225,14 +270,32 @@ impl Exporter {
         self.put(values, &value);
     }
 
+    /// With the bucket of all, which the format wants last.
+    fn histogram(&mut self, values: &[&str], histogram: &Histogram) {
+        for (bound, count) in &histogram.buckets {
+            self.line("_bucket", values, Some(&bound.to_string()), count);
+        }
+        self.line("_bucket", values, Some("+Inf"), &histogram.count);
+        self.line("_sum", values, None, &histogram.sum_seconds);
+        self.line("_count", values, None, &histogram.count);
+    }
+
     fn put(&mut self, values: &[&str], value: &dyn std::fmt::Display) {
+        self.line("", values, None, value);
+    }
+
+    fn line(&mut self, suffix: &str, values: &[&str], bound: Option<&str>, value: &dyn std::fmt::Display) {
         let Some(metric) = self.family else { return };
         debug_assert_eq!(values.len(), metric.labels.len(), "{}", metric.name);
         self.text.push_str(metric.name);
-        for (i, (label, text)) in metric.labels.iter().zip(values).enumerate() {
-            let _ = write!(self.text, "{}{label}=\"{}\"", if i == 0 { '{' } else { ',' }, escape(text, true));
+        self.text.push_str(suffix);
+        let labels = metric.labels.iter().copied().zip(values.iter().copied()).chain(bound.map(|bound| ("le", bound)));
+        let mut some = false;
+        for (label, text) in labels {
+            let _ = write!(self.text, "{}{label}=\"{}\"", if some { ',' } else { '{' }, escape(text, true));
+            some = true;
         }
-        let _ = writeln!(self.text, "{} {value}", if metric.labels.is_empty() { "" } else { "}" });
+        let _ = writeln!(self.text, "{} {value}", if some { "}" } else { "" });
     }
 }
 
@@ -263,11 +326,16 @@ mod tests {
             let (name, help) = line.strip_prefix("# HELP ").expect(line).split_once(' ').expect(line);
             assert!(!help.is_empty(), "{line}");
             let kind = lines.next().unwrap().strip_prefix(&format!("# TYPE {name} ")).expect("TYPE after HELP");
-            assert!(["counter", "gauge"].contains(&kind), "{name} is a {kind}");
+            assert!(["counter", "gauge", "histogram"].contains(&kind), "{name} is a {kind}");
             let mut samples = Vec::new();
             while let Some(line) = lines.next_if(|line| !line.starts_with('#')) {
                 let rest = line.strip_prefix(name).unwrap_or_else(|| panic!("{line:?} is not in family {name}"));
-                let (labels, value) = labels(rest);
+                let (suffix, rest) = rest.split_at(rest.find(['{', ' ']).unwrap());
+                assert!(suffix.is_empty() || kind == "histogram", "{line:?} is not in family {name}");
+                let (mut labels, value) = labels(rest);
+                if kind == "histogram" {
+                    labels.insert("of".to_owned(), suffix.to_owned());
+                }
                 samples.push((labels, value.parse().unwrap_or_else(|_| panic!("{line:?} has no number"))));
             }
             let distinct: BTreeSet<_> = samples.iter().map(|(labels, _)| labels.clone()).collect();
@@ -326,7 +394,12 @@ mod tests {
             let samples = &families[metric.name];
             assert!(!samples.is_empty(), "the fixture shows no {}", metric.name);
             for (labels, _) in samples {
-                assert!(labels.keys().all(|label| metric.labels.contains(&label.as_str())), "{}", metric.name);
+                let own = |label: &&String| !["of", "le"].contains(&label.as_str());
+                let labels: Vec<&String> = match metric.kind {
+                    names::Kind::Histogram => labels.keys().filter(own).collect(),
+                    _ => labels.keys().collect(),
+                };
+                assert!(labels.iter().all(|label| metric.labels.contains(&label.as_str())), "{}", metric.name);
                 assert_eq!(labels.len(), metric.labels.len(), "{}", metric.name);
             }
         }
@@ -336,7 +409,7 @@ mod tests {
     fn values_are_those_of_the_status_in_base_units() {
         let families = read(&render(&fixture::status()));
         type Labels = &'static [(&'static str, &'static str)];
-        let table: [(&str, Labels, Option<f64>); 22] = [
+        let table: [(&str, Labels, Option<f64>); 37] = [
             ("sluice_build_info", &[("version", "0.1.0")], Some(1.0)),
             ("sluice_config_last_reload_success", &[], Some(0.0)),
             ("sluice_interface_xdp_mode", &[("interface", "eth0"), ("mode", "native")], Some(1.0)),
@@ -344,6 +417,11 @@ mod tests {
             ("sluice_interface_xdp_mode", &[("interface", "eth1"), ("mode", "generic")], Some(1.0)),
             ("sluice_service_up", &[("service", "web")], Some(1.0)),
             ("sluice_service_up", &[("service", "dns")], Some(0.0)),
+            ("sluice_service_ready", &[("service", "web")], Some(1.0)),
+            ("sluice_service_fallback", &[("service", "web")], Some(0.0)),
+            ("sluice_service_panic", &[("service", "dns")], Some(0.0)),
+            ("sluice_service_kept_backends", &[("service", "web")], Some(0.0)),
+            ("sluice_hook_events_total", &[("hook", "/usr/local/bin/withdraw-vip"), ("result", "lost")], Some(1.0)),
             ("sluice_service_drops_total", &[("service", "web"), ("reason", "no_neighbour")], Some(12.0)),
             ("sluice_service_drops_total", &[("service", "web"), ("reason", "internal")], Some(0.0)),
             ("sluice_ring_rows", &[("service", "web"), ("family", "ipv6")], Some(16384.0)),
@@ -354,6 +432,16 @@ mod tests {
             ("sluice_backend_check_latency_seconds", &[("service", "web"), ("backend", "10.0.0.11")], Some(0.00125)),
             ("sluice_backend_check_latency_seconds", &[("service", "web"), ("backend", "10.0.0.12")], None),
             ("sluice_backend_info", &[("backend", "six")], Some(1.0)),
+            ("sluice_backend_transitions_total", &[("service", "web"), ("backend", "10.0.0.12")], Some(3.0)),
+            ("sluice_service_ejections_total", &[("service", "web")], Some(2.0)),
+            ("sluice_health_checks_total", &[("service", "web"), ("result", "failed")], Some(40.0)),
+            ("sluice_health_check_duration_seconds", &[("service", "web"), ("le", "0.001")], Some(120.0)),
+            ("sluice_health_check_duration_seconds", &[("service", "web"), ("le", "1")], Some(990.0)),
+            ("sluice_health_check_duration_seconds", &[("service", "web"), ("le", "+Inf")], Some(1000.0)),
+            ("sluice_health_check_duration_seconds", &[("service", "web"), ("of", "_count")], Some(1000.0)),
+            ("sluice_health_check_duration_seconds", &[("service", "web"), ("of", "_sum")], Some(9.75)),
+            ("sluice_health_apply_seconds", &[("of", "_count")], Some(2.0)),
+            ("sluice_health_scheduler_lag_seconds", &[("le", "0.005")], Some(1995.0)),
             ("sluice_service_tracked_flows", &[("service", "web"), ("family", "ipv6")], Some(815.0)),
             ("sluice_service_tracked_flows", &[("service", "dns"), ("family", "ipv4")], None),
             ("sluice_service_tracked_flows_refused_total", &[("service", "web"), ("reason", "gate")], Some(2.0)),

@@ -7,6 +7,8 @@
 pub enum Kind {
     Counter,
     Gauge,
+    /// Buckets with a label `le`, and their sum and count.
+    Histogram,
 }
 
 impl Kind {
@@ -14,6 +16,7 @@ impl Kind {
         match self {
             Self::Counter => "counter",
             Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
         }
     }
 }
@@ -49,6 +52,8 @@ metrics! {
         "When the running configuration was applied, in seconds since the Unix epoch.";
     CONFIG_RELOAD_SUCCESS = Gauge "sluice_config_last_reload_success" []
         "1 if the last reload was applied, 0 if it was refused and the configuration before it is still in force.";
+    HOOK_EVENTS = Counter "sluice_hook_events_total" ["hook", "result"]
+        "Events that hooks were to be told: done, failed, and lost, for which the hook was too slow.";
     INTERFACE_XDP_MODE = Gauge "sluice_interface_xdp_mode" ["interface", "mode"]
         "1 for the mode the program is attached in, 0 for the other; generic is several times slower than native.";
     PASSED_PACKETS = Counter "sluice_passed_packets_total" []
@@ -57,6 +62,14 @@ metrics! {
         "Bytes of frames that are for no service, link header included.";
     SERVICE_UP = Gauge "sluice_service_up" ["service"]
         "1 if the service has at least min_healthy backends up, else 0.";
+    SERVICE_READY = Gauge "sluice_service_ready" ["service"]
+        "1 if traffic should be sent here, as /readyz has it: enough backends up, and for long enough.";
+    SERVICE_PANIC = Gauge "sluice_service_panic" ["service"]
+        "1 if more backends look dead than panic_threshold, or all with on_empty: fail-open: the dead are used.";
+    SERVICE_FALLBACK = Gauge "sluice_service_fallback" ["service"]
+        "1 if fallback backends are used.";
+    SERVICE_KEPT = Gauge "sluice_service_kept_backends" ["service"]
+        "Backends that look dead and take traffic all the same.";
     SERVICE_PACKETS = Counter "sluice_service_packets_total" ["service"]
         "Packets from clients forwarded to a backend.";
     SERVICE_BYTES = Counter "sluice_service_bytes_total" ["service"]
@@ -116,6 +129,16 @@ metrics! {
          that limits.flows is too low.";
     SERVICE_RESETS = Counter "sluice_service_resets_total" ["service"]
         "Packets answered with RST because their connection's backend is down (on_backend_down: reset).";
+    SERVICE_CHECKS = Counter "sluice_health_checks_total" ["service", "result"]
+        "Health checks made: passed, failed, and skipped, which this host could not make.";
+    SERVICE_CHECK_DURATION = Histogram "sluice_health_check_duration_seconds" ["service"]
+        "How long health checks took, those that failed or ran out of time included.";
+    SERVICE_EJECTIONS = Counter "sluice_service_ejections_total" ["service"]
+        "How often health took a backend out; one that looks dead from the start counts, too.";
+    CHECKS_LATE = Histogram "sluice_health_scheduler_lag_seconds" []
+        "How late health checks began; more than some milliseconds mean that this host is too busy for them.";
+    DEATHS_APPLIED = Histogram "sluice_health_apply_seconds" []
+        "How long it took from a check that found a backend dead until the kernel's rings were without it.";
     RING_ROWS = Gauge "sluice_ring_rows" ["service", "family", "protocol"]
         "Rows in the ring, over which flows are spread.";
     RING_ROWS_MOVING = Gauge "sluice_ring_rows_moving" ["service", "family", "protocol"]
@@ -144,6 +167,8 @@ metrics! {
         "Bytes of IP packets from the backend translated back to the client (forward: nat only).";
     BACKEND_CHECK_LATENCY = Gauge "sluice_backend_check_latency_seconds" ["service", "backend"]
         "How long the last successful health check took; absent before the first.";
+    BACKEND_TRANSITIONS = Counter "sluice_backend_transitions_total" ["service", "backend"]
+        "How often the backend's health changed since the daemon checks it.";
 }
 
 #[cfg(test)]

@@ -24,7 +24,52 @@ pub struct Model {
     pub hash_key: PathBuf,
     pub limits: Limits,
     pub packets: Packets,
+    pub hooks: Vec<Hook>,
     pub services: Vec<Service>,
+}
+
+/// What is told of events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hook {
+    /// One at least, no duplicates.
+    pub on: Vec<Subject>,
+    pub call: Call,
+    /// What takes longer is ended.
+    pub timeout: Duration,
+}
+
+/// What an event is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Subject {
+    Backend,
+    Service,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// The program, by its absolute path, and its arguments.
+    Exec(Vec<String>),
+    /// A request with the event as JSON.
+    Webhook(Url),
+}
+
+/// Where a request goes, in the clear.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Url {
+    /// A name or an address; IPv6 without brackets.
+    pub host: String,
+    pub port: u16,
+    /// With its query.
+    pub path: String,
+}
+
+impl std::fmt::Display for Url {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { host, port, path } = self;
+        let (open, close) = if host.contains(':') { ("[", "]") } else { ("", "") };
+        write!(f, "http://{open}{host}{close}:{port}{path}")
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -287,10 +332,41 @@ pub struct Service {
     pub limits: ServiceLimits,
     /// `None`: backends count as up.
     pub health: Option<HealthCheck>,
-    /// With fewer healthy backends than this the service is reported degraded.
+    /// `None`: backends are not asked.
+    pub agent: Option<Agent>,
+    /// With fewer healthy backends than this the service is reported degraded, and fallback backends are used.
     pub min_healthy: u32,
+    /// Part of the backends that health may take out at once, 0 to 1.
+    pub max_ejected: f64,
+    /// When more than this part of them look dead, the checks are distrusted; 1: never.
+    pub panic_threshold: f64,
+    pub on_empty: OnEmpty,
     /// At least one per address family that `listen` has, or of whatever family where packets are tunnelled.
     pub backends: Vec<Backend>,
+}
+
+/// What becomes of traffic when every backend looks dead.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnEmpty {
+    /// It is dropped and counted.
+    #[default]
+    Drop,
+    /// It goes to all of them as if they were up.
+    FailOpen,
+}
+
+/// A program on each backend that says how much traffic it wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Agent {
+    /// `None`: the backend's own address.
+    pub address: Option<IpAddr>,
+    pub port: u16,
+    /// What it is told first.
+    pub send: Vec<u8>,
+    pub interval: Duration,
+    /// Never longer than `interval`.
+    pub timeout: Duration,
 }
 
 /// What becomes of a TCP flow in the middle whose backend is down. UDP flows always go to another backend.
@@ -447,6 +523,8 @@ pub struct Backend {
     /// Share of new flows relative to the others; 0 takes none.
     pub weight: u32,
     pub state: BackendState,
+    /// Used only while the others are too few.
+    pub fallback: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -456,6 +534,15 @@ pub enum BackendState {
     Active,
     /// Known and checked, but not in the ring.
     Drain,
+}
+
+impl BackendState {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Drain => "drain",
+        }
+    }
 }
 
 /// How the health of a service's backends is found out.

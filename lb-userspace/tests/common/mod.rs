@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use sluice::api::server::{self, Bound};
 use sluice::api::types::{
-    Applied, Break, Confirmed, DrainAnswer, DrainProgress, Evicted, Flows, Plan, ServiceState, Status,
+    Applied, Break, Confirmed, DrainAnswer, DrainProgress, Events, Evicted, Flows, Plan, ServiceState, Status,
 };
 use sluice::control::handle::{Handle, Request};
 use sluice::exit::{Exit, Failure};
@@ -81,6 +81,7 @@ pub fn controller(status: Status) -> (Handle, Asked) {
         let (mut evicted, mut questions) = (false, 0);
         while let Some(request) = requests.recv().await {
             match request {
+                Request::Events(_, answer) => drop(answer.send(Events::default())),
                 Request::Status(answer) => drop(answer.send(status.clone())),
                 Request::Reload { confirm, answer } => {
                     reloads += 1;

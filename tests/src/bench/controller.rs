@@ -21,6 +21,7 @@ use lb_common::hash::flow4;
 use lb_common::ring::{CLASSES, rows};
 use sluice::control::desired::{self, Ids, Rings, View};
 use sluice::control::leaving::Leaving;
+use sluice::control::safety::Safety;
 use sluice::dataplane::clock;
 use sluice::dataplane::flows::{Key, Table};
 use sluice::dataplane::tables::{self, RingId, RingPlace, Tables};
@@ -189,7 +190,8 @@ fn reload() -> Result<Duration> {
     pins::remove(&options.bpf_dir)?;
     let mut dataplane = opened.context("cannot load the product's program; are you root?")?;
     let (verdicts, overrides, leaving) = (HashMap::new(), BTreeMap::new(), Leaving::default());
-    let view = View { verdicts: &verdicts, overrides: &overrides, leaving: &leaving };
+    let (safety, agents) = (Safety::default(), BTreeMap::new());
+    let view = View { verdicts: &verdicts, overrides: &overrides, leaving: &leaving, safety: &safety, agents: &agents };
     let (net, seed) = (NetState::default(), Seed::from(&key));
     let (mut ids, mut rings) = (Ids::new(options.sizes), Rings::new());
     let mut slowest = Duration::ZERO;

@@ -212,7 +212,7 @@ pub const TRUNK: Listener = nat(37, 9040, PROTO_TCP, IN_VLAN);
 pub const TRUNK_TUNNEL: Listener = ipip(38, 9041, PROTO_TCP, IN_TWO);
 /// A small MTU, and TCP, whose MSS is lowered.
 pub const CLAMPED: Listener = nat(39, 9042, PROTO_TCP, NARROW);
-pub const CLAMPED_TUNNEL: Listener = ipip(44, 9043, PROTO_TCP, NARROW);
+pub const CLAMPED_TUNNEL: Listener = ipip(18, 9043, PROTO_TCP, NARROW);
 
 const LISTENERS: [Listener; 24] = [
     TRUNK,

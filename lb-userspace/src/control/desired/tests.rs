@@ -20,6 +20,8 @@ struct World {
     verdicts: HashMap<BackendName, bool>,
     overrides: BTreeMap<BackendName, BackendState>,
     leaving: Leaving,
+    safety: Safety,
+    agents: BTreeMap<BackendName, Standing>,
     net: NetState,
     now: Instant,
 }
@@ -32,6 +34,8 @@ impl World {
             verdicts: HashMap::new(),
             overrides: BTreeMap::new(),
             leaving: Leaving::default(),
+            safety: Safety::default(),
+            agents: BTreeMap::new(),
             net: NetState::default(),
             now: Instant::now(),
         }
@@ -47,11 +51,14 @@ impl World {
     }
 
     fn compute(&mut self, model: &Model) -> Desired {
-        let view = View { verdicts: &self.verdicts, overrides: &self.overrides, leaving: &self.leaving };
-        let desired = compute(model, view, &self.net, &Seed([5; 32]), &mut self.ids, &self.rings, self.now)
-            .unwrap_or_else(|f| panic!("{f}"));
-        release_slots(&mut self.ids, &desired.rings, self.now);
-        self.rings = desired.rings.clone();
+        let Self { ids, rings, verdicts, overrides, leaving, safety, agents, net, now } = self;
+        let before = safety.clone();
+        let view = View { verdicts, overrides, leaving, safety: &before, agents };
+        safety.update(model, verdicts, |s, b| view.is_wanted(s, b), *now);
+        let view = View { safety, ..view };
+        let desired = compute(model, view, net, &Seed([5; 32]), ids, rings, *now).unwrap_or_else(|f| panic!("{f}"));
+        release_slots(ids, &desired.rings, *now);
+        *rings = desired.rings.clone();
         desired
     }
 }
@@ -477,4 +484,55 @@ fn services_on_prefixes_and_ranges_have_a_record_each_and_groups_that_name_it() 
     assert_eq!((single.port, many.port), (443_u16.to_be(), 0));
     assert_eq!((single.vip, single.service), (many.vip, many.service));
     assert_eq!(tables.reverse4.len(), 2);
+}
+
+#[test]
+fn a_backend_that_is_kept_has_its_rows_and_a_fallback_that_is_not_used_has_none() {
+    let text = TWO.replace("    backends:", "    panic_threshold: 60%\n    backends:")
+        + "      - { name: d, address: 10.0.0.3, port: 8080, fallback: true }\n";
+    let model = model(&text);
+    let mut world = World::new().all_up(&model);
+    let all = world.compute(&model);
+    assert_eq!(owners(&all, Family::V4).len(), 2, "d is not needed");
+    let id = |world: &World, n: usize| world.ids.backend(&model.services[0], &model.services[0].backends[n]).unwrap();
+    let spare = id(&world, 3);
+    assert!(all.tables.backends[&spare].flags & BACKEND_ALIVE != 0, "what flows it has it keeps");
+    for name in ["a", "b"] {
+        world.verdicts.insert(("web".to_owned(), name.to_owned()), false);
+    }
+    assert_eq!(owners(&world.compute(&model), Family::V4), BTreeSet::from([spare]), "d is up, so it is used");
+    world.verdicts.insert(("web".to_owned(), "d".to_owned()), false);
+    let kept = world.compute(&model);
+    let (a, b) = (id(&world, 0), id(&world, 1));
+    assert_eq!(owners(&kept, Family::V4), BTreeSet::from([a, b]), "nobody is left: the checks are distrusted");
+    assert!(kept.tables.backends[&a].flags & BACKEND_ALIVE != 0);
+    assert!(kept.tables.backends[&spare].flags & BACKEND_ALIVE == 0);
+}
+
+#[test]
+fn what_an_agent_says_changes_weight_and_state_and_an_operators_word_counts_for_more() {
+    use crate::health::agent::Reply;
+
+    let model = model(&TWO.replace("    backends:", "    agent: { port: 9999 }\n    backends:"));
+    let mut world = World::new().all_up(&model);
+    let rows = |world: &World, desired: &Desired, n: usize| {
+        let id = world.ids.backend(&model.services[0], &model.services[0].backends[n]).unwrap();
+        let (_, ring) = desired.rings.iter().find(|(key, _)| key.family == Family::V4).unwrap();
+        ring.rows_of.get(&id).copied().unwrap_or(0) * 100 / ring.len()
+    };
+    let says = |world: &mut World, text: &str| {
+        let name = ("web".to_owned(), "a".to_owned());
+        world.agents.entry(name).or_default().hear(&Reply::parse(text).unwrap());
+        let desired = world.compute(&model);
+        [rows(world, &desired, 0), rows(world, &desired, 1)]
+    };
+    assert_eq!(says(&mut world, "100%"), [50, 50]);
+    assert_eq!(says(&mut world, "50%"), [33, 66]);
+    assert_eq!(says(&mut world, "53%"), [33, 66], "it wavers");
+    assert_eq!(says(&mut world, "drain 100%"), [0, 100]);
+    assert_eq!(says(&mut world, "ready"), [50, 50]);
+    assert_eq!(says(&mut world, "down"), [0, 100]);
+    assert_eq!(says(&mut world, "up drain"), [0, 100]);
+    world.overrides.insert(("web".to_owned(), "a".to_owned()), BackendState::Active);
+    assert_eq!(says(&mut world, "drain"), [50, 50], "an operator put it back");
 }

@@ -38,7 +38,8 @@ impl Leaving {
     pub fn restore(saved: &[SavedLeaver], now: Instant) -> Self {
         let leaver = |saved: &SavedLeaver| {
             let SavedLeaver { service, name, address, port, inner_mac, weight, state } = saved.clone();
-            let backend = Backend { name, address, port, inner_mac, weight, state };
+            // It gets no new flows, so that it does not matter when it did.
+            let backend = Backend { name, address, port, inner_mac, weight, state, fallback: false };
             (key(&service, &backend), Leaver { backend, since: now })
         };
         Self(saved.iter().map(leaver).collect())
@@ -59,6 +60,7 @@ mod tests {
             inner_mac: Some(Mac([2, 0, 0, 0, 0, 9])),
             weight: 7,
             state: BackendState::Drain,
+            fallback: false,
         };
         let leaving = Leaving([(key("web", &backend), Leaver { backend, since: now })].into());
         let text = serde_json::to_string(&leaving.save()).unwrap();

@@ -7,6 +7,7 @@ use super::*;
 use crate::config;
 use crate::control::desired::{self, BackendName, Rings};
 use crate::control::leaving::Leaving;
+use crate::control::safety::Safety;
 use crate::dataplane::Sizes;
 use crate::model::Tracking;
 use crate::net::NetState;
@@ -39,7 +40,9 @@ fn between(old: &str, new: &str, down: &[&str]) -> Plan {
         .collect();
     let overrides = BTreeMap::new();
     let mut leaving = Leaving::default();
-    let view = View { verdicts: &verdicts, overrides: &overrides, leaving: &Leaving::default() };
+    let (none, safety) = (Leaving::default(), Safety::default());
+    let view =
+        View { verdicts: &verdicts, overrides: &overrides, leaving: &none, safety: &safety, agents: &BTreeMap::new() };
     let mut ids = Ids::new(SIZES);
     let compute = |model: &Model, view: View<'_>, ids: &mut Ids, rings: &Rings| {
         desired::compute(model, view, &net, &Seed([5; 32]), ids, rings, now).unwrap_or_else(|f| panic!("{f}"))

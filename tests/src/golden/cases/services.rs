@@ -227,9 +227,6 @@ fn odd() -> Vec<Case> {
         case("IPv6: a packet to a prefix that would arrive with a hop limit of 0 is dropped on behalf of its service")
             .enters(LAN, from_router() / ipv6(CLIENT6, net6(17)).hop_limit(1) / udp(40_000, 443))
             .dropped(FEW.id + ID6, DropReason::TtlExceeded),
-        case("IPv4: a fragment of a packet to any port is dropped on behalf of its service")
-            .enters(LAN, from_router() / ipv4(CLIENT4, net4(VIP)).fragment(0, true) / tcp(40_000, 22))
-            .dropped(ANY.id, DropReason::Fragment),
         case("an ICMP echo request to an address of which any port is a service's is the host's")
             .enters(LAN, from_router() / ipv4(CLIENT4, net4(VIP)) / icmp(8, 0).rest([0, 1, 0, 2]) / "ping"),
         case("an ICMPv6 echo request to an address of which any port is a service's is the host's")
