@@ -83,6 +83,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_network_is_the_first_three_bytes_of_its_word() {
+        assert_eq!(Tunnel::vni(0x01_0203).to_ne_bytes(), [1, 2, 3, 0]);
+        assert_eq!(Tunnel::vni(0xff_ffff).to_ne_bytes(), [0xff, 0xff, 0xff, 0]);
+    }
+
+    #[test]
     fn only_the_flag_says_whether_a_backend_is_up_and_only_half_a_generation_is_compared() {
         for (flags, up) in [
             (0, false),

@@ -88,7 +88,7 @@ impl Packet {
     pub fn opaque(self) -> Self {
         let mut md = self.md;
         // SAFETY: changes nothing.
-        unsafe { asm!("{0} = {0}", inout(reg) md, options(nomem, nostack, preserves_flags)) };
+        unsafe { asm!("{0} = {0}", inout(reg) md, options(nostack, preserves_flags)) };
         Self { md }
     }
 
