@@ -47,9 +47,9 @@ pub fn run(filter: Option<&str>) -> Result<ExitCode> {
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Count {
-    passed: u64,
-    failed: u64,
+pub struct Count {
+    pub passed: u64,
+    pub failed: u64,
 }
 
 #[derive(Debug)]
@@ -189,7 +189,7 @@ fn heading(name: &str) {
 }
 
 /// Sums libtest's `test result: ok. 12 passed; 0 failed; …` lines; several, for examples in documentation.
-fn results(text: &str) -> Count {
+pub fn results(text: &str) -> Count {
     let mut count = Count::default();
     for line in text.lines().filter_map(|line| line.split_once("test result: ")) {
         let number = |what: &str| -> u64 {
@@ -202,30 +202,36 @@ fn results(text: &str) -> Count {
     count
 }
 
-fn failed_names(text: &str) -> impl Iterator<Item = &str> {
+pub fn failed_names(text: &str) -> impl Iterator<Item = &str> {
     text.lines().filter_map(|line| line.strip_prefix("test ")?.strip_suffix(" ... FAILED"))
+}
+
+/// Tests that found out when they ran that they cannot run here, each with its reason. (Those that are left out by
+/// `#[ignore = "…"]` look the same, and are not among what is run.)
+pub fn skipped(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().filter_map(|line| line.strip_prefix("test ")).filter(|line| line.contains(" ... ignored"))
 }
 
 /// What cargo built.
 #[derive(Debug, Default)]
-struct Tests {
-    binaries: Vec<Binary>,
+pub struct Tests {
+    pub binaries: Vec<Binary>,
     /// The daemon that end-to-end tests start.
     sluice: PathBuf,
     demo: PathBuf,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-struct Binary {
+pub struct Binary {
     /// `lb-tests golden`, as people would ask for it.
-    name: String,
+    pub name: String,
     executable: PathBuf,
     /// Tests expect to run in their crate's directory.
-    dir: PathBuf,
+    pub dir: PathBuf,
 }
 
 impl Tests {
-    fn build() -> Result<Self> {
+    pub fn build() -> Result<Self> {
         say("building the tests");
         let mut command = cargo("test");
         command.args(["--no-run", "--message-format=json-render-diagnostics"]);
@@ -267,7 +273,7 @@ impl Tests {
     }
 
     /// What a test finds in its environment; as arguments of `env`, because sudo drops variables.
-    fn prepare(&self, command: &mut Command, binary: &Binary) {
+    pub fn prepare(&self, command: &mut Command, binary: &Binary) {
         command.current_dir(&binary.dir).env_remove("LD_LIBRARY_PATH");
         command.arg(assignment("CARGO_MANIFEST_DIR", &binary.dir)).arg(assignment("SLUICE_BIN", &self.sluice));
         if let Some(backtrace) = std::env::var_os("RUST_BACKTRACE") {

@@ -20,6 +20,7 @@ pub mod capture;
 pub mod config;
 pub mod connections;
 pub mod daemon;
+pub mod devices;
 pub mod dns;
 pub mod home;
 pub mod netns;
@@ -30,6 +31,7 @@ pub mod process;
 pub mod servers;
 pub mod signals;
 pub mod traffic;
+pub mod upload;
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -116,7 +118,9 @@ pub struct Lab {
     pub away: NetNs,
     pub branch: NetNs,
     pub lb: NetNs,
-    _routers: [NetNs; 3],
+    /// The wires: bridges, with one port for each host.
+    pub switch: NetNs,
+    _routers: [NetNs; 2],
     home: Home,
 }
 
@@ -243,7 +247,18 @@ impl Lab {
         for (interface, name) in [("lb-front", "front"), ("lb-back", "back")] {
             captures.extend(Capture::start(&sw, interface, home.dir(), name)?);
         }
-        Ok(Self { captures, backends, _pass: pass, client, away, branch, lb, _routers: [sw, gw, branchrt], home })
+        Ok(Self {
+            captures,
+            backends,
+            _pass: pass,
+            client,
+            away,
+            branch,
+            lb,
+            switch: sw,
+            _routers: [gw, branchrt],
+            home,
+        })
     }
 
     /// Its name, unique on this host.
