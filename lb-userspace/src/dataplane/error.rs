@@ -50,9 +50,12 @@ impl From<DataplaneError> for Failure {
     fn from(error: DataplaneError) -> Self {
         use DataplaneError as E;
         let exit = match &error {
-            E::NotPermitted | E::Refused(_) | E::TooOld { .. } | E::Map { .. } | E::Directory { .. } | E::NotNative { .. } => {
-                Exit::HostUnsupported
-            }
+            E::NotPermitted
+            | E::Refused(_)
+            | E::TooOld { .. }
+            | E::Map { .. }
+            | E::Directory { .. }
+            | E::NotNative { .. } => Exit::HostUnsupported,
             E::NoInterface(_) => Exit::HostUnsupported,
             _ => Exit::Failed,
         };

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::servers::{DNS_PORT, HTTP_PORT};
 use super::upload::UPLOAD_PORT;
-use super::{BACKENDS, Lab, Pair, TUNNEL_VIP, VIP};
+use super::{BACKENDS, Lab, Pair, TUNNEL_VIP, VIP, slowness};
 
 /// A backend's name, its address and its weight.
 #[derive(Clone, Debug)]
@@ -73,7 +73,7 @@ impl Config {
             rows: rows.collect(),
             bpf_dir,
             dir,
-            interval_ms: 200,
+            interval_ms: 200 * u64::from(slowness()),
             rise: 2,
             fall: 2,
             xdp: "auto",

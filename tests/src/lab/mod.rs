@@ -45,6 +45,12 @@ use netns::NetNs;
 use pass::{Attached, XdpPass};
 use process::Process;
 
+/// How many times as long as on hardware things may take here: where every instruction is translated, a health check that
+/// is answered in a millisecond elsewhere takes a second (`SLUICE_SLOW`, set in virtual machines).
+pub fn slowness() -> u32 {
+    std::env::var("SLUICE_SLOW").ok().and_then(|times| times.parse().ok()).unwrap_or(1)
+}
+
 /// An IPv4 and an IPv6 address of the same thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pair {

@@ -19,15 +19,29 @@ pub struct Kernel {
     archive: Archive,
     /// How names of its packages begin.
     prefix: &'static str,
+    /// It is too old for Sluice (`OLDEST` in lb-userspace/src/dataplane/kernel.rs), which has to say so.
+    pub too_old: bool,
 }
 
 /// The oldest that can be had, those of the releases people run, and the newest.
 pub const KERNELS: [Kernel; 5] = [
-    Kernel { name: "5.10", suite: "bullseye-security", archive: Archive::Security, prefix: "linux-image-5.10." },
-    Kernel { name: "6.1", suite: "bookworm", archive: Archive::Main, prefix: "linux-image-6.1." },
-    Kernel { name: "6.12", suite: "trixie", archive: Archive::Main, prefix: "linux-image-6.12." },
-    Kernel { name: "6.18", suite: "trixie-backports", archive: Archive::Main, prefix: "linux-image-6.18." },
-    Kernel { name: "newest", suite: "sid", archive: Archive::Main, prefix: "linux-image-" },
+    Kernel {
+        name: "5.10",
+        suite: "bullseye-security",
+        archive: Archive::Security,
+        prefix: "linux-image-5.10.",
+        too_old: true,
+    },
+    Kernel { name: "6.1", suite: "bookworm", archive: Archive::Main, prefix: "linux-image-6.1.", too_old: true },
+    Kernel { name: "6.12", suite: "trixie", archive: Archive::Main, prefix: "linux-image-6.12.", too_old: false },
+    Kernel {
+        name: "6.18",
+        suite: "trixie-backports",
+        archive: Archive::Main,
+        prefix: "linux-image-6.18.",
+        too_old: false,
+    },
+    Kernel { name: "newest", suite: "sid", archive: Archive::Main, prefix: "linux-image-", too_old: false },
 ];
 
 impl std::str::FromStr for Kernel {

@@ -43,11 +43,15 @@ pub struct Vm {
     filter: Option<String>,
 }
 
+/// Binaries and their arguments.
+type Usual = [(&'static str, &'static [&'static str])];
+
 /// What runs without a filter, with the arguments.
-const USUAL: [(&str, &[&str]); 4] = [
+const USUAL: [(&str, &[&str]); 5] = [
     // `verifier` loads what configurations can ask for; every combination there is takes ten times as long.
     ("lb-tests golden", &["--skip", "every combination of load-time settings"]),
     ("lb-tests verifier", &[]),
+    ("lb-tests kernels", &[]),
     ("lb-tests devices", &[]),
     (
         "lb-tests lab",
@@ -59,6 +63,9 @@ const USUAL: [(&str, &[&str]); 4] = [
         ],
     ),
 ];
+
+/// What runs without a filter on a kernel that is too old for Sluice.
+const TOO_OLD: [(&str, &[&str]); 1] = [("lb-tests kernels", &[])];
 
 /// A test binary with what it is asked for.
 #[derive(Debug)]
@@ -73,7 +80,6 @@ impl Vm {
         setup::ensure(&[Group::Build, Group::Lab, Group::Vm])?;
         workspace::build_programs(&[PRODUCT, TESTS])?;
         let tests = Tests::build()?;
-        let jobs = jobs(&tests, self.filter.as_deref())?;
         let qemu = find_program("qemu-system-x86_64").context("no qemu-system-x86_64")?;
         let accelerator = Accelerator::find(&qemu);
         if accelerator == Accelerator::Tcg {
@@ -83,6 +89,8 @@ impl Vm {
         let mut reports = Vec::new();
         for kernel in kernels {
             let place = Place { dir: workspace::target_dir()?.join("vm").join(kernel.name) };
+            let usual: &Usual = if kernel.too_old { &TOO_OLD } else { &USUAL };
+            let jobs = jobs(&tests, self.filter.as_deref(), usual)?;
             let outcome = kernel
                 .unpacked(&place.dir, self.update)
                 .and_then(|unpacked| run_on(kernel, &unpacked, &place, &qemu, accelerator, &tests, &jobs));
@@ -93,11 +101,11 @@ impl Vm {
 }
 
 /// What to run. With a filter, what the host's suite would run of the tests that meet a kernel.
-fn jobs<'a>(tests: &'a Tests, filter: Option<&'a str>) -> Result<Vec<Job<'a>>> {
+fn jobs<'a>(tests: &'a Tests, filter: Option<&'a str>, usual: &Usual) -> Result<Vec<Job<'a>>> {
     let mut jobs = Vec::new();
     for binary in tests.binaries.iter().filter(|binary| binary.name.starts_with("lb-tests ")) {
         let arguments = match filter {
-            None => match USUAL.iter().find(|(name, _)| *name == binary.name) {
+            None => match usual.iter().find(|(name, _)| *name == binary.name) {
                 Some((_, names)) => names.to_vec(),
                 None => continue,
             },
@@ -141,7 +149,7 @@ fn run_on(
 ) -> Result<Report> {
     println!("\n──── Linux {}", unpacked.version);
     let started = Instant::now();
-    let machine = Machine::start(qemu, accelerator, unpacked, place, &script(tests, jobs))?;
+    let machine = Machine::start(qemu, accelerator, unpacked, place, &script(tests, jobs, accelerator))?;
     let mut report = Report { version: unpacked.version.clone(), ..Report::default() };
     let mut said = String::new();
     // What is under way, and until when.
@@ -215,10 +223,15 @@ impl Report {
     }
 }
 
+/// How many times as long tests wait on a translated CPU: enough for one that is shared, too.
+const SLOW: u32 = 15;
+
 /// What the machine does: the jobs in turn, each told of before and after, and what they leave behind put aside.
-fn script(tests: &Tests, jobs: &[Job<'_>]) -> String {
+fn script(tests: &Tests, jobs: &[Job<'_>], accelerator: Accelerator) -> String {
+    let slow = if accelerator == Accelerator::Tcg { SLOW } else { 1 };
     let mut script = format!(
         "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/tmp SLUICE_DEVICES=required\n\
+         export SLUICE_SLOW={slow}\n\
          for port in /dev/vport*; do exec 3>$port; done\n\
          mark() {{ printf '{MARK}%s\\n' \"$*\" >&3; }}\n\
          ip link set lo up\n"
