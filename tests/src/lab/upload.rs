@@ -13,13 +13,14 @@ use anyhow::{Context as _, Result, ensure};
 use socket2::SockRef;
 
 use super::netns::NetNs;
+use super::slowness;
 
 /// Where backends take uploads.
 pub const UPLOAD_PORT: u16 = 7007;
 /// Some hundred full segments.
 const WORDS: u64 = 32 * 1024;
-/// Long enough for a translated CPU, short enough for a test that hangs.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Long enough for what goes to a megabyte, short enough for a test that hangs.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A backend's server: it takes all that a client sends and answers its name, if that was what clients send.
 #[derive(Debug)]
@@ -64,7 +65,7 @@ fn content() -> Vec<u8> {
 
 fn take(mut stream: TcpStream, name: &str) -> Result<()> {
     stream.set_nonblocking(false)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(PATIENCE * slowness()))?;
     let mut all = Vec::new();
     stream.read_to_end(&mut all)?;
     if all == content() {
@@ -85,10 +86,11 @@ pub struct Uploaded {
 /// Sends a quarter of a megabyte from inside `ns`.
 pub fn upload(ns: &NetNs, to: IpAddr) -> Result<Uploaded> {
     ns.run(|| {
+        let patience = PATIENCE * slowness();
         let mut stream =
-            TcpStream::connect_timeout(&SocketAddr::new(to, UPLOAD_PORT), PATIENCE).context("connecting")?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+            TcpStream::connect_timeout(&SocketAddr::new(to, UPLOAD_PORT), patience).context("connecting")?;
+        stream.set_read_timeout(Some(patience))?;
+        stream.set_write_timeout(Some(patience))?;
         stream.write_all(&content()).context("sending")?;
         let segment = SockRef::from(&stream).tcp_mss()?;
         stream.shutdown(Shutdown::Write)?;
