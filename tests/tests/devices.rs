@@ -3,7 +3,6 @@
 //! Each test needs devices that many kernels lack; then it says so and counts as ignored, with the kernel's words. In the
 //! virtual machines of `cargo xtask vm`, where the kernels have them all, that is a failure (`SLUICE_DEVICES=required`).
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -34,63 +33,64 @@ struct Case {
 }
 
 const BOTH: fn(&IpAddr) -> bool = |_| true;
-const ALL: &[Over] = &[Over::Own, Over::V4, Over::V6];
+/// Each outer family with both inside.
+const EACH: &[Over] = &[Over::V4, Over::V6];
 
 const CASES: [Case; 9] = [
     Case {
         name: "ipip, sit and ip6tnl devices take IP in IP of every kind",
         receiver: Some(Receiver::IpInIp),
         forward: "forward: ipip",
-        over: ALL,
+        over: EACH,
         vips: BOTH,
     },
     Case {
         name: "gre and ip6gre devices take GRE",
         receiver: Some(Receiver::Gre),
         forward: "forward: gre",
-        over: ALL,
+        over: EACH,
         vips: BOTH,
     },
     Case {
         name: "a GUE port takes variant 0",
         receiver: Some(Receiver::Gue),
         forward: "forward: gue\n    tunnel: { variant: 0 }",
-        over: ALL,
+        over: EACH,
         vips: BOTH,
     },
     Case {
         name: "a GUE port takes variant 1",
         receiver: Some(Receiver::Gue),
         forward: "forward: gue",
-        over: ALL,
+        over: EACH,
         vips: BOTH,
     },
     Case {
         name: "a FOU port for IPv4 takes GUE variant 1",
         receiver: Some(Receiver::Fou(4)),
         forward: "forward: gue",
-        over: &[Over::V4, Over::V6],
+        over: EACH,
         vips: IpAddr::is_ipv4,
     },
     Case {
         name: "a FOU port for IPv6 takes GUE variant 1",
         receiver: Some(Receiver::Fou(41)),
         forward: "forward: gue",
-        over: &[Over::V4, Over::V6],
+        over: EACH,
         vips: IpAddr::is_ipv6,
     },
     Case {
         name: "vxlan devices take VXLAN",
         receiver: Some(Receiver::Vxlan),
         forward: "forward: vxlan\n    tunnel: { vni: 66051, inner_mac: 02:00:00:00:00:0a }",
-        over: ALL,
+        over: EACH,
         vips: BOTH,
     },
     Case {
         name: "a geneve device takes Geneve",
         receiver: Some(Receiver::Geneve),
         forward: "forward: geneve\n    tunnel: { vni: 66051, inner_mac: 02:00:00:00:00:0a }",
-        over: ALL,
+        over: EACH,
         vips: BOTH,
     },
     Case {
@@ -153,15 +153,17 @@ fn check(Case { receiver, forward, over, vips, .. }: Case) {
             let outcomes = asked.unwrap();
             assert_eq!(failures(&outcomes), [""; 0], "{what}");
             assert_eq!(tally(&outcomes).len(), 3, "{what}: {:?}", tally(&outcomes));
-            let mut backends = BTreeSet::new();
-            for _ in 0..UPLOADS {
+            let mut uploads = Vec::new();
+            // Chance may send some to one backend alone, b3 most of all, and that proves little.
+            while uploads.len() < UPLOADS || (uploads.iter().all(|to| *to == uploads[0]) && uploads.len() < 8 * UPLOADS)
+            {
                 let uploaded = upload(&lab.client, vip).unwrap_or_else(|why| panic!("{what}: {why:#}"));
                 // What an Ethernet frame holds, without the headers and their timestamps.
                 let full = if vip.is_ipv4() { 1500 - 20 - 32 } else { 1500 - 40 - 32 };
                 assert_eq!(uploaded.segment, full, "{what}");
-                backends.insert(uploaded.to);
+                uploads.push(uploaded.to);
             }
-            assert!(backends.len() > 1, "{what}: all to {backends:?}");
+            assert!(uploads.iter().any(|to| *to != uploads[0]), "{what}: all to {}", uploads[0]);
             let through = counted().taken - before.taken;
             // A quarter of a megabyte in full segments, each.
             let expected = if receiver.is_some() { 180 * UPLOADS as u64 } else { 0 };

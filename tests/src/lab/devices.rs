@@ -4,6 +4,7 @@
 //! trap: a kernel without the module refuses the device, so ask [`Receiver::lacking`] before a lab is built around it.
 
 use std::fmt::Write as _;
+use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
@@ -94,6 +95,10 @@ impl Receiver {
 
     /// What this kernel says if it cannot have these devices; found out in a namespace that is thrown away.
     pub fn lacking(self) -> Option<String> {
+        if matches!(self, Self::Gue | Self::Fou(_)) {
+            // The kernel loads modules of devices when asked for one; this one it does not. It may be built in.
+            let _ = Command::new("modprobe").args(["-q", "-a", "fou", "fou6"]).status();
+        }
         let trial = std::thread::spawn(move || -> Result<()> {
             enter_private()?;
             let address = Pair { v4: [10, 0, 0, 1].into(), v6: [0xfd00, 0, 0, 0, 0, 0, 0, 1].into() };

@@ -224,7 +224,7 @@ impl Report {
 }
 
 /// How many times as long tests wait on a translated CPU: enough for one that is shared, too.
-const SLOW: u32 = 15;
+const SLOW: u32 = 8;
 
 /// What the machine does: the jobs in turn, each told of before and after, and what they leave behind put aside.
 fn script(tests: &Tests, jobs: &[Job<'_>], accelerator: Accelerator) -> String {
