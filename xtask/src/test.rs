@@ -23,7 +23,7 @@ const LIMIT: Duration = Duration::from_secs(900);
 pub fn run(filter: Option<&str>) -> Result<ExitCode> {
     setup::ensure(&[Group::Build, Group::Lab])?;
     workspace::build_programs(&[workspace::PRODUCT, workspace::TESTS])?;
-    let mut suite = Suite { filter, count: Count::default(), failures: Vec::new() };
+    let mut suite = Suite { filter, count: Count::default(), failures: Vec::new(), skipped: Vec::new() };
 
     for (name, mut command) in lint::checks() {
         suite.check(name, || Ok(command.status()?.success()));
@@ -58,6 +58,8 @@ struct Suite<'a> {
     count: Count,
     /// Names for the summary.
     failures: Vec<String>,
+    /// Tests that this machine is not for. They never count as passed.
+    skipped: Vec<String>,
 }
 
 impl Suite<'_> {
@@ -154,6 +156,7 @@ impl Suite<'_> {
         let text = String::from_utf8_lossy(&said);
         let count = results(&text);
         self.count.passed += count.passed;
+        self.skipped.extend(skipped(&text));
         let failed: Vec<&str> = failed_names(&text).collect();
         if count.failed > 0 {
             let names = if failed.is_empty() { String::new() } else { format!(" {}", failed.join(", ")) };
@@ -171,6 +174,9 @@ impl Suite<'_> {
 
     fn finish(self) -> ExitCode {
         println!();
+        for test in &self.skipped {
+            println!("skipped: {test}");
+        }
         for failure in &self.failures {
             println!("failed: {failure}");
         }
@@ -206,10 +212,13 @@ pub fn failed_names(text: &str) -> impl Iterator<Item = &str> {
     text.lines().filter_map(|line| line.strip_prefix("test ")?.strip_suffix(" ... FAILED"))
 }
 
-/// Tests that found out when they ran that they cannot run here, each with its reason. (Those that are left out by
-/// `#[ignore = "…"]` look the same, and are not among what is run.)
-pub fn skipped(text: &str) -> impl Iterator<Item = &str> {
-    text.lines().filter_map(|line| line.strip_prefix("test ")).filter(|line| line.contains(" ... ignored"))
+/// Tests that found out when they ran that they cannot run here, each with its reason in parentheses. (Those that nobody
+/// asked for are ignored without, or with a comma.)
+pub fn skipped(text: &str) -> impl Iterator<Item = String> {
+    text.lines().filter_map(|line| {
+        let (name, reason) = line.strip_prefix("test ")?.split_once(" ... ignored (")?;
+        Some(format!("{} ({reason}", name.trim_end()))
+    })
 }
 
 /// What cargo built.
@@ -335,7 +344,7 @@ fn container(demo: &Path) -> Result<bool> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Count, Tests, failed_names, rank, results};
+    use super::{Count, Tests, failed_names, rank, results, skipped};
 
     #[test]
     fn results_of_every_binary_are_summed() {
@@ -344,6 +353,8 @@ mod tests {
             test result: ok. 40 passed; 0 failed; 0 ignored; 0 measured; 7 filtered out; finished in 1.20s\n";
         assert_eq!(results(said), Count { passed: 42, failed: 1 });
         assert_eq!(failed_names(said).collect::<Vec<_>>(), ["b"]);
+        let ignored = "test a ... ignored\ntest b ... ignored, needs root\ntest c d    ... ignored (no such device)\n";
+        assert_eq!(skipped(ignored).collect::<Vec<_>>(), ["c d (no such device)"]);
         assert_eq!(results("Segmentation fault"), Count::default());
     }
 

@@ -68,7 +68,10 @@ impl Kernel {
     pub fn unpacked(self, dir: &Path, again: bool) -> Result<Unpacked> {
         let root = dir.join("root");
         if again || !root.exists() {
-            self.fetch(dir, &root)?;
+            self.fetch(dir, &root).with_context(|| {
+                let name = self.name;
+                format!("it could not be downloaded; once that works, `cargo xtask vm --kernel {name}` runs it alone")
+            })?;
         }
         find(&root).with_context(|| format!("{} holds no kernel; remove it and try again", root.display()))
     }
