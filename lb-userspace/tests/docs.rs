@@ -12,7 +12,7 @@ use sluice::dataplane::maps;
 use sluice::exit::Exit;
 use sluice::{cli, config};
 
-const DOCUMENTS: [&str; 10] = [
+const DOCUMENTS: [&str; 11] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
@@ -21,6 +21,7 @@ const DOCUMENTS: [&str; 10] = [
     "docs/configuration.md",
     "docs/design/flows.md",
     "docs/design/rows.md",
+    "docs/kernels.md",
     "docs/metrics.md",
     "docs/operations.md",
 ];

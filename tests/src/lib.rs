@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod demo;
+pub mod features;
 pub mod fuzz;
 pub mod fuzz_config;
 pub mod golden;

@@ -2,6 +2,7 @@
 //!
 //! stdout belongs to what a verb runs (test output, the demo's JSON); everything xtask itself says goes to stderr.
 
+mod apt;
 mod demo;
 mod dist;
 mod fuzz;
@@ -13,6 +14,7 @@ mod process;
 mod setup;
 mod test;
 mod toolchain;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -42,6 +44,8 @@ enum Verb {
     Rows(fuzz::Rows),
     /// Change the data plane in one place at a time; fail if a change that no test notices is not explained
     Mutants(mutants::Mutants),
+    /// Run the packet suite and chosen scenarios on other kernels, in virtual machines; exit code 3 if one cannot be had
+    Vm(vm::Vm),
     /// rustfmt and clippy, as the tests run them
     Lint,
     /// Make one stripped, self-contained binary in target/dist
@@ -62,6 +66,7 @@ fn main() -> ExitCode {
         Verb::FuzzConfig(fuzz) => fuzz.run(),
         Verb::Rows(rows) => rows.run(),
         Verb::Mutants(mutants) => mutants.run(),
+        Verb::Vm(vm) => vm.run(),
         Verb::Lint => lint::run(),
         Verb::Dist => dist::run().map(|_| ExitCode::SUCCESS),
         Verb::Image => image::build().map(|()| ExitCode::SUCCESS),

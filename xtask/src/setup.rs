@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
+use crate::apt::{self, Archive, Installed, Suite};
 use crate::process::{as_root, find_program, is_root, say, step};
 use crate::toolchain::{self, Toolchain};
 use crate::workspace;
@@ -26,9 +27,12 @@ pub enum Group {
     Lab,
     /// Building and running the image.
     Container,
+    /// Other kernels in virtual machines. Only for who asks for that: it is large.
+    Vm,
 }
 
 impl Group {
+    /// What everybody needs.
     pub const ALL: [Self; 3] = [Self::Build, Self::Lab, Self::Container];
 }
 
@@ -44,6 +48,10 @@ const PROGRAMS: &[(&str, &str, Group)] = &[
     ("buildah", "buildah", Group::Container),
     ("podman", "podman", Group::Container),
     ("runc", "runc", Group::Container),
+    ("qemu-system-x86_64", "qemu-system-x86", Group::Vm),
+    ("busybox", "busybox-static", Group::Vm),
+    ("depmod", "kmod", Group::Vm),
+    ("xz", "xz-utils", Group::Vm),
 ];
 
 /// A nightly known to carry the LLVM bpf-linker wants. Dated, so that every machine that needs one gets the same bytes.
@@ -277,9 +285,10 @@ impl Apt {
         Ok(())
     }
 
-    fn command() -> Command {
+    fn command(sources: Option<&apt::Apt>) -> Command {
         let mut command = as_root("env");
         // Through env: sudo drops variables. The lock is often held by the system's own updates.
+        command.args(sources.map(apt::Apt::variable));
         command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-y", "-o", "DPkg::Lock::Timeout=300"]);
         command
     }
@@ -287,7 +296,7 @@ impl Apt {
     fn update(&mut self) -> Result<()> {
         Self::usable()?;
         if !self.lists_are_fresh {
-            step("apt-get update", Self::command().arg("update"), APT)?;
+            step("apt-get update", Self::command(None).arg("update"), APT)?;
             self.lists_are_fresh = true;
         }
         Ok(())
@@ -312,11 +321,32 @@ impl Apt {
     fn install(&mut self, packages: &[&str]) -> Result<()> {
         self.update()?;
         let _quiet = packages.contains(&"nginx-light").then(NoServers::begin);
-        let mut install = Self::command();
-        // --no-remove: never trade something the user has for something we want.
-        install.args(["install", "--no-install-recommends", "--no-remove"]).args(packages);
-        step(&format!("apt-get install {}", packages.join(" ")), &mut install, APT)
+        let install = |command: &mut Command, more: &str| {
+            // --no-remove: never trade something the user has for something we want.
+            command.args(["install", "--no-install-recommends", "--no-remove"]).args(packages);
+            step(&format!("apt-get install {}{more}", packages.join(" ")), command, APT)
+        };
+        let Err(why) = install(&mut Self::command(None), "") else { return Ok(()) };
+        // Parts of QEMU are of one version. Where some are there from backports, the rest is to be had only there.
+        if !packages.contains(&"qemu-system-x86") {
+            return Err(why);
+        }
+        let (Some(suite), Ok(dir)) = (backports(), toolchain::tools_dir()) else { return Err(why) };
+        let apt = apt::Apt::new(&dir.join("apt"), Installed::Host, std::slice::from_ref(&suite))?;
+        apt.update(&format!("{} in {}", packages.join(" "), suite.name))?;
+        let mut command = Self::command(Some(&apt));
+        command.args(["-t", &suite.name]);
+        install(&mut command, &format!(" from {}", suite.name)).with_context(|| format!("{why:#}"))
     }
+}
+
+/// The suite that has newer packages for the host's release of Debian.
+fn backports() -> Option<Suite> {
+    let release = std::fs::read_to_string("/etc/os-release").ok()?;
+    let value =
+        |key: &str| release.lines().find_map(|line| line.strip_prefix(key)).map(|value| value.trim_matches('"'));
+    (value("ID=") == Some("debian"))
+        .then(|| Some(Suite { name: format!("{}-backports", value("VERSION_CODENAME=")?), archive: Archive::Main }))?
 }
 
 /// While this lives, packages do not start their servers; when it ends, the ones just installed stay off at boot.

@@ -23,7 +23,7 @@ const LIMIT: Duration = Duration::from_secs(900);
 pub fn run(filter: Option<&str>) -> Result<ExitCode> {
     setup::ensure(&[Group::Build, Group::Lab])?;
     workspace::build_programs(&[workspace::PRODUCT, workspace::TESTS])?;
-    let mut suite = Suite { filter, count: Count::default(), failures: Vec::new() };
+    let mut suite = Suite { filter, count: Count::default(), failures: Vec::new(), skipped: Vec::new() };
 
     for (name, mut command) in lint::checks() {
         suite.check(name, || Ok(command.status()?.success()));
@@ -47,9 +47,9 @@ pub fn run(filter: Option<&str>) -> Result<ExitCode> {
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Count {
-    passed: u64,
-    failed: u64,
+pub struct Count {
+    pub passed: u64,
+    pub failed: u64,
 }
 
 #[derive(Debug)]
@@ -58,6 +58,8 @@ struct Suite<'a> {
     count: Count,
     /// Names for the summary.
     failures: Vec<String>,
+    /// Tests that this machine is not for. They never count as passed.
+    skipped: Vec<String>,
 }
 
 impl Suite<'_> {
@@ -154,6 +156,7 @@ impl Suite<'_> {
         let text = String::from_utf8_lossy(&said);
         let count = results(&text);
         self.count.passed += count.passed;
+        self.skipped.extend(skipped(&text));
         let failed: Vec<&str> = failed_names(&text).collect();
         if count.failed > 0 {
             let names = if failed.is_empty() { String::new() } else { format!(" {}", failed.join(", ")) };
@@ -171,6 +174,9 @@ impl Suite<'_> {
 
     fn finish(self) -> ExitCode {
         println!();
+        for test in &self.skipped {
+            println!("skipped: {test}");
+        }
         for failure in &self.failures {
             println!("failed: {failure}");
         }
@@ -189,7 +195,7 @@ fn heading(name: &str) {
 }
 
 /// Sums libtest's `test result: ok. 12 passed; 0 failed; …` lines; several, for examples in documentation.
-fn results(text: &str) -> Count {
+pub fn results(text: &str) -> Count {
     let mut count = Count::default();
     for line in text.lines().filter_map(|line| line.split_once("test result: ")) {
         let number = |what: &str| -> u64 {
@@ -202,30 +208,39 @@ fn results(text: &str) -> Count {
     count
 }
 
-fn failed_names(text: &str) -> impl Iterator<Item = &str> {
+pub fn failed_names(text: &str) -> impl Iterator<Item = &str> {
     text.lines().filter_map(|line| line.strip_prefix("test ")?.strip_suffix(" ... FAILED"))
+}
+
+/// Tests that found out when they ran that they cannot run here, each with its reason in parentheses. (Those that nobody
+/// asked for are ignored without, or with a comma.)
+pub fn skipped(text: &str) -> impl Iterator<Item = String> {
+    text.lines().filter_map(|line| {
+        let (name, reason) = line.strip_prefix("test ")?.split_once(" ... ignored (")?;
+        Some(format!("{} ({reason}", name.trim_end()))
+    })
 }
 
 /// What cargo built.
 #[derive(Debug, Default)]
-struct Tests {
-    binaries: Vec<Binary>,
+pub struct Tests {
+    pub binaries: Vec<Binary>,
     /// The daemon that end-to-end tests start.
     sluice: PathBuf,
     demo: PathBuf,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-struct Binary {
+pub struct Binary {
     /// `lb-tests golden`, as people would ask for it.
-    name: String,
+    pub name: String,
     executable: PathBuf,
     /// Tests expect to run in their crate's directory.
-    dir: PathBuf,
+    pub dir: PathBuf,
 }
 
 impl Tests {
-    fn build() -> Result<Self> {
+    pub fn build() -> Result<Self> {
         say("building the tests");
         let mut command = cargo("test");
         command.args(["--no-run", "--message-format=json-render-diagnostics"]);
@@ -267,7 +282,7 @@ impl Tests {
     }
 
     /// What a test finds in its environment; as arguments of `env`, because sudo drops variables.
-    fn prepare(&self, command: &mut Command, binary: &Binary) {
+    pub fn prepare(&self, command: &mut Command, binary: &Binary) {
         command.current_dir(&binary.dir).env_remove("LD_LIBRARY_PATH");
         command.arg(assignment("CARGO_MANIFEST_DIR", &binary.dir)).arg(assignment("SLUICE_BIN", &self.sluice));
         if let Some(backtrace) = std::env::var_os("RUST_BACKTRACE") {
@@ -329,7 +344,7 @@ fn container(demo: &Path) -> Result<bool> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Count, Tests, failed_names, rank, results};
+    use super::{Count, Tests, failed_names, rank, results, skipped};
 
     #[test]
     fn results_of_every_binary_are_summed() {
@@ -338,6 +353,8 @@ mod tests {
             test result: ok. 40 passed; 0 failed; 0 ignored; 0 measured; 7 filtered out; finished in 1.20s\n";
         assert_eq!(results(said), Count { passed: 42, failed: 1 });
         assert_eq!(failed_names(said).collect::<Vec<_>>(), ["b"]);
+        let ignored = "test a ... ignored\ntest b ... ignored, needs root\ntest c d    ... ignored (no such device)\n";
+        assert_eq!(skipped(ignored).collect::<Vec<_>>(), ["c d (no such device)"]);
         assert_eq!(results("Segmentation fault"), Count::default());
     }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::kernel::{self, OLDEST};
 use crate::exit::{Exit, Failure};
 
 #[derive(Debug, thiserror::Error)]
@@ -11,6 +12,8 @@ pub enum DataplaneError {
     NotPermitted,
     #[error("the kernel refused the program: {0}")]
     Refused(String),
+    #[error("Linux {release} is too old, {}.{} or newer is needed: {why}", OLDEST.0, OLDEST.1)]
+    TooOld { release: String, why: String },
     #[error("the kernel cannot create the map {name}: {why}")]
     Map { name: String, why: String },
     #[error("writing the map {name} failed: {why}")]
@@ -33,13 +36,26 @@ pub enum DataplaneError {
     Io(#[from] io::Error),
 }
 
+impl DataplaneError {
+    /// What the kernel refused, with its age for a reason if it is old.
+    pub(super) fn or_too_old(self) -> Self {
+        match kernel::too_old() {
+            Some(release) => Self::TooOld { release, why: self.to_string() },
+            None => self,
+        }
+    }
+}
+
 impl From<DataplaneError> for Failure {
     fn from(error: DataplaneError) -> Self {
         use DataplaneError as E;
         let exit = match &error {
-            E::NotPermitted | E::Refused(_) | E::Map { .. } | E::Directory { .. } | E::NotNative { .. } => {
-                Exit::HostUnsupported
-            }
+            E::NotPermitted
+            | E::Refused(_)
+            | E::TooOld { .. }
+            | E::Map { .. }
+            | E::Directory { .. }
+            | E::NotNative { .. } => Exit::HostUnsupported,
             E::NoInterface(_) => Exit::HostUnsupported,
             _ => Exit::Failed,
         };
@@ -48,8 +64,12 @@ impl From<DataplaneError> for Failure {
                 "run it as root, or with the capabilities CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_NET_RAW; in a \
                  container: --privileged --network host",
             ),
-            E::Refused(_) => Some("Linux 5.15 or newer is needed; `uname -r` shows yours"),
-            E::Map { .. } => Some("if memory is short, lower `limits`; Linux 5.15 or newer is needed"),
+            E::Refused(_) => Some(
+                "this kernel should take it: please report the message with the output of `uname -a`; docs/kernels.md lists \
+                 where Sluice was tried",
+            ),
+            E::TooOld { .. } => Some("boot a newer kernel; docs/kernels.md says what each feature needs"),
+            E::Map { .. } => Some("if memory is short, lower `limits`"),
             E::Directory { .. } => {
                 Some("a bpffs must be mounted there: mount -t bpf bpf /sys/fs/bpf (or set node.bpf_dir)")
             }

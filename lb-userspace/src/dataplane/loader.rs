@@ -229,6 +229,7 @@ pub(super) fn explain(error: &EbpfError) -> DataplaneError {
         EbpfError::MapError(e) => DataplaneError::Map { name: "of the program".into(), why: chain(e) },
         other => DataplaneError::Refused(chain(other)),
     }
+    .or_too_old()
 }
 
 /// As [`explain`], for loading and attaching programs.
@@ -246,6 +247,7 @@ pub(super) fn explain_program(error: &ProgramError) -> DataplaneError {
         }
         other => DataplaneError::Refused(chain(other)),
     }
+    .or_too_old()
 }
 
 /// An error and its causes on one line.

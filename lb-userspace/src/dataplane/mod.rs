@@ -10,6 +10,7 @@ pub mod error;
 pub mod events;
 pub mod flows;
 mod halves;
+pub mod kernel;
 pub mod loader;
 pub mod lock;
 pub mod maps;

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use super::servers::{DNS_PORT, HTTP_PORT};
-use super::{BACKENDS, Lab, Pair, TUNNEL_VIP, VIP};
+use super::upload::UPLOAD_PORT;
+use super::{BACKENDS, Lab, Pair, TUNNEL_VIP, VIP, slowness};
 
 /// A backend's name, its address and its weight.
 #[derive(Clone, Debug)]
@@ -50,6 +51,8 @@ pub struct Config {
     pub interfaces: &'static str,
     /// Adds a service whose backends answer directly: `tunnel-web` on [`TUNNEL_VIP`].
     pub tunnel: Option<Direct>,
+    /// With [`Self::tunnel`], another service of its kind: `uploads` on [`UPLOAD_PORT`].
+    pub uploads: bool,
     /// `keep` or `detach`.
     pub on_exit: &'static str,
     /// Appended as it is, to make a file wrong or odd.
@@ -70,12 +73,13 @@ impl Config {
             rows: rows.collect(),
             bpf_dir,
             dir,
-            interval_ms: 200,
+            interval_ms: 200 * u64::from(slowness()),
             rise: 2,
             fall: 2,
             xdp: "auto",
             interfaces: "",
             tunnel: None,
+            uploads: false,
             on_exit: "keep",
             appendix: String::new(),
         }
@@ -126,6 +130,11 @@ impl Config {
             // The packet stays as it is, so the port is the one the backends listen on.
             yaml += &head("tunnel-web", TUNNEL_VIP, HTTP_PORT, &format!("protocol: tcp\n    {forward}"), &http);
             yaml += &self.backends_of("", over);
+            if self.uploads {
+                let health = format!("{{ tcp: {{ port: {UPLOAD_PORT} }} }}");
+                yaml += &head("uploads", TUNNEL_VIP, UPLOAD_PORT, &format!("protocol: tcp\n    {forward}"), &health);
+                yaml += &self.backends_of("", over);
+            }
         }
         yaml + &self.appendix
     }

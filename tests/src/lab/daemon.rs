@@ -12,7 +12,7 @@ use sluice::api::types::{Health, Status};
 
 use super::netns::NetNs;
 use super::process::Process;
-use super::{Backend, Lab, netns, signals};
+use super::{Backend, Lab, netns, signals, slowness};
 
 /// How Sluice is run.
 #[derive(Clone, Debug)]
@@ -51,7 +51,7 @@ impl Launcher {
         let mut command = ns.command(sluice)?;
         command.args(["decap", "--interface", "eth0"]);
         let mut decap = Process::start("sluice decap", command, log, Signal::SIGTERM)?;
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(10) * slowness();
         while !ns.ip_show("link show dev eth0")?.contains("xdp") {
             if decap.ended().is_some() || Instant::now() > deadline {
                 bail!("sluice decap does not attach in {}:\n{}", ns.name(), decap.tail(20));
@@ -173,6 +173,7 @@ impl Daemon {
 
     /// Asks for the status until it is as wished; that status.
     pub fn wait(&mut self, what: &str, patience: Duration, wished: impl Fn(&Status) -> bool) -> Result<Status> {
+        let patience = patience * slowness();
         let deadline = Instant::now() + patience;
         loop {
             signals::check()?;

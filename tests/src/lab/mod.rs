@@ -20,6 +20,7 @@ pub mod capture;
 pub mod config;
 pub mod connections;
 pub mod daemon;
+pub mod devices;
 pub mod dns;
 pub mod home;
 pub mod netns;
@@ -30,6 +31,7 @@ pub mod process;
 pub mod servers;
 pub mod signals;
 pub mod traffic;
+pub mod upload;
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -42,6 +44,12 @@ use home::Home;
 use netns::NetNs;
 use pass::{Attached, XdpPass};
 use process::Process;
+
+/// How many times as long as on hardware things may take here: where every instruction is translated, a health check that
+/// is answered in a millisecond elsewhere takes a second (`SLUICE_SLOW`, set in virtual machines).
+pub fn slowness() -> u32 {
+    std::env::var("SLUICE_SLOW").ok().and_then(|times| times.parse().ok()).unwrap_or(1)
+}
 
 /// An IPv4 and an IPv6 address of the same thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +124,9 @@ pub struct Lab {
     pub away: NetNs,
     pub branch: NetNs,
     pub lb: NetNs,
-    _routers: [NetNs; 3],
+    /// The wires: bridges, with one port for each host.
+    pub switch: NetNs,
+    _routers: [NetNs; 2],
     home: Home,
 }
 
@@ -243,7 +253,18 @@ impl Lab {
         for (interface, name) in [("lb-front", "front"), ("lb-back", "back")] {
             captures.extend(Capture::start(&sw, interface, home.dir(), name)?);
         }
-        Ok(Self { captures, backends, _pass: pass, client, away, branch, lb, _routers: [sw, gw, branchrt], home })
+        Ok(Self {
+            captures,
+            backends,
+            _pass: pass,
+            client,
+            away,
+            branch,
+            lb,
+            switch: sw,
+            _routers: [gw, branchrt],
+            home,
+        })
     }
 
     /// Its name, unique on this host.

@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 
 use super::netns::NetNs;
 use super::process::Process;
+use super::slowness;
 
 /// Where the backends' nginx listens.
 pub const HTTP_PORT: u16 = 8080;
@@ -78,7 +79,7 @@ pub fn dns(ns: &NetNs, name: &str, dir: &Path) -> Result<Process> {
 }
 
 fn wait_listening(ns: &NetNs, server: &mut Process, port: u16) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + Duration::from_secs(5) * slowness();
     loop {
         let open = ns.run(|| {
             ["127.0.0.1", "::1"].iter().all(|host| {

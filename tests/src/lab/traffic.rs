@@ -20,7 +20,7 @@ use tokio::net::{TcpStream, UdpSocket};
 
 use super::netns::NetNs;
 use super::servers::{BIG, WHO};
-use super::{Pair, dns};
+use super::{Pair, dns, slowness};
 
 /// What a client asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,6 +96,7 @@ pub struct Outcome {
 
 /// Asks once.
 async fn ask(client: &'static str, target: Target, timeout: Duration) -> Outcome {
+    let timeout = timeout * slowness();
     let started = Instant::now();
     let asking = async {
         match target.question {
