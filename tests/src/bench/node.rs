@@ -256,7 +256,9 @@ impl Config {
 
     /// What the controller asks for with such a configuration (`control::desired::features`).
     fn features(self) -> Features {
-        let family = Features { ipv4: !self.is_ipv6(), ipv6: self.is_ipv6(), ..Features::default() };
+        // Kinds of packets are all on unless a file says otherwise.
+        let packets = Packets::ALL;
+        let family = Features { ipv4: !self.is_ipv6(), ipv6: self.is_ipv6(), packets, ..Features::default() };
         match self {
             Self::Ipip4 | Self::Ipip6 => Features { ipip: true, ..family },
             Self::Nat4 | Self::Nat6 | Self::Moving4 | Self::AllMoving4 | Self::Exceptions4 => {
