@@ -1,6 +1,6 @@
 //! Counting: one service line and one backend line per packet, both this CPU's own.
 
-use lb_common::counters::{BackendCounters, DropReason, FlowCounters, ServiceCounters, TrackedCounters};
+use lb_common::counters::{BackendCounters, FlowCounters, ServiceCounters, TrackedCounters};
 
 use crate::maps::{BACKEND_COUNTERS, FLOW_COUNTERS, SERVICE_COUNTERS, TRACKED_COUNTERS};
 
@@ -66,11 +66,8 @@ pub fn fib_lookup(service_id: u32) {
 }
 
 #[inline(always)]
-pub fn dropped(service_id: u32, reason: DropReason) {
-    let reason = reason as u32;
-    // SAFETY: a local of our own. Volatile, because the compiler knows the enum's range and drops the bounds check
-    // below, which the verifier, who does not know it, insists on.
-    let index = unsafe { core::ptr::read_volatile(&reason) } as usize;
+pub fn dropped(service_id: u32, reason: u32) {
+    let index = reason as usize;
     service(service_id, |c| {
         if let Some(count) = c.drops.get_mut(index) {
             *count += 1;

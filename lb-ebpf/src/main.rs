@@ -59,14 +59,17 @@ pub fn sluice(ctx: XdpContext) -> u32 {
     stepped.set(u32::from_ne_bytes([tags, 1, 0, 0]));
     let decision = decide(packet, ethertype);
     let tags = if settings::vlan() != 0 { stepped.byte::<0>() } else { 0 };
-    match decision {
+    let stop = match decision {
         Ok(action) => {
             if settings::log() != 0 {
                 debug!(&ctx, "interface {}: {} bytes leave, action {}", packet.ingress(), packet.len(), action);
             }
-            action
+            return action;
         }
-        Err(Stop::Pass) => {
+        Err(stop) => stop,
+    };
+    match stop.what() {
+        verdict::PASS => {
             if !vlan::step_back(packet, tags) {
                 return xdp_action::XDP_ABORTED;
             }
@@ -76,35 +79,35 @@ pub fn sluice(ctx: XdpContext) -> u32 {
             }
             xdp_action::XDP_PASS
         }
-        Err(Stop::Drop(service, reason)) => dropped(&ctx, packet, service, reason),
-        Err(Stop::TooBig(service)) => {
+        verdict::ANSWER => answer(packet, tags),
+        verdict::TOO_BIG if settings::too_big() != 0 => {
             let told = match ethertype {
                 ETHERTYPE_IPV4 => answer::too_big4(packet, forward::excess()),
                 _ => answer::too_big6(packet, forward::excess()),
             };
             if !told {
-                return dropped(&ctx, packet, service, DropReason::TooBig);
+                return dropped(&ctx, packet, stop);
             }
-            account::dropped(service, DropReason::TooBig);
-            account::flows(service, |c| c.too_bigs += 1);
+            account::dropped(stop.service(), stop.reason());
+            account::flows(stop.service(), |c| c.too_bigs += 1);
             answer(packet, tags)
         }
-        Err(Stop::Answer) => answer(packet, tags),
+        _ => dropped(&ctx, packet, stop),
     }
 }
 
 /// The packet goes no further.
 #[inline(always)]
-fn dropped(ctx: &XdpContext, packet: Packet, service: u32, reason: DropReason) -> u32 {
-    account::dropped(service, reason);
+fn dropped(ctx: &XdpContext, packet: Packet, stop: Stop) -> u32 {
+    account::dropped(stop.service(), stop.reason());
     if settings::log() != 0 {
         debug!(
             ctx,
             "interface {}: {} bytes for service {} dropped, reason {}",
             packet.ingress(),
             packet.len(),
-            service,
-            reason as u32
+            stop.service(),
+            stop.reason()
         );
     }
     xdp_action::XDP_DROP
@@ -122,7 +125,7 @@ fn decide(packet: Packet, ethertype: u16) -> Result<u32, Stop> {
     match ethertype {
         ETHERTYPE_IPV4 if settings::ipv4() != 0 => route_or_answer::<V4>(packet, parse::ipv4::parse(packet, &mut veil)),
         ETHERTYPE_IPV6 if settings::ipv6() != 0 => route_or_answer::<V6>(packet, parse::ipv6::parse(packet, &mut veil)),
-        _ => Err(Stop::Pass),
+        _ => Err(Stop::PASS),
     }
 }
 
@@ -131,13 +134,13 @@ fn route_or_answer<F: Family>(packet: Packet, ip: Option<Ip<'_, F::Address>>) ->
     match ip {
         Some(ip) => route::<F>(packet, ip),
         None if settings::echo() != 0 => match F::echo(packet) {
-            0 => Err(Stop::Pass),
+            0 => Err(Stop::PASS),
             service => {
                 account::flows(service, |c| c.echoes += 1);
-                Err(Stop::Answer)
+                Err(Stop::ANSWER)
             }
         },
-        None => Err(Stop::Pass),
+        None => Err(Stop::PASS),
     }
 }
 
@@ -163,7 +166,7 @@ fn route<F: Family>(packet: Packet, mut ip: Ip<'_, F::Address>) -> Result<u32, S
     {
         return reply::<F>(packet, &ip, reverse);
     }
-    Err(Stop::Pass)
+    Err(Stop::PASS)
 }
 
 /// Gives a later fragment the ports of its first one.
@@ -172,7 +175,7 @@ fn follow<F: Family>(packet: Packet, ip: &mut Ip<'_, F::Address>) -> Result<(), 
     match F::first(packet, ip.id) {
         0 => {
             account::fragment(0);
-            Err(Stop::Pass)
+            Err(Stop::PASS)
         }
         what => {
             ip.ports = l4::Ports::of(Fragments::ports(what));
@@ -186,13 +189,13 @@ fn follow<F: Family>(packet: Packet, ip: &mut Ip<'_, F::Address>) -> Result<(), 
 /// A packet for a VIP.
 #[inline(always)]
 fn client<F: Family>(packet: Packet, ip: &Ip<'_, F::Address>, service: &Service) -> Result<u32, Stop> {
-    let stop = |reason| Stop::Drop(service.id, reason);
+    let stop = |reason| Stop::drop(service.id, reason);
     forwardable(packet, ip).map_err(stop)?;
     let hash = F::hash(ip, hashed_ports(service, ip.ports.word));
     let id = match backend::<F>(packet, ip, service, hash).map_err(stop)? {
         flows::ORPHAN_TO_TELL if ip.piece.is(WHOLE) && F::reset(packet, ip.l4, ip.length) => {
             account::flows(service.id, |c| c.resets += 1);
-            return Err(Stop::Answer);
+            return Err(Stop::ANSWER);
         }
         flows::ORPHAN_TO_TELL => return Err(stop(DropReason::BackendDown)),
         id => id,
@@ -214,9 +217,9 @@ fn client<F: Family>(packet: Packet, ip: &Ip<'_, F::Address>, service: &Service)
 fn refused<A>(ip: &Ip<'_, A>, service: u32, why: DropReason) -> Stop {
     // Nobody is told of an error, or of later fragments.
     if settings::too_big() != 0 && matches!(why, DropReason::TooBig) && ip.piece.has_header() {
-        return Stop::TooBig(service);
+        return Stop::too_big(service);
     }
-    Stop::Drop(service, why)
+    Stop::drop(service, why)
 }
 
 /// What is on its way, if it is no packet in one piece.
@@ -280,7 +283,7 @@ fn out<F: Family>(
 #[inline(always)]
 fn reply<F: Family>(packet: Packet, ip: &Ip<'_, F::Address>, reverse: &'static F::Reverse) -> Result<u32, Stop> {
     let service = reverse.service();
-    forwardable(packet, ip).map_err(|reason| Stop::Drop(service, reason))?;
+    forwardable(packet, ip).map_err(|reason| Stop::drop(service, reason))?;
     if ip.piece.has_header() && flows::in_motion(service) {
         F::prove(packet, reverse, flows::place(0, ip.l4, ip.protocol));
     }
