@@ -57,7 +57,12 @@ pub fn echo4(packet: Packet) -> u32 {
     ip.set_u16::<LIFE>(new_life);
     ip.set_u16::<HEADER_CHECK>(Delta::new().word16(life, new_life).apply(ip.u16::<HEADER_CHECK>()));
     icmp.set_u16::<0>(0);
-    icmp.set_u16::<CHECK>(Delta::new().word16(REQUEST, 0).apply(icmp.u16::<CHECK>()));
+    // An answer may be nothing but zeroes, which add up to zero; then only this zero makes all ones of them.
+    let check = match Delta::new().word16(REQUEST, 0).apply(icmp.u16::<CHECK>()) {
+        0 => 0xffff,
+        check => check,
+    };
+    icmp.set_u16::<CHECK>(check);
     service
 }
 

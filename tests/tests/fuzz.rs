@@ -184,7 +184,7 @@ fn a_program_that_is_wrong_in_any_one_thing_is_found_out() {
     };
     let kernel = network::kernel();
     let scenarios: Vec<Scenario> =
-        (0..).map(|seed| scenario::generate(&mut Random::new(seed), &kernel, 3_000)).filter(full).take(10).collect();
+        (0..).map(|seed| scenario::generate(&mut Random::new(seed), &kernel, 3_000)).filter(full).take(18).collect();
     for (what, change) in CHANGES {
         let found = scenarios.iter().any(|scenario| {
             let mut wrong = scenario.clone();

@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 
 use lb_common::backend::BACKEND_ALIVE;
 use lb_common::event::{EVENT_WANT_NEIGHBOUR, Event};
-use lb_common::flow::{Flow4, Flow6, FlowEntry, FlowUse};
+use lb_common::flow::{Flow4, Flow6, FlowEntry, FlowUse, Fragments};
 use lb_common::ring::Row;
 
 use super::coverage::Coverage;
@@ -167,6 +167,8 @@ impl Rig {
         for backend in &world.backends {
             loaded.balancer.set("BACKENDS", u32::from(backend.id), record(backend))?;
         }
+        loaded.balancer.clear::<Flow4, Fragments>("FRAGMENTS4")?;
+        loaded.balancer.clear::<Flow6, Fragments>("FRAGMENTS6")?;
         loaded.balancer.clear::<Flow4, FlowEntry>("TRACKED4")?;
         loaded.balancer.clear::<Flow6, FlowEntry>("TRACKED6")?;
         loaded.balancer.clear::<Flow4, FlowEntry>("FLOWS4")?;

@@ -172,6 +172,10 @@ pub fn echo(frame: &[u8]) -> Vec<u8> {
     out[icmp] = if is_v4 { 0 } else { 129 };
     let (was, is) = (frame[icmp..icmp + 2].to_vec(), out[icmp..icmp + 2].to_vec());
     keep_part(&was, &is, &mut out, icmp + 2, false);
+    // All of it may be zero, whose checksum is ffff (RFC 1624 §3).
+    if is_v4 && out[icmp + 2..icmp + 4] == [0, 0] {
+        out[icmp + 2..icmp + 4].copy_from_slice(&[0xff, 0xff]);
+    }
     back(frame, &out[ETHERNET..])
 }
 

@@ -66,12 +66,14 @@ impl Program {
         Ok(mapped)
     }
 
-    /// Puts back what packets change and tests cannot subtract: the clock, the budget for events, and events unread.
+    /// Puts back what packets change and tests cannot subtract: the clock, the budgets for events and for errors, and events unread.
     pub fn forget(&mut self) -> Result<()> {
         self.set_clock(0)?;
         let cpus = nr_cpus().map_err(|(what, why)| anyhow!("{what}: {why}"))?;
-        let mut budget: PerCpuArray<_, [u64; 2]> = self.map("EVENT_BUDGET")?;
-        budget.set(0, PerCpuValues::try_from(vec![[0, 0]; cpus])?, 0)?;
+        for name in ["EVENT_BUDGET", "ANSWER_BUDGET"] {
+            let mut budget: PerCpuArray<_, [u64; 2]> = self.map(name)?;
+            budget.set(0, PerCpuValues::try_from(vec![[0, 0]; cpus])?, 0)?;
+        }
         self.events().map(drop)
     }
 

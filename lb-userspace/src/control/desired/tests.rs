@@ -256,18 +256,23 @@ fn ids_stay_over_reloads_and_rest_after_removal() {
 #[test]
 fn a_program_is_asked_only_for_what_the_file_uses() {
     let nat4 = model("  - { name: s, listen: '203.0.113.1:80', backends: [{ address: 10.0.0.1 }] }\n");
-    assert_eq!(features(&nat4, &Leaving::default()), Features { ipv4: true, nat: true, ..Features::default() });
+    // Kinds of packets are all on unless a file says otherwise; NAT alone lowers the MSS.
+    let packets = Packets { clamp: false, ..Packets::ALL };
+    let asked = Features { ipv4: true, nat: true, packets: Packets::ALL, ..Features::default() };
+    assert_eq!(features(&nat4, &Leaving::default()), asked);
     let ipip6 =
         model("  - { name: s, listen: '[2001:db8::1]:80', forward: ipip, backends: [{ address: '2001:db8:1::1' }] }\n");
-    assert_eq!(features(&ipip6, &Leaving::default()), Features { ipv6: true, ipip: true, ..Features::default() });
+    let asked = Features { ipv6: true, ipip: true, packets, ..Features::default() };
+    assert_eq!(features(&ipip6, &Leaving::default()), asked);
 }
 
 #[test]
 fn each_way_of_forwarding_is_asked_for_by_those_that_use_it() {
-    let none = Features { ipv4: true, ..Features::default() };
+    let packets = Packets { clamp: false, ..Packets::ALL };
+    let none = Features { ipv4: true, packets, ..Features::default() };
     let mac = "inner_mac: 02:00:00:00:00:0a";
     for (forward, tunnel, number, asked) in [
-        ("nat", String::new(), FORWARD_NAT, Features { nat: true, ..none }),
+        ("nat", String::new(), FORWARD_NAT, Features { nat: true, packets: Packets::ALL, ..none }),
         ("dsr-l2", String::new(), FORWARD_DSR_L2, Features { dsr_l2: true, ..none }),
         ("ipip", String::new(), FORWARD_IPIP, Features { ipip: true, ..none }),
         ("gre", String::new(), FORWARD_GRE, Features { gre: true, ..none }),

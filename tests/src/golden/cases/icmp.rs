@@ -249,6 +249,12 @@ fn echo() -> Vec<Case> {
         answers("an echo request for the VIP is answered", WEB.id, asks4("ping"), tells4("ping")),
         answers("an echo request without data is answered", WEB.id, asks4(""), tells4("")),
         answers("an echo request of an odd length is answered", WEB.id, asks4("ping!"), tells4("ping!")),
+        answers(
+            "the answer to an echo request that is nothing but zeroes adds up",
+            WEB.id,
+            from_router() / ipv4(CLIENT4, VIP4).ttl(9) / icmp(8, 0),
+            ethernet(LAN_MAC, ROUTER_MAC) / ipv4(VIP4, CLIENT4).ttl(64) / icmp(0, 0),
+        ),
         answers("an ICMPv6 echo request for the VIP is answered", WEB.id + ID6, asks6("ping"), tells6("ping")),
         answers(
             "padding behind an echo request comes back as padding",
