@@ -13,10 +13,11 @@ use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 use lb_common::csum::{Delta, fold};
 use lb_ebpf::packet::Packet;
 
-use crate::clock;
+use crate::budget;
 use crate::maps::{ANSWER_BUDGET, VIPS4, VIPS6};
 use crate::parse::IP;
 use crate::parse::icmp::{HEADER, PROTO_ICMP, PROTO_ICMPV6};
+use crate::parse::ipv6::address;
 
 const TTL: u8 = 64;
 /// Offset of the checksum in an ICMP header.
@@ -83,7 +84,6 @@ macro_rules! swap6 {
 #[inline(never)]
 pub fn echo6(packet: Packet) -> u32 {
     let packet = packet.opaque();
-    const DESTINATION: usize = offset_of!(Ipv6Hdr, dst_addr);
     const REQUEST: u16 = 0x8000_u16.to_be();
     const REPLY: u16 = 0x8100_u16.to_be();
     let Some(ip) = packet.header::<Ipv6Hdr>(IP) else { return 0 };
@@ -97,14 +97,8 @@ pub fn echo6(packet: Packet) -> u32 {
     {
         return 0;
     }
-    let vip = [
-        ip.u32::<DESTINATION>(),
-        ip.u32::<{ DESTINATION + 4 }>(),
-        ip.u32::<{ DESTINATION + 8 }>(),
-        ip.u32::<{ DESTINATION + 12 }>(),
-    ];
     // SAFETY: as above.
-    let Some(&service) = (unsafe { VIPS6.get(vip) }) else { return 0 };
+    let Some(&service) = (unsafe { VIPS6.get(address!(ip, dst_addr)) }) else { return 0 };
     swap6!(ip);
     ip.set_u8::<{ offset_of!(Ipv6Hdr, hop_limit) }>(TTL);
     icmp.set_u16::<0>(REPLY);
@@ -119,18 +113,7 @@ const ERRORS_PER_SECOND: u64 = 1000;
 /// Takes one of the errors that may be sent in this second.
 #[inline(always)]
 fn may_tell() -> bool {
-    let Some(budget) = ANSWER_BUDGET.get_ptr_mut(0) else { return false };
-    // SAFETY: per-CPU memory of our own.
-    let [second, sent] = unsafe { &mut *budget };
-    let now = clock::seconds();
-    if *second != now {
-        (*second, *sent) = (now, 0);
-    }
-    if *sent >= ERRORS_PER_SECOND {
-        return false;
-    }
-    *sent += 1;
-    true
+    budget::spend(ANSWER_BUDGET.get_ptr_mut(0), ERRORS_PER_SECOND)
 }
 
 /// Moves the first so many words of the IP packet `by` bytes back, and adds them up. The last one comes first, because the

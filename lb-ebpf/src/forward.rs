@@ -18,7 +18,7 @@ use lb_ebpf::packet::Packet;
 use crate::maps::{
     DEVICES, EVENT_BUDGET, EVENTS, FIB, Fib, NEIGHBOURS4, NEIGHBOURS6, NEXT_HOPS, ROUTES4, ROUTES6, VLANS,
 };
-use crate::{account, clock, settings};
+use crate::{account, budget, settings};
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -227,17 +227,9 @@ const EVENTS_PER_SECOND: u64 = 64;
 /// replaced the destination by the gateway's address where there is one.
 #[inline(always)]
 fn want_neighbour(request: &bpf_fib_lookup) {
-    let Some(budget) = EVENT_BUDGET.get_ptr_mut(0) else { return };
-    // SAFETY: per-CPU memory of our own.
-    let [second, sent] = unsafe { &mut *budget };
-    let now = clock::seconds();
-    if *second != now {
-        (*second, *sent) = (now, 0);
-    }
-    if *sent >= EVENTS_PER_SECOND {
+    if !budget::spend(EVENT_BUDGET.get_ptr_mut(0), EVENTS_PER_SECOND) {
         return;
     }
-    *sent += 1;
     // SAFETY: both union members are plain integers.
     let (family, addr) = unsafe {
         if request.family == AF_INET6 {

@@ -9,6 +9,7 @@
 mod account;
 mod answer;
 mod atomic;
+mod budget;
 mod clock;
 mod family;
 mod forget;

@@ -16,6 +16,7 @@ use lb_ebpf::packet::Packet;
 use crate::clock;
 use crate::maps::{FRAGMENTS4, FRAGMENTS6};
 use crate::parse::IP;
+use crate::parse::ipv6::address;
 
 /// `bpf_map_update_elem` of linux/bpf.h: whether there is one or not.
 const BPF_ANY: u64 = 0;
@@ -33,25 +34,8 @@ fn key4(packet: Packet, id: u32) -> Option<Flow4> {
 
 #[inline(always)]
 fn key6(packet: Packet, id: u32) -> Option<Flow6> {
-    const SOURCE: usize = offset_of!(Ipv6Hdr, src_addr);
-    const DESTINATION: usize = offset_of!(Ipv6Hdr, dst_addr);
     let ip = packet.opaque().header::<Ipv6Hdr>(IP)?;
-    Some(Flow6 {
-        source: [
-            ip.u32::<SOURCE>(),
-            ip.u32::<{ SOURCE + 4 }>(),
-            ip.u32::<{ SOURCE + 8 }>(),
-            ip.u32::<{ SOURCE + 12 }>(),
-        ],
-        destination: [
-            ip.u32::<DESTINATION>(),
-            ip.u32::<{ DESTINATION + 4 }>(),
-            ip.u32::<{ DESTINATION + 8 }>(),
-            ip.u32::<{ DESTINATION + 12 }>(),
-        ],
-        ports: id,
-        protocol: 0,
-    })
+    Some(Flow6 { source: address!(ip, src_addr), destination: address!(ip, dst_addr), ports: id, protocol: 0 })
 }
 
 macro_rules! fragments {

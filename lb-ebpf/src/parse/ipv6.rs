@@ -26,6 +26,7 @@ macro_rules! address {
         ]
     };
 }
+pub(crate) use address;
 
 /// `None`: no ports to look a service up by.
 #[inline(always)]

@@ -43,10 +43,24 @@ pub struct State {
     /// At a backend host: packets taken out of their tunnels, and those in it for others.
     pub unwrapped: u64,
     pub unlisted: u64,
-    /// The second the budget is for, and what was spent of it.
-    budget: (u64, u64),
+    /// For events.
+    budget: Budget,
     /// The same for errors that are sent.
-    told: (u64, u64),
+    told: Budget,
+}
+
+/// The second it is for, and what was spent of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Budget(u64, u64);
+
+impl Budget {
+    fn spend(&mut self, now: u64, most: u64) -> bool {
+        let Self(second, spent) = *self;
+        let spent = if second == now { spent } else { 0 };
+        let may = spent < most;
+        *self = Self(now, spent + u64::from(may));
+        may
+    }
 }
 
 impl State {
@@ -98,11 +112,7 @@ impl State {
 
     /// Takes one of the errors that may be sent in this second.
     pub fn may_tell(&mut self, now: u64) -> bool {
-        let (second, told) = self.told;
-        let told = if second == now { told } else { 0 };
-        let may = told < ERRORS_PER_SECOND;
-        self.told = (now, told + u64::from(may));
-        may
+        self.told.spend(now, ERRORS_PER_SECOND)
     }
 
     /// A later fragment found its first one, or, for nobody, did not.
@@ -116,10 +126,7 @@ impl State {
 
     /// Tells the controller of a missing neighbour if the budget allows, and whether it did.
     pub fn want(&mut self, wanted: Wanted, now: u64) -> bool {
-        let (second, spent) = self.budget;
-        let spent = if second == now { spent } else { 0 };
-        let told = spent < EVENTS_PER_SECOND;
-        self.budget = (now, spent + u64::from(told));
+        let told = self.budget.spend(now, EVENTS_PER_SECOND);
         if told {
             self.events.push_back(wanted);
         }

@@ -25,10 +25,12 @@ use anyhow::{Context as _, Result, ensure};
 use generate::Mutant;
 
 /// Files and folders whose code is changed. Not `lb-ebpf/src/maps.rs`: it declares, and decides nothing.
-pub const SCOPE: [&str; 17] = [
+pub const SCOPE: [&str; 20] = [
     "lb-common/src",
     "lb-ebpf/src/account.rs",
+    "lb-ebpf/src/answer.rs",
     "lb-ebpf/src/atomic.rs",
+    "lb-ebpf/src/budget.rs",
     "lb-ebpf/src/clock.rs",
     "lb-ebpf/src/decap",
     "lb-ebpf/src/family.rs",
@@ -41,6 +43,7 @@ pub const SCOPE: [&str; 17] = [
     "lb-ebpf/src/parse",
     "lb-ebpf/src/rewrite",
     "lb-ebpf/src/settings.rs",
+    "lb-ebpf/src/veil.rs",
     "lb-ebpf/src/verdict.rs",
     "lb-ebpf/src/lib.rs",
 ];
