@@ -42,14 +42,7 @@ pub fn show(model: &Model) -> Value {
             "services": model.limits.services,
             "backends": model.limits.backends,
         },
-        "packets": {
-            "vlan_tags": Switch::from(model.packets.vlan),
-            "extension_headers": Switch::from(model.packets.extensions),
-            "fragments": Switch::from(model.packets.fragments),
-            "icmp_errors": Switch::from(model.packets.icmp),
-            "echo": Switch::from(model.packets.echo),
-            "too_big": Switch::from(model.packets.too_big),
-        },
+        "packets": mapping(model.packets.switches().map(|(key, switch)| (key, word(switch)))),
         "hooks": model.hooks.iter().map(hook).collect::<Vec<_>>(),
         "services": model.services.iter().map(service).collect::<Vec<_>>(),
     })

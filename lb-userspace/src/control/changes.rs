@@ -25,8 +25,10 @@ pub fn describe(old: &Model, new: &Model) -> Vec<String> {
     if old.node.on_exit != new.node.on_exit {
         out.push(format!("on_exit: {:?} → {:?}", old.node.on_exit, new.node.on_exit).to_lowercase());
     }
-    if old.packets != new.packets {
-        out.push(format!("packets: {:?} → {:?}", old.packets, new.packets));
+    for ((key, from), (_, to)) in old.packets.switches().into_iter().zip(new.packets.switches()) {
+        if from != to {
+            out.push(format!("packets.{key}: {from:?} → {to:?}").to_lowercase());
+        }
     }
     if old.hooks != new.hooks {
         out.push(format!("hooks: {} → {}", old.hooks.len(), new.hooks.len()));

@@ -179,6 +179,19 @@ pub struct Packets {
 impl Packets {
     pub const ALL: Self =
         Self { vlan: true, extensions: true, fragments: true, icmp: true, echo: true, too_big: true, clamp: true };
+
+    /// Those that a file has, by their keys. Whether some MSS is lowered follows from the services.
+    pub fn switches(self) -> [(&'static str, Switch); 6] {
+        let Self { vlan, extensions, fragments, icmp, echo, too_big, clamp: _ } = self;
+        [
+            ("vlan_tags", vlan.into()),
+            ("extension_headers", extensions.into()),
+            ("fragments", fragments.into()),
+            ("icmp_errors", icmp.into()),
+            ("echo", echo.into()),
+            ("too_big", too_big.into()),
+        ]
+    }
 }
 
 impl std::ops::BitOr for Packets {
