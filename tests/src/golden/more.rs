@@ -64,10 +64,25 @@ fn every_setting_loads(_: &mut World) -> Result<()> {
     Ok(())
 }
 
-/// [`switched_off`] has a packet that is dropped because fragments are not followed.
-pub const DROPS_FRAGMENTS: bool = true;
+/// A packet is dropped for this reason by a program that something is switched off in.
+#[cfg(test)]
+pub fn shows(reason: DropReason) -> bool {
+    let counter = format!(" drops {}", reason.name());
+    without().iter().flat_map(|(_, cases)| cases).any(|case| case.counts.0.keys().any(|name| name.ends_with(&counter)))
+}
 
 fn switched_off(_: &mut World) -> Result<()> {
+    for (settings, cases) in without() {
+        let mut world = World::new(&settings)?;
+        for case in cases {
+            case.run(&mut world).with_context(|| case.name.clone())?;
+        }
+    }
+    Ok(())
+}
+
+/// Settings with something switched off, and what must come of it.
+fn without() -> [(Settings, Vec<Case>); 9] {
     let on = Settings::everything;
     let from_router = || ethernet(ROUTER_MAC, LAN_MAC);
     let service4 = || from_router() / ipv4(CLIENT4, VIP4) / tcp(40_000, 443);
@@ -86,7 +101,7 @@ fn switched_off(_: &mut World) -> Result<()> {
             .leaves(DC, ethernet(DC_MAC, B1_MAC) / ipv6(CLIENT6, backend6(B1)).hop_limit(63) / tcp(40_000, 443))
             .forwarded(WEB.id + ID6, B1 + V6)
     };
-    let without = |change: fn(&mut Packets)| {
+    let less = |change: fn(&mut Packets)| {
         let mut packets = Packets::ALL;
         change(&mut packets);
         Settings { packets, ..on() }
@@ -100,7 +115,7 @@ fn switched_off(_: &mut World) -> Result<()> {
     };
     let behind_options = || from_router() / ipv6(CLIENT6, VIP6).extension(Extension::hop_by_hop()) / tcp(40_000, 443);
     let too_big = || from_router() / ipv6(CLIENT6, VIP6) / udp(40_000, 9008) / vec![0x5a; NARROW_MTU];
-    let cases: [(Settings, Vec<Case>); 9] = [
+    [
         (
             Settings { ipv4: false, ..on() },
             vec![
@@ -125,7 +140,7 @@ fn switched_off(_: &mut World) -> Result<()> {
             ],
         ),
         (
-            without(|packets| packets.vlan = false),
+            less(|packets| packets.vlan = false),
             vec![
                 case("without VLANs a tagged packet passes")
                     .enters(LAN, from_router().vlan(7) / ipv4(CLIENT4, VIP4) / tcp(40_000, 443)),
@@ -133,11 +148,11 @@ fn switched_off(_: &mut World) -> Result<()> {
             ],
         ),
         (
-            without(|packets| packets.extensions = false),
+            less(|packets| packets.extensions = false),
             vec![case("without extension headers their packets pass").enters(LAN, behind_options()), forwarded6()],
         ),
         (
-            without(|packets| packets.fragments = false),
+            less(|packets| packets.fragments = false),
             vec![
                 case("without fragments the first one drops as fragment")
                     .enters(LAN, from_router() / part(0, true) / udp(40_000, 53).checksum(1) / vec![1; 1440])
@@ -148,15 +163,15 @@ fn switched_off(_: &mut World) -> Result<()> {
             ],
         ),
         (
-            without(|packets| packets.icmp = false),
+            less(|packets| packets.icmp = false),
             vec![case("without ICMP an error about a service's packet passes").enters(LAN, error()), forwarded4()],
         ),
         (
-            without(|packets| packets.echo = false),
+            less(|packets| packets.echo = false),
             vec![case("without echo a request for the VIP passes").enters(LAN, asks()), forwarded4()],
         ),
         (
-            without(|packets| packets.too_big = false),
+            less(|packets| packets.too_big = false),
             vec![
                 case("without answers who sends too much is not told")
                     .enters(LAN, too_big())
@@ -164,14 +179,7 @@ fn switched_off(_: &mut World) -> Result<()> {
                 forwarded6(),
             ],
         ),
-    ];
-    for (settings, cases) in cases {
-        let mut world = World::new(&settings)?;
-        for case in cases {
-            case.run(&mut world).with_context(|| case.name.clone())?;
-        }
-    }
-    Ok(())
+    ]
 }
 
 fn tunnel_sources_vary(_: &mut World) -> Result<()> {

@@ -95,7 +95,7 @@ mod tests {
         for reason in DropReason::ALL {
             let counter = format!(" drops {}", reason.name());
             let shown = cases.iter().any(|case| case.counts.0.keys().any(|name| name.ends_with(&counter)));
-            let shown = shown || reason == DropReason::Fragment && crate::golden::more::DROPS_FRAGMENTS;
+            let shown = shown || crate::golden::more::shows(reason);
             assert!(shown || crate::golden::flows::shows(reason), "no golden packet drops as {}", reason.name());
         }
     }
