@@ -50,6 +50,7 @@ use crate::verdict::Stop;
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
 #[xdp]
+#[inline(always)]
 pub fn sluice(ctx: XdpContext) -> u32 {
     let packet = Packet::new(ctx.ctx);
     let Some((ethertype, tags)) = parse::eth::ethertype(packet) else {
@@ -59,7 +60,7 @@ pub fn sluice(ctx: XdpContext) -> u32 {
     let mut stepped = Veil::new();
     stepped.set(u32::from_ne_bytes([tags, 1, 0, 0]));
     let decision = decide(packet, ethertype);
-    let tags = if settings::vlan() != 0 { stepped.byte::<0>() } else { 0 };
+    let tags = stepped.byte::<0>();
     let stop = match decision {
         Ok(action) => {
             if settings::log() != 0 {
@@ -146,20 +147,18 @@ fn route_or_answer<F: Family>(packet: Packet, ip: Option<Ip<'_, F::Address>>) ->
 }
 
 #[inline(always)]
-fn route<F: Family>(packet: Packet, mut ip: Ip<'_, F::Address>) -> Result<u32, Stop> {
-    if settings::fragments() != 0 && ip.piece.is(LATER) {
-        follow::<F>(packet, &mut ip)?;
-    }
-    let service = match F::service(ip.destination, ip.ports.destination, ip.protocol) {
-        None if settings::wildcards() != 0 => F::wildcard(ip.destination, ip.ports.destination, ip.protocol),
+fn route<F: Family>(packet: Packet, ip: Ip<'_, F::Address>) -> Result<u32, Stop> {
+    let ip = if ip.piece.is(LATER) && settings::fragments() != 0 { follow::<F>(packet, ip)? } else { ip };
+    let service = match F::service(ip.destination, ip.ports.destination(), ip.protocol) {
+        None if settings::wildcards() != 0 => F::wildcard(ip.destination, ip.ports.destination(), ip.protocol),
         exact => exact,
     };
     if let Some(service) = service {
         return client::<F>(packet, &ip, service);
     }
     if settings::nat() != 0
-        && let Some(reverse) = match F::reverse(ip.source, ip.ports.source, ip.protocol) {
-            None if settings::wildcards() != 0 => F::reverse_wildcard(ip.source, ip.ports.source, ip.protocol),
+        && let Some(reverse) = match F::reverse(ip.source, ip.ports.source(), ip.protocol) {
+            None if settings::wildcards() != 0 => F::reverse_wildcard(ip.source, ip.ports.source(), ip.protocol),
             exact => exact,
         }
         // What a backend sends to the node itself (answers to health checks above all) is not a reply.
@@ -170,20 +169,20 @@ fn route<F: Family>(packet: Packet, mut ip: Ip<'_, F::Address>) -> Result<u32, S
     Err(Stop::PASS)
 }
 
-/// Gives a later fragment the ports of its first one.
+/// A later fragment with the ports of its first one.
 #[inline(always)]
-fn follow<F: Family>(packet: Packet, ip: &mut Ip<'_, F::Address>) -> Result<(), Stop> {
+fn follow<'v, F: Family>(packet: Packet, ip: Ip<'v, F::Address>) -> Result<Ip<'v, F::Address>, Stop> {
     match F::first(packet, ip.id) {
         0 => {
             account::fragment(0);
             Err(Stop::PASS)
         }
-        what => {
-            ip.ports = l4::Ports::of(Fragments::ports(what));
-            ip.protocol = Fragments::protocol(what);
-            ip.follows = Fragments::backend(what);
-            Ok(())
-        }
+        what => Ok(Ip {
+            ports: l4::Ports(Fragments::ports(what)),
+            protocol: Fragments::protocol(what),
+            follows: Fragments::backend(what),
+            ..ip
+        }),
     }
 }
 
@@ -192,7 +191,7 @@ fn follow<F: Family>(packet: Packet, ip: &mut Ip<'_, F::Address>) -> Result<(), 
 fn client<F: Family>(packet: Packet, ip: &Ip<'_, F::Address>, service: &Service) -> Result<u32, Stop> {
     let stop = |reason| Stop::drop(service.id, reason);
     forwardable(packet, ip).map_err(stop)?;
-    let hash = F::hash(ip, hashed_ports(service, ip.ports.word));
+    let hash = F::hash(ip, hashed_ports(service, ip.ports.0));
     let id = match backend::<F>(packet, ip, service, hash).map_err(stop)? {
         flows::ORPHAN_TO_TELL if ip.piece.is(WHOLE) && F::reset(packet, ip.l4, ip.length) => {
             account::flows(service.id, |c| c.resets += 1);
@@ -204,7 +203,7 @@ fn client<F: Family>(packet: Packet, ip: &Ip<'_, F::Address>, service: &Service)
     let backend = lookup::by_id(id).map_err(stop)?;
     let id = id as u16;
     if settings::fragments() != 0 && ip.piece.is(FIRST) {
-        F::teach(packet, ip.id, Fragments::pack(ip.ports.word, ip.protocol, id));
+        F::teach(packet, ip.id, Fragments::pack(ip.ports.0, ip.protocol, id));
     }
     let opens = ip.piece.has_header() && l4::opens(packet, ip.protocol, ip.l4);
     let action = out::<F>(packet, ip, service, backend, hash, opens).map_err(|why| refused(ip, service.id, why))?;
@@ -289,7 +288,7 @@ fn reply<F: Family>(packet: Packet, ip: &Ip<'_, F::Address>, reverse: &'static F
         F::prove(packet, reverse, flows::place(0, ip.l4, ip.protocol));
     }
     if settings::fragments() != 0 && ip.piece.is(FIRST) {
-        F::teach(packet, ip.id, Fragments::pack(ip.ports.word, ip.protocol, 0));
+        F::teach(packet, ip.id, Fragments::pack(ip.ports.0, ip.protocol, 0));
     }
     let action = back::<F>(packet, ip, reverse).map_err(|why| refused(ip, service, why))?;
     account::replied(service, reverse.backend(), ip.length as u64);
@@ -315,11 +314,11 @@ fn back<F: Family>(packet: Packet, ip: &Ip<'_, F::Address>, reverse: &'static F:
     {
         mode::clamp::<F>(packet, ip, hop, 0);
     }
-    let port = wildcard::reply_port(reverse.port(), ip.ports.source);
+    let port = wildcard::reply_port(reverse.port(), ip.ports.source());
     let translated = if settings::icmp() != 0 && ip.piece.is(ERROR) {
         F::translate_error(packet, ip, End::Source, F::vip_of(reverse), port)
     } else {
-        let old = Side { addr: ip.source, port: ip.ports.source };
+        let old = Side { addr: ip.source, port: ip.ports.source() };
         let new = Side { addr: reverse.vip(), port };
         F::translate(packet, ip, End::Source, old, new)
     };

@@ -39,14 +39,14 @@ pub fn carry<F: Family>(
     hash: u32,
     opens: bool,
 ) -> Result<Leaving, DropReason> {
-    let clamps = settings::clamp() != 0 && opens && service.flags & CLAMP != 0;
+    let clamps = opens && service.flags & CLAMP != 0 && settings::clamp() != 0;
     if settings::nat() != 0 && service.forward == FORWARD_NAT {
         let hop = way_to::<F>(packet, ip, service, backend, clamps)?;
-        let port = backend_port(backend.state.port, ip.ports.destination);
+        let port = backend_port(backend.state.port, ip.ports.destination());
         if settings::icmp() != 0 && ip.piece.is(ERROR) {
             return leaving::<F>(F::translate_error(packet, ip, End::Destination, F::address_of(backend), port), hop);
         }
-        let old = Side { addr: ip.destination, port: ip.ports.destination };
+        let old = Side { addr: ip.destination, port: ip.ports.destination() };
         let new = Side { addr: F::address(backend), port };
         return leaving::<F>(F::translate(packet, ip, End::Destination, old, new), hop);
     }

@@ -1,5 +1,9 @@
 //! Load-time constants. The loader overrides them by the names in [`lb_common::settings`]; the map behind them
 //! is frozen before verification, so the verifier knows their values and removes what they switch off.
+//!
+//! What stays of a switch that is on is its reading: the kernel removes a comparison only where nothing else leads. So in
+//! `parse`, on every packet's way, the rare thing is asked for first and its switch behind it. Further on the switch comes
+//! first: the other way round, the compiler keeps the parsed packet in memory, and the stack has no room for it.
 
 use lb_common::hash::{HashKey, KEY_WORDS, Key};
 

@@ -31,7 +31,7 @@ pub const TAG: usize = 4;
 #[inline(always)]
 pub fn ethertype(packet: Packet) -> Option<(u16, u8)> {
     let ethertype = outer(packet)?;
-    if settings::vlan() == 0 || !is_tag(ethertype) {
+    if !is_tag(ethertype) || settings::vlan() == 0 {
         return Some((ethertype, 0));
     }
     let tags = step_over(packet);

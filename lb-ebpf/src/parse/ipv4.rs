@@ -25,31 +25,31 @@ pub fn parse(packet: Packet, veil: &mut Veil) -> Option<Ip<'_, u32>> {
         return None;
     }
     let fragment = header.u16::<{ offset_of!(Ipv4Hdr, frags) }>();
-    let piece = match (fragment & FRAGMENT_OFFSET, fragment & MORE_FRAGMENTS) {
-        (0, 0) => WHOLE,
-        (0, _) => FIRST,
-        _ if settings::fragments() != 0 => LATER,
-        _ => return None,
-    };
     let protocol = header.u8::<{ offset_of!(Ipv4Hdr, proto) }>();
-    let (piece, protocol, l4) = if l4::balanced(protocol) {
-        (piece, protocol, IP + header_length)
-    } else if settings::icmp() != 0 && protocol == PROTO_ICMP && piece == WHOLE {
-        let quote = icmp::ipv4(packet, IP + header_length)?;
-        (ERROR, quote.protocol(), quote.l4())
+    let l4 = IP + header_length;
+    let source = header.u32::<{ offset_of!(Ipv4Hdr, src_addr) }>();
+    let (piece, protocol, l4, source, id) = if fragment & (FRAGMENT_OFFSET | MORE_FRAGMENTS) == 0 {
+        if l4::balanced(protocol) {
+            (WHOLE, protocol, l4, source, 0)
+        } else if protocol == PROTO_ICMP && settings::icmp() != 0 {
+            let quote = icmp::ipv4(packet, l4)?;
+            // What an error quotes it about is the packet that its receiver sent.
+            let quoted = packet.header::<Ipv4Hdr>(l4 + icmp::HEADER)?;
+            let source = quoted.u32::<{ offset_of!(Ipv4Hdr, dst_addr) }>();
+            (ERROR, quote.protocol(), quote.l4(), source, l4 as u32)
+        } else {
+            return None;
+        }
+    } else if l4::balanced(protocol) {
+        let id = header.u16::<{ offset_of!(Ipv4Hdr, id) }>();
+        let piece = match fragment & FRAGMENT_OFFSET {
+            0 => FIRST,
+            _ if settings::fragments() != 0 => LATER,
+            _ => return None,
+        };
+        (piece, protocol, l4, source, u32::from(id))
     } else {
         return None;
-    };
-    // What an error quotes it about is the packet that its receiver sent.
-    let (source, id) = match piece {
-        WHOLE => (header.u32::<{ offset_of!(Ipv4Hdr, src_addr) }>(), 0),
-        ERROR => {
-            let quoted = packet.header::<Ipv4Hdr>(IP + header_length + icmp::HEADER)?;
-            (quoted.u32::<{ offset_of!(Ipv4Hdr, dst_addr) }>(), (IP + header_length) as u32)
-        }
-        _ => {
-            (header.u32::<{ offset_of!(Ipv4Hdr, src_addr) }>(), u32::from(header.u16::<{ offset_of!(Ipv4Hdr, id) }>()))
-        }
     };
     let length = usize::from(u16::from_be(header.u16::<{ offset_of!(Ipv4Hdr, tot_len) }>()));
     let (piece, protocol, l4) = veiled(veil, piece, protocol, l4);

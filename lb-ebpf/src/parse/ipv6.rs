@@ -40,19 +40,19 @@ pub fn parse(packet: Packet, veil: &mut Veil) -> Option<Ip<'_, [u32; 4]>> {
     }
     let (piece, protocol, l4, id) = if l4::balanced(next) {
         (WHOLE, next, L4, 0)
-    } else if settings::extensions() != 0 && is_extension(next) {
+    } else if is_extension(next) && settings::extensions() != 0 {
         let chain = walk(packet, next, L4)?;
         (chain.piece(), chain.protocol(), chain.l4(), chain.id())
-    } else if settings::icmp() != 0 && next == PROTO_ICMPV6 {
+    } else if next == PROTO_ICMPV6 && settings::icmp() != 0 {
         let quote = icmp::ipv6(packet, L4)?;
         (ERROR, quote.protocol(), quote.l4(), L4 as u32)
     } else {
         return None;
     };
-    if settings::fragments() == 0 && piece == LATER {
+    if piece == LATER && settings::fragments() == 0 {
         return None;
     }
-    let source = if settings::icmp() != 0 && piece == ERROR {
+    let source = if piece == ERROR && settings::icmp() != 0 {
         // What an error quotes is the packet that its receiver sent.
         let quoted = packet.header::<Ipv6Hdr>(L4 + icmp::HEADER)?;
         address!(quoted, dst_addr)

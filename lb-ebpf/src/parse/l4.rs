@@ -9,14 +9,9 @@ use lb_ebpf::packet::Packet;
 /// Both protocols begin with the same four bytes.
 pub const PORTS: usize = 4;
 
-/// Source and destination port, in network order.
+/// Source and destination port in network order, as the one word that they are in the packet.
 #[derive(Clone, Copy, Default)]
-pub struct Ports {
-    pub source: u16,
-    pub destination: u16,
-    /// Both as one word, for the hash.
-    pub word: u32,
-}
+pub struct Ports(pub u32);
 
 #[inline(always)]
 pub fn balanced(protocol: u8) -> bool {
@@ -29,24 +24,28 @@ pub fn header_length(protocol: u8) -> usize {
 }
 
 impl Ports {
-    /// Of both as one word.
     #[inline(always)]
-    pub fn of(word: u32) -> Self {
-        let [a, b, c, d] = word.to_ne_bytes();
-        Self { source: u16::from_ne_bytes([a, b]), destination: u16::from_ne_bytes([c, d]), word }
+    pub fn source(self) -> u16 {
+        let [a, b, ..] = self.0.to_ne_bytes();
+        u16::from_ne_bytes([a, b])
+    }
+
+    #[inline(always)]
+    pub fn destination(self) -> u16 {
+        let [.., a, b] = self.0.to_ne_bytes();
+        u16::from_ne_bytes([a, b])
     }
 
     /// Of a packet in the other direction.
     #[inline(always)]
     pub fn back(self) -> Self {
-        Self { source: self.destination, destination: self.source, word: self.word.rotate_left(16) }
+        Self(self.0.rotate_left(16))
     }
 }
 
 #[inline(always)]
 pub fn ports(packet: Packet, l4: usize) -> Option<Ports> {
-    let header = packet.header::<[u8; PORTS]>(l4)?;
-    Some(Ports { source: header.u16::<0>(), destination: header.u16::<2>(), word: header.u32::<0>() })
+    Some(Ports(packet.header::<[u8; PORTS]>(l4)?.u32::<0>()))
 }
 
 const TCP_FLAGS: usize = 13;

@@ -38,14 +38,14 @@ impl Piece<'_> {
     /// Those of the packet, or of the flow that it is about. `None`: they are not there.
     #[inline(always)]
     fn ports(self, packet: Packet, l4: usize, length: usize) -> Option<l4::Ports> {
-        if settings::fragments() != 0 && self.is(LATER) {
+        if self.is(LATER) && settings::fragments() != 0 {
             return Some(l4::Ports::default());
         }
         if IP + length < l4 + l4::PORTS {
             return None;
         }
         let ports = l4::ports(packet, l4)?;
-        Some(if settings::icmp() != 0 && self.is(ERROR) { ports.back() } else { ports })
+        Some(if self.is(ERROR) && settings::icmp() != 0 { ports.back() } else { ports })
     }
 
     /// It has an L4 header of its own.
@@ -91,9 +91,9 @@ impl<A> Ip<'_, A> {
     /// is known to be for a service: anyone else's odd packets are none of our business.
     #[inline(always)]
     pub fn complete(&self, packet: Packet) -> bool {
-        let header = if settings::fragments() != 0 && self.piece.is(LATER) {
+        let header = if self.piece.is(LATER) && settings::fragments() != 0 {
             0
-        } else if settings::icmp() != 0 && self.piece.is(ERROR) {
+        } else if self.piece.is(ERROR) && settings::icmp() != 0 {
             icmp::QUOTED
         } else {
             l4::header_length(self.protocol)

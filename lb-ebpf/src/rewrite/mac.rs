@@ -12,7 +12,7 @@ use crate::settings;
 /// Writes both MAC addresses, the VLAN tags if there are any, and the EtherType.
 #[inline(always)]
 pub fn write(packet: Packet, next_hop: &NextHop, ethertype: u16) -> Result<(), DropReason> {
-    if settings::vlan() != 0 && next_hop.tags[0] != UNTAGGED {
+    if next_hop.tags[0] != UNTAGGED && settings::vlan() != 0 {
         return if vlan::write(packet, next_hop, ethertype) { Ok(()) } else { Err(DropReason::NoHeadroom) };
     }
     let Some(header) = packet.header::<EthHdr>(0) else { return Err(DropReason::Internal) };

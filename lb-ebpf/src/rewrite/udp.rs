@@ -56,7 +56,7 @@ pub fn sum6(packet: Packet, ip: &Ip<'_, [u32; 4]>) -> Option<u64> {
     let header = packet.header::<Ipv6Hdr>(IP)?;
     let lacks = !fold(pseudo(ip.protocol, IP + ip.length - ip.l4));
     let sum = u64::from(header.u32::<0>()) + u64::from(header.u32::<4>()) + u64::from(lacks);
-    if settings::extensions() == 0 || ip.l4 == IP + Ipv6Hdr::LEN {
+    if ip.l4 == IP + Ipv6Hdr::LEN || settings::extensions() == 0 {
         return Some(sum);
     }
     match extensions(packet, ip.l4) {

@@ -7,12 +7,13 @@ use lb_ebpf::packet::Packet;
 
 use crate::maps::FRONT;
 use crate::parse::eth::{ETHERTYPE_SERVICE_VLAN, ETHERTYPE_VLAN, TAG};
+use crate::settings;
 
 /// Moves the start of the frame back to where it was before [`crate::parse::eth`] moved it past so many bytes of tags.
 /// False: the kernel refuses, which it has no reason to.
 #[inline(always)]
 pub fn step_back(packet: Packet, tags: u8) -> bool {
-    tags == 0 || back(packet, tags)
+    tags == 0 || settings::vlan() == 0 || back(packet, tags)
 }
 
 #[cold]

@@ -90,17 +90,32 @@ pub fn run(options: &Options) -> Result<Verdict> {
         std::fs::write(path, table.json()?).with_context(|| format!("cannot write {}", path.display()))?;
     }
     let ratio = report::cost_of(&rows, UNIT)? / report::cost_of(&rows, FLOOR)?;
+    let processor = object::processor()?;
     let Some(recorded) = recorded else {
-        let fresh = Recorded { source_sha256: object::source_hash(), lru_over_drop: (ratio * 1e3).round() / 1e3 };
+        let mut fresh = Recorded::read().unwrap_or_default();
+        let hash = object::source_hash();
+        if fresh.source_sha256 != hash {
+            // Ratios of other programs.
+            fresh = Recorded { source_sha256: hash, ..Recorded::default() };
+        }
+        println!("recorded in {}: on {processor}, {UNIT} is {ratio:.2} × {FLOOR}", Recorded::path().display());
+        fresh.lru_over_drop.insert(processor, (ratio * 1e3).round() / 1e3);
         fresh.write()?;
-        println!("recorded in {}: {UNIT} is {ratio:.2} × {FLOOR}", Recorded::path().display());
         return Ok(if table.over().is_empty() { Verdict::Within } else { Verdict::Over });
     };
-    println!("{UNIT} is {ratio:.2} × {FLOOR}; recorded: {:.2}", recorded.lru_over_drop);
-    if (ratio / recorded.lru_over_drop - 1.0).abs() > TOLERANCE {
+    let Some(expected) = recorded.lru_over_drop.get(&processor) else {
         println!(
-            "INVALID: that is more than {:.0} % away. Something disturbed this run, or this is another kind of machine\n\
-             than the one that recorded it: run again when it is quiet, or record this machine with --rebaseline.",
+            "{UNIT} is {ratio:.2} × {FLOOR}\n\
+             INVALID: what it should be on {processor} is not recorded. If nothing disturbs this machine, record it \
+             with --rebaseline."
+        );
+        return Ok(Verdict::Invalid);
+    };
+    println!("{UNIT} is {ratio:.2} × {FLOOR}; recorded on {processor}: {expected:.2}");
+    if (ratio / expected - 1.0).abs() > TOLERANCE {
+        println!(
+            "INVALID: that is more than {:.0} % away, so something disturbed this run. Run again when it is quiet; if the \
+             machine is what changed, record it with --rebaseline.",
             TOLERANCE * 100.0
         );
         return Ok(Verdict::Invalid);

@@ -1,9 +1,10 @@
 //! The programs of `tests/ebpf`, embedded, and what is checked in about them.
 //!
 //! Their sources are frozen: a figure is a ratio to the reference, and a reference that changes unnoticed makes every
-//! figure lie. [`Recorded`] holds the hash of the sources and what one ratio of the references was on the machine
-//! that recorded it; a run that does not reproduce that ratio has been disturbed, or is on another kind of machine.
+//! figure lie. [`Recorded`] holds the hash of the sources and, for each kind of processor it was recorded on, what one ratio
+//! of the references was; a run that does not reproduce that ratio has been disturbed.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
@@ -37,12 +38,30 @@ pub fn source_hash() -> String {
 }
 
 /// `tests/fixtures/bench-reference.json`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Recorded {
     /// As [`source_hash`].
     pub source_sha256: String,
-    /// CPU time per packet of `ref/lru/1` divided by that of `ref/drop`.
-    pub lru_over_drop: f64,
+    /// CPU time per packet of `ref/lru/1` divided by that of `ref/drop`, by [`processor`].
+    pub lru_over_drop: BTreeMap<String, f64>,
+}
+
+/// The kind of processor this is: vendor, family, model, as the kernel tells them.
+pub fn processor() -> Result<String> {
+    let text = std::fs::read_to_string("/proc/cpuinfo").context("cannot read /proc/cpuinfo")?;
+    Ok(processor_of(&text))
+}
+
+fn processor_of(cpuinfo: &str) -> String {
+    let first = cpuinfo.split("\n\n").next().unwrap_or_default();
+    let field = |name: &str| {
+        let found = first.lines().filter_map(|line| line.split_once(':')).find(|(key, _)| key.trim() == name);
+        found.map(|(_, value)| value.trim())
+    };
+    match (field("vendor_id"), field("cpu family"), field("model")) {
+        (Some(vendor), Some(family), Some(model)) => format!("{vendor} family {family} model {model}"),
+        _ => std::env::consts::ARCH.to_owned(),
+    }
 }
 
 impl Recorded {
@@ -61,5 +80,17 @@ impl Recorded {
         let path = Self::path();
         let text = serde_json::to_string_pretty(self)? + "\n";
         std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_processor_is_named_by_vendor_family_and_model() {
+        let text = "processor\t: 0\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 143\nmodel name\t: Xeon\n\nprocessor\t: 1\n";
+        assert_eq!(processor_of(text), "GenuineIntel family 6 model 143");
+        assert_eq!(processor_of("processor\t: 0\n"), std::env::consts::ARCH);
     }
 }
