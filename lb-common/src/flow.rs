@@ -48,12 +48,12 @@ pub struct FlowEntry {
 pub struct Fragments {
     /// As [`Self::pack`] makes it.
     pub what: u64,
-    /// When the first one came, on the data plane's clock.
-    pub second: u64,
+    /// How long that holds, in nanoseconds on the data plane's clock.
+    pub until: u64,
 }
 
-/// How long the first fragment is remembered: as long as receivers wait for the rest (Linux, `ipfrag_time`).
-pub const FRAGMENT_SECONDS: u64 = 30;
+/// How long the first fragment is remembered, in nanoseconds: as long as receivers wait for the rest (Linux, `ipfrag_time`).
+pub const FRAGMENT_TIME: u64 = 30_000_000_000;
 
 impl Fragments {
     /// Ports as loaded from the L4 header; the protocol, which is not 0; the backend, or 0 for a reply.

@@ -8,7 +8,7 @@ pub fn spend(account: Option<*mut [u64; 2]>, most: u64) -> bool {
     let Some(account) = account else { return false };
     // SAFETY: per-CPU memory of our own, and XDP is not preempted by XDP on the same CPU.
     let [second, spent] = unsafe { &mut *account };
-    let now = clock::seconds();
+    let now = u64::from(clock::seconds());
     if *second != now {
         (*second, *spent) = (now, 0);
     }

@@ -151,6 +151,41 @@ fn a_file_that_cannot_be_read_is_a_diagnostic_too() {
     assert!(not_text.count() > 0);
 }
 
+/// A host with these interfaces, and everything but 10.0.0.0/24 behind a router.
+struct Routed(&'static [&'static str]);
+
+impl config::Host for Routed {
+    fn has_interface(&self, name: &str) -> bool {
+        self.0.contains(&name)
+    }
+
+    fn gateway(&self, destination: std::net::IpAddr) -> Option<std::net::IpAddr> {
+        (!destination.to_string().starts_with("10.0.0.")).then(|| "10.0.0.1".parse().unwrap())
+    }
+}
+
+#[test]
+fn a_backend_for_dsr_l2_must_be_on_a_link_of_the_node() {
+    let parse = |forward: &str, host: &Routed| {
+        let text = with_service(&format!(
+            "listen: 203.0.113.10:443\nforward: {forward}\nbackends: [{{ address: 10.0.0.11 }}, {{ address: 10.9.0.12 }}]"
+        ));
+        config::parse_for("test.yaml", text.as_bytes(), Some(host))
+    };
+    let told = parse("dsr-l2", &Routed(&["lo", "eth0"])).unwrap_err().to_json();
+    assert_eq!(told["count"], 1, "{told}");
+    let error = &told["errors"][0];
+    assert_eq!((&error["line"], &error["column"]), (&7.into(), &51.into()), "{told}");
+    assert_eq!(error["path"], "services[0] (web) · backends[1] (10.9.0.12) · address");
+    assert_eq!(
+        error["message"],
+        "with `forward: dsr-l2` a backend must be on a link of this host, and 10.9.0.12 is behind 10.0.0.1"
+    );
+    // Other modes go through routers, and a host without the file's interfaces is not the one it is for.
+    parse("ipip", &Routed(&["lo", "eth0"])).unwrap();
+    parse("dsr-l2", &Routed(&["lo", "eth1"])).unwrap();
+}
+
 // ── good files ──
 
 /// The example of ARCHITECTURE.md, without the keys that are refused for now.

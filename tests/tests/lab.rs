@@ -19,7 +19,7 @@ use lb_tests::lab::pass::XdpPass;
 use lb_tests::lab::ping::ping;
 use lb_tests::lab::servers::{DNS_PORT, HTTP_PORT};
 use lb_tests::lab::traffic::{Outcome, Question, Target, Traffic, ask_many, failures, tally};
-use lb_tests::lab::{CLIENT, LB_FRONT, Lab, Pair, TUNNEL_VIP, VIP};
+use lb_tests::lab::{BACKENDS, CLIENT, LB_FRONT, Lab, Pair, TUNNEL_VIP, VIP};
 use nix::sys::signal::Signal;
 use sluice::api::types::{BackendStatus, Health, ServiceState, Status};
 use sluice::exit::Exit;
@@ -589,6 +589,31 @@ fn a_start_that_cannot_work_says_why_and_leaves_nothing_behind() {
         drop(_held);
         assert_clean(&lab, what);
     }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn check_knows_on_the_node_that_a_backend_for_dsr_l2_is_behind_a_router() {
+    let _machine = Machine::shared();
+    let lab = Lab::new().unwrap();
+    let file = lab.dir().join("sluice.yaml");
+    let on_link = BACKENDS[0].1.v4.to_string();
+    let Launcher::Binary(sluice) = Launcher::beside_us().unwrap() else { panic!("a binary") };
+    let check = |host: &NetNs, backend: &str| {
+        let mut config = Config::new(&lab);
+        config.appendix = format!(
+            "  - {{ name: direct, listen: '203.0.113.77:443', forward: dsr-l2, health: none, backends: [{{ address: {backend} }}] }}\n"
+        );
+        std::fs::write(&file, config.yaml()).unwrap();
+        let output = host.command(&sluice).unwrap().arg("check").arg("-c").arg(&file).output().unwrap();
+        (exit_code(&output), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, told) = check(&lab.lb, "198.18.7.7");
+    assert_eq!(code, Some(Exit::ConfigInvalid as i32), "{told}");
+    assert!(told.contains("198.18.7.7 is behind ") && told.contains("hint"), "{told}");
+    assert_eq!(check(&lab.lb, &on_link).0, Some(0));
+    // A host without the file's interfaces is not the one that the file is for.
+    assert_eq!(check(&lab.client, "198.18.7.7").0, Some(0));
 }
 
 #[test]

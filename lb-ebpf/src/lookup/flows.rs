@@ -309,7 +309,7 @@ impl<K: Key> Place<K> {
         }
         scratch!(scratch, found = FlowState::VACANT);
         scratch!(scratch, row = row);
-        scratch!(scratch, now = clock::coarse_seconds());
+        scratch!(scratch, now = clock::seconds());
         Self::again(scratch, policy)
     }
 

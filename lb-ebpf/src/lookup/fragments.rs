@@ -10,7 +10,7 @@ use core::mem::offset_of;
 
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
-use lb_common::flow::{FRAGMENT_SECONDS, Flow4, Flow6, Fragments};
+use lb_common::flow::{FRAGMENT_TIME, Flow4, Flow6, Fragments};
 use lb_ebpf::packet::Packet;
 
 use crate::clock;
@@ -45,7 +45,7 @@ macro_rules! fragments {
         #[inline(never)]
         pub fn $teach(packet: Packet, id: u32, what: u64) {
             if let Some(key) = $key(packet, id) {
-                let _ = $map.insert(&key, &Fragments { what, second: clock::seconds() }, BPF_ANY);
+                let _ = $map.insert(&key, &Fragments { what, until: clock::now() + FRAGMENT_TIME }, BPF_ANY);
             }
         }
 
@@ -56,7 +56,7 @@ macro_rules! fragments {
             let Some(key) = $key(packet, id) else { return 0 };
             // SAFETY: an element may become another packet's while it is read; then this is taken for that one's.
             match unsafe { $map.get(&key) } {
-                Some(first) if clock::seconds() < first.second + FRAGMENT_SECONDS => first.what,
+                Some(first) if clock::now() < first.until => first.what,
                 _ => 0,
             }
         }

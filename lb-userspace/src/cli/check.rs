@@ -1,8 +1,10 @@
 //! `sluice check`: is the file right, and what will it need?
 //!
-//! It reads the file exactly as the daemon does and touches nothing else, so it is safe anywhere: in an editor, in
-//! CI, on the production host before a reload.
+//! It reads the file exactly as the daemon does and changes nothing, so it is safe anywhere: in an editor, in CI, on the
+//! production host before a reload. On a host that has all the file's interfaces it asks the kernel for the way to
+//! backends, too, because what some modes cannot do is not in the file.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -13,11 +15,13 @@ use crate::cli::{Ended, table};
 use crate::config;
 use crate::exit::Exit;
 use crate::model::Model;
+use crate::net;
 
 /// Check a configuration file without touching anything
 ///
 /// Prints every error with its line and a hint (exit code 3), or what the file amounts to: services, backends, the
-/// memory the kernel's maps will take, and warnings about what is valid and still looks wrong.
+/// memory the kernel's maps will take, and warnings about what is valid and still looks wrong. On a host that has all of the
+/// file's interfaces, `dsr-l2` backends that its routes lead to through a router are errors, too.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     sluice check -c /etc/sluice/sluice.yaml\n  \
@@ -30,6 +34,23 @@ pub struct Check {
     /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
+}
+
+/// The host we run on, in this network namespace. What it does not tell is no error of the file's.
+#[derive(Debug)]
+struct ThisHost;
+
+impl config::Host for ThisHost {
+    fn has_interface(&self, name: &str) -> bool {
+        net::link::by_name(name).is_ok()
+    }
+
+    fn gateway(&self, destination: IpAddr) -> Option<IpAddr> {
+        match net::route::ask_kernel(destination) {
+            Ok(net::route::Answer::Via { gateway, .. }) => gateway,
+            _ => None,
+        }
+    }
 }
 
 /// What a valid file amounts to.
@@ -46,7 +67,7 @@ struct Report {
 
 impl Check {
     pub fn execute(self) -> Ended {
-        let model = match config::load(&self.config) {
+        let model = match config::load_for(&self.config, &ThisHost) {
             Ok(model) => model,
             Err(diagnostics) => return self.refuse(&diagnostics),
         };

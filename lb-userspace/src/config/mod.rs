@@ -22,6 +22,7 @@ mod values;
 
 use std::fs::File;
 use std::io::{ErrorKind, Read as _};
+use std::net::IpAddr;
 use std::path::Path;
 
 pub use advice::warnings;
@@ -42,13 +43,30 @@ pub fn duration(text: &str) -> Result<std::time::Duration, String> {
     values::duration(text).map_err(|complaint| format!("{}: {}", complaint.message, complaint.hint))
 }
 
+/// What a host tells about a file.
+pub trait Host {
+    /// It has an interface of this name. With all interfaces of the file, it is taken for the node that the file is for.
+    fn has_interface(&self, name: &str) -> bool;
+    /// The router through which its packets to `destination` go, if they do not go there directly.
+    fn gateway(&self, destination: IpAddr) -> Option<IpAddr>;
+}
+
 /// Reads and checks the file at `path`.
 pub fn load(path: &Path) -> Result<Model, Diagnostics> {
     load_text(path).map(|(_, model)| model)
 }
 
+/// As [`load`], and asks the host what a file alone does not say.
+pub fn load_for(path: &Path, host: &dyn Host) -> Result<Model, Diagnostics> {
+    read(path, Some(host)).map(|(_, model)| model)
+}
+
 /// As [`load`], with the file's text.
 pub fn load_text(path: &Path) -> Result<(String, Model), Diagnostics> {
+    read(path, None)
+}
+
+fn read(path: &Path, host: Option<&dyn Host>) -> Result<(String, Model), Diagnostics> {
     let file_name = path.display().to_string();
     let refuse = |message: String, hint: &str| Err(Diagnostics::about_file(&file_name, message, hint));
     let mut bytes = Vec::new();
@@ -65,7 +83,7 @@ pub fn load_text(path: &Path) -> Result<(String, Model), Diagnostics> {
     if bytes.len() as u64 > MAX_BYTES {
         return refuse(format!("the file is larger than {} MiB", MAX_BYTES >> 20), "is it the right file?");
     }
-    let model = parse_bytes(&file_name, &bytes)?;
+    let model = parse_for(&file_name, &bytes, host)?;
     // What was parsed is UTF-8.
     Ok((String::from_utf8_lossy(&bytes).into_owned(), model))
 }
@@ -77,6 +95,11 @@ pub fn parse(file_name: &str, text: &str) -> Result<Model, Diagnostics> {
 
 /// Checks bytes that may not even be text.
 pub fn parse_bytes(file_name: &str, bytes: &[u8]) -> Result<Model, Diagnostics> {
+    parse_for(file_name, bytes, None)
+}
+
+/// As [`parse_bytes`], and asks the host, if there is one to ask.
+pub fn parse_for(file_name: &str, bytes: &[u8], host: Option<&dyn Host>) -> Result<Model, Diagnostics> {
     if bytes.len() as u64 > MAX_BYTES {
         let message = format!("the file is larger than {} MiB", MAX_BYTES >> 20);
         return Err(Diagnostics::about_file(file_name, message, "is it the right file?"));
@@ -101,7 +124,7 @@ pub fn parse_bytes(file_name: &str, bytes: &[u8]) -> Result<Model, Diagnostics> 
     let mut problems = Problems::new(&source);
     let model = tree::read(&source, &mut problems)
         .and_then(|root| decode::decode(&root, &mut problems))
-        .and_then(|raw| validate::validate(&raw, &mut problems));
+        .and_then(|raw| validate::validate(&raw, host, &mut problems));
     match model {
         Some(model) if problems.is_empty() => Ok(model),
         _ => Err(problems.finish()),

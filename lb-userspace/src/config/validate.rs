@@ -17,6 +17,7 @@ use super::decode::{
 use super::diagnose::{At, Problems, Span};
 use super::values::show_duration;
 use crate::dataplane::loader::BLOCKS_PER_SERVICE;
+use super::Host;
 use crate::model::listen::first_of;
 use crate::model::{
     Admin, Agent, Backend, Check, CheckKind, Forward, HealthCheck, Hook, Interface, Limits, Listen, Model, Need, Node,
@@ -29,8 +30,9 @@ const SOCKET_PATH_LIMIT: usize = 107;
 /// Room in `services4` and `services6` for each service of `limits.services`.
 const ENDPOINTS_PER_SERVICE: usize = 4;
 /// The model, or `None` with the reasons in `problems`.
-pub(super) fn validate(raw: &Raw, problems: &mut Problems<'_>) -> Option<Model> {
-    let mut v = Validator { problems };
+pub(super) fn validate(raw: &Raw, host: Option<&dyn Host>, problems: &mut Problems<'_>) -> Option<Model> {
+    let is_its_node = |host: &&dyn Host| raw.node.interfaces.iter().all(|i| host.has_interface(&i.value.0.value));
+    let mut v = Validator { problems, node: host.filter(is_its_node) };
     let node = v.node(&raw.node);
     let admin = v.admin(&raw.admin, &node.run_dir);
     let limits = Limits {
@@ -135,6 +137,8 @@ struct Ambiguity {
 
 struct Validator<'p, 's> {
     problems: &'p mut Problems<'s>,
+    /// The node that the file is for, if it can be asked.
+    node: Option<&'p dyn Host>,
 }
 
 impl Validator<'_, '_> {
@@ -459,6 +463,16 @@ impl Validator<'_, '_> {
                     let hint = "remove it, and let the backend listen on the VIP and its port; \
                                 a check's port is `health: { tcp: { port: … } }`";
                     self.problems.add(port.span, &at.key("port"), message, hint);
+                }
+                if forward == Some(Forward::DsrL2)
+                    && let Some(gateway) = self.node.and_then(|node| node.gateway(address.value))
+                {
+                    let message = format!(
+                        "with `forward: dsr-l2` a backend must be on a link of this host, and {} is behind {gateway}",
+                        address.value
+                    );
+                    let hint = "write its address on that link, or use a tunnel: `forward: ipip`";
+                    self.problems.add(address.span, &at.key("address"), message, hint);
                 }
                 let ports = &ports[usize::from(address.value.is_ipv6())];
                 if s.listen.complete && ports.is_empty() && !forward.is_none_or(Forward::is_tunnel) {

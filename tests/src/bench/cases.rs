@@ -57,21 +57,28 @@ pub struct Case {
     pub l4: L4,
     /// The case's flows are as many as there are in a benchmark: about a million. Else one.
     pub many: bool,
+    /// Frames come with a VLAN tag, and leave without.
+    pub tagged: bool,
     /// Most that `net_ratio` may be.
     pub limit: Option<f64>,
 }
 
 const fn reference(name: &'static str, reference: Reference) -> Case {
-    Case { name, subject: Subject::Reference(reference), l4: L4::Tcp, many: false, limit: None }
+    Case { name, subject: Subject::Reference(reference), l4: L4::Tcp, many: false, tagged: false, limit: None }
 }
 
 const fn product(name: &'static str, config: Config, way: Way, limit: Option<f64>) -> Case {
-    Case { name, subject: Subject::Product(config, way), l4: L4::Tcp, many: false, limit }
+    Case { name, subject: Subject::Product(config, way), l4: L4::Tcp, many: false, tagged: false, limit }
 }
 
 impl Case {
     const fn many(mut self) -> Self {
         self.many = true;
+        self
+    }
+
+    const fn tagged(mut self) -> Self {
+        self.tagged = true;
         self
     }
 
@@ -98,12 +105,14 @@ pub const REFERENCES: [Case; 5] = [
 ];
 
 /// The product, on one CPU. Each has a twin on two.
-pub const CASES: [Case; 18] = [
+pub const CASES: [Case; 20] = [
     product("ipip4/tcp/1", Config::Ipip4, Way::Forward, Some(1.45)),
     product("ipip4/tcp/1M", Config::Ipip4, Way::Forward, Some(1.6)).many(),
     product("ipip4/syn/1M", Config::Ipip4, Way::Forward, Some(1.6)).l4(L4::Syn).many(),
     product("ipip4/udp/1", Config::Ipip4, Way::Forward, None).l4(L4::Udp),
     product("all/ipip4/tcp/1", Config::Everything4, Way::Forward, Some(2.0)),
+    product("vlan/ipip4", Config::Ipip4, Way::Forward, Some(1.2)).tagged(),
+    product("frag", Config::Ipip4, Way::Forward, Some(1.2)).l4(L4::Later),
     product("gue4/tcp/1", Config::Gue4, Way::Forward, Some(1.2)),
     product("dsr4/tcp/1", Config::Dsr4, Way::Forward, Some(1.1)),
     product("ipip6/tcp/1", Config::Ipip6, Way::Forward, Some(1.7)),
@@ -133,6 +142,9 @@ const CLIENT6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xc, 0, 0, 0, 0, 0);
 /// A multiple of 16: the flow is in its last four bits.
 pub const CLIENT_PORT: u16 = 40_000;
 
+/// The VLAN of clients whose frames have one.
+const VLAN: u16 = 100;
+
 /// Sends replies.
 const REPLYING: u16 = 42;
 
@@ -152,7 +164,7 @@ impl Case {
             _ if client.0.is_ipv6() => (client, (VIP6.into(), SERVICE_PORT)),
             _ => (client, (VIP4.into(), SERVICE_PORT)),
         };
-        Traffic { source, destination, l4: self.l4, flows }
+        Traffic { source, destination, l4: self.l4, flows, vlan: self.tagged.then_some(VLAN) }
     }
 }
 

@@ -313,6 +313,9 @@ impl Bench {
 
     /// Runs a case on these CPUs at once, checks everything, and returns the CPU time of a packet on each.
     fn turn(&mut self, index: usize, cpus: &[usize], packets: u32) -> Result<Vec<f64>> {
+        if self.ready[index].case.l4 == L4::Later {
+            self.teach(index)?;
+        }
         let before = self.hits(index)?;
         let ready = &self.ready[index];
         let start = Barrier::new(cpus.len());
@@ -349,6 +352,17 @@ impl Bench {
         }
         self.check_hits(index, before, u64::from(packets) * cpus.len() as u64)?;
         Ok(figures)
+    }
+
+    /// Sends the first fragment of those that the case sends, which is remembered for half a minute.
+    fn teach(&mut self, index: usize) -> Result<()> {
+        let Ready { case, traffic, .. } = &self.ready[index];
+        let first = Traffic { l4: L4::First, ..*traffic }.frame(0);
+        let Subject::Product(config, _) = case.subject else { bail!("{}: references know no fragments", case.name) };
+        let node = self.nodes.iter_mut().find(|node| node.config == config).context("no such node")?;
+        let (outcome, _) = wrapper::run(node.xdp()?, &first, 1)?;
+        ensure!(outcome.verdict == crate::progrun::Verdict::Tx, "the first fragment was not forwarded: {outcome:?}");
+        Ok(())
     }
 
     fn node(&self, index: usize) -> Option<&Node> {

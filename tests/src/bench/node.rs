@@ -10,6 +10,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Array, ArrayOfMaps, Map, MapData};
 use aya::programs::ProgramFd;
+use aya::programs::xdp::Xdp;
 use nix::time::{ClockId, clock_gettime};
 
 use lb_common::addr::{Endpoint4, Endpoint6, PROTO_TCP, PROTO_UDP, words6};
@@ -192,7 +193,11 @@ impl Node {
     }
 
     pub fn program(&mut self) -> Result<ProgramFd> {
-        Ok(self.dataplane.program_mut().xdp()?.fd()?.try_clone()?)
+        Ok(self.xdp()?.fd()?.try_clone()?)
+    }
+
+    pub fn xdp(&mut self) -> Result<&Xdp> {
+        Ok(self.dataplane.program_mut().xdp()?)
     }
 
     pub const fn key(&self) -> HashKey {

@@ -6,6 +6,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use lb_common::addr::PROTO_UDP;
+
 use crate::packet::{Ipv4, Ipv6, Mac, Packet, ethernet, ipv4, ipv6, tcp, udp};
 
 /// Every frame is this long, so that all cases have the wrapper's cost in common.
@@ -13,6 +15,9 @@ pub const FRAME_LENGTH: usize = 80;
 
 /// As `SPREAD` in the wrapper.
 const SPREAD: u64 = 0x9e37_79b1;
+
+/// Where later fragments begin.
+const LATER_OFFSET: u16 = 1480;
 
 pub const ROUTER: Mac = Mac::local(0xf1);
 pub const SLUICE: Mac = Mac::local(0xf2);
@@ -24,6 +29,10 @@ pub enum L4 {
     /// The first segment of a connection, with a client's usual options.
     Syn,
     Udp,
+    /// The first of two fragments of a UDP packet.
+    First,
+    /// The second one.
+    Later,
 }
 
 /// Packets from one sender, or from many clients, to one destination.
@@ -35,6 +44,8 @@ pub struct Traffic {
     pub l4: L4,
     /// A power of two, up to 2^20.
     pub flows: u32,
+    /// The VLAN that frames are tagged with.
+    pub vlan: Option<u16>,
 }
 
 /// Who sends a flow's packets.
@@ -95,12 +106,16 @@ impl Traffic {
     /// The frame of a flow as it comes in.
     pub fn frame(&self, flow: u32) -> Vec<u8> {
         let sender = self.sender(flow);
+        let ethernet = match self.vlan {
+            Some(id) => ethernet(ROUTER, SLUICE).vlan(id),
+            None => ethernet(ROUTER, SLUICE),
+        };
         let packet = match (sender.address, self.destination.0) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
-                ethernet(ROUTER, SLUICE) / self.v4(&sender, source, destination, [sender.port, self.destination.1])
+                ethernet / self.v4(&sender, source, destination, [sender.port, self.destination.1])
             }
             (IpAddr::V6(source), IpAddr::V6(destination)) => {
-                ethernet(ROUTER, SLUICE) / self.v6(&sender, source, destination, [sender.port, self.destination.1])
+                ethernet / self.v6(&sender, source, destination, [sender.port, self.destination.1])
             }
             _ => unreachable!("the two ends of a case are of one family"),
         };
@@ -123,7 +138,13 @@ impl Traffic {
         ports: [u16; 2],
         change: impl FnOnce(Ipv4) -> Ipv4,
     ) -> Packet {
-        change(ipv4(source, destination).identification(sender.identification())) / self.segment(sender, ports, 20)
+        let ip = change(ipv4(source, destination).identification(sender.identification()));
+        let ip = match self.l4 {
+            L4::First => ip.protocol(PROTO_UDP).fragment(0, true),
+            L4::Later => ip.protocol(PROTO_UDP).fragment(LATER_OFFSET, false),
+            L4::Tcp | L4::Syn | L4::Udp => ip,
+        };
+        ip / self.segment(sender, ports, 20)
     }
 
     /// As [`Traffic::v4`], for IPv6.
@@ -145,7 +166,7 @@ impl Traffic {
 
     /// The L4 header and a payload that fills the frame.
     fn segment(&self, sender: &Sender, [source, destination]: [u16; 2], ip_length: usize) -> Packet {
-        let payload = |l4_length: usize| vec![0x5a; FRAME_LENGTH - 14 - ip_length - l4_length];
+        let payload = |l4_length: usize| vec![0x5a; FRAME_LENGTH - self.l2() - ip_length - l4_length];
         let sequence = u32::from_be_bytes(sender.complement);
         match self.l4 {
             L4::Tcp => tcp(source, destination).with(|t| t.sequence = sequence) / payload(20),
@@ -155,15 +176,29 @@ impl Traffic {
                 data[..4].copy_from_slice(&sender.complement);
                 udp(source, destination) / data
             }
+            // What is written into a frame goes to the same places, whatever they are called here.
+            L4::First | L4::Later => {
+                let mut data = payload(0);
+                data[..2].copy_from_slice(&source.to_be_bytes());
+                data[2..4].copy_from_slice(&destination.to_be_bytes());
+                data[4..8].copy_from_slice(&sender.complement);
+                data.into()
+            }
         }
+    }
+
+    /// Where the IP header starts.
+    fn l2(&self) -> usize {
+        14 + if self.vlan.is_some() { 4 } else { 0 }
     }
 
     pub fn template(&self) -> Template {
         let frame = self.frame(0);
         let word = |at: usize| u32::from_ne_bytes([frame[at], frame[at + 1], frame[at + 2], frame[at + 3]]);
+        let ip = self.l2();
         let (l4, client, id) = match self.source.0 {
-            IpAddr::V4(_) => (34, 26, 18),
-            IpAddr::V6(_) => (54, 34, 0),
+            IpAddr::V4(_) => (ip + 20, ip + 12, ip as u64 + 4),
+            IpAddr::V6(_) => (ip + 40, ip + 20, 0),
         };
         let complement = if self.l4 == L4::Udp { l4 + 8 } else { l4 + 4 };
         Template {

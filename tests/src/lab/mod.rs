@@ -83,7 +83,7 @@ pub const AWAY: Pair = Pair::new([203, 0, 113, 10], [0x2001, 0xdb8, 0xa, 0, 0, 0
 /// The client behind a specific route.
 pub const BRANCH: Pair = Pair::new([192, 0, 2, 10], [0x2001, 0xdb8, 0xc, 0, 0, 0, 0, 0x10]);
 
-const BACKENDS: [(&str, Pair); 3] = [
+pub const BACKENDS: [(&str, Pair); 3] = [
     ("b1", Pair::new([10, 0, 0, 11], [0x2001, 0xdb8, 0xb, 0, 0, 0, 0, 0x11])),
     ("b2", Pair::new([10, 0, 0, 12], [0x2001, 0xdb8, 0xb, 0, 0, 0, 0, 0x12])),
     ("b3", Pair::new([10, 0, 3, 13], [0x2001, 0xdb8, 0xb3, 0, 0, 0, 0, 0x13])),
