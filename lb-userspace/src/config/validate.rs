@@ -11,13 +11,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::Host;
 use super::decode::{
     Item, Raw, RawAdmin, RawBackend, RawHealth, RawHook, RawNode, RawService, RawTimeouts, RawTiming, Spanned,
 };
 use super::diagnose::{At, Problems, Span};
 use super::values::show_duration;
 use crate::dataplane::loader::BLOCKS_PER_SERVICE;
-use super::Host;
 use crate::model::listen::first_of;
 use crate::model::{
     Admin, Agent, Backend, Check, CheckKind, Forward, HealthCheck, Hook, Interface, Limits, Listen, Model, Need, Node,
