@@ -17,6 +17,9 @@ pub struct Status {
     pub interfaces: Vec<InterfaceStatus>,
     /// Packets that are for no service, left to the host untouched.
     pub passed: Traffic,
+    /// How many of those were later fragments whose first one did not come before them.
+    #[serde(default)]
+    pub passed_fragments: u64,
     /// How late health checks began, since the daemon started.
     #[serde(default)]
     pub checks_late: Histogram,

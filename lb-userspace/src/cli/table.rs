@@ -3,7 +3,7 @@
 //! Nothing is ever cut off: what does not fit the terminal is wrapped, because the end of a line — why a backend is
 //! down — is what the reader came for. Colour is added after the layout, and everything it says is also a word.
 
-use crate::api::types::{BackendStatus, Health, InterfaceStatus, ServiceState, ServiceStatus, Status};
+use crate::api::types::{BackendStatus, Health, InterfaceStatus, ServiceState, ServiceStatus, Status, Traffic};
 use crate::cli::output::Paint;
 use crate::model::BackendState;
 
@@ -78,7 +78,11 @@ fn head(out: &mut String, status: &Status, wide: bool, width: usize, paint: Pain
         }
     }
     if wide {
-        let passed = format!("passed to the host: {} packets, {} bytes", status.passed.packets, status.passed.bytes);
+        let Traffic { packets, bytes } = status.passed;
+        let mut passed = format!("passed to the host: {packets} packets, {bytes} bytes");
+        if status.passed_fragments > 0 {
+            passed += &format!(" ({} fragments whose first one was not seen)", status.passed_fragments);
+        }
         wrapped(out, "", &passed, width, |l| l.to_owned());
     }
 }

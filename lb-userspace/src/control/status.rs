@@ -67,6 +67,7 @@ pub(super) fn build(c: &Controller) -> Status {
         },
         interfaces,
         passed: Traffic { packets: host.packets, bytes: host.bytes },
+        passed_fragments: host.fragments,
         checks_late: c.checker.late().histogram(),
         deaths_applied: c.deaths_applied.histogram(),
         hooks: c.hooks.status(),

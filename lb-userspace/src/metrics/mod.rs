@@ -44,6 +44,7 @@ pub fn render(status: &Status) -> String {
     }
     out.family(&names::PASSED_PACKETS).count(&[], status.passed.packets);
     out.family(&names::PASSED_BYTES).count(&[], status.passed.bytes);
+    out.family(&names::PASSED_FRAGMENTS).count(&[], status.passed_fragments);
 
     let services = &status.services;
     out.family(&names::SERVICE_UP);

@@ -60,6 +60,8 @@ metrics! {
         "Packets that are for no service, left to the host untouched.";
     PASSED_BYTES = Counter "sluice_passed_bytes_total" []
         "Bytes of frames that are for no service, link header included.";
+    PASSED_FRAGMENTS = Counter "sluice_passed_fragments_total" []
+        "Of the passed packets, later fragments whose packet's first one did not come before them.";
     SERVICE_UP = Gauge "sluice_service_up" ["service"]
         "1 if the service has at least min_healthy backends up, else 0.";
     SERVICE_READY = Gauge "sluice_service_ready" ["service"]
