@@ -49,6 +49,7 @@ use crate::verdict::Stop;
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
+// Into the entry that the macro makes: a call less for every packet.
 #[xdp]
 #[inline(always)]
 pub fn sluice(ctx: XdpContext) -> u32 {
