@@ -144,8 +144,7 @@ mod tests {
 
     #[test]
     fn tests_that_are_treated_apart_exist() {
-        let names: Vec<String> =
-            golden::all(&Settings::everything()).into_iter().map(|test| test.name).collect();
+        let names: Vec<String> = golden::all(&Settings::everything()).into_iter().map(|test| test.name).collect();
         for name in COSTLY.iter().chain(&LEFT_OUT) {
             assert!(names.iter().any(|n| n == name), "no golden test is called {name:?}");
         }
