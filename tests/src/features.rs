@@ -73,7 +73,7 @@ pub const FEATURES: [Feature; 8] = [
     Feature { name: "reading an LRU hash in batches", used: "sweeps over flows", trial: read_in_batches },
     Feature {
         name: "the coarse clock",
-        used: "flows on rows that move",
+        used: "flows on rows that move, fragments, what is allowed in a second",
         // call bpf_ktime_get_coarse_ns
         trial: || program(&[instruction(0x85, 0, 0, 0, 160), PASS, EXIT]).map(drop),
     },
